@@ -1,0 +1,27 @@
+"""What every test shares."""
+
+from __future__ import annotations
+
+import jaxtyping
+import pytest
+import torch
+
+from equipoise.core.validate import reset_warnings
+
+
+@pytest.fixture(autouse=True)
+def _fresh_warnings():
+    reset_warnings()
+
+
+@pytest.fixture(autouse=True)
+def _doctest_names(doctest_namespace):
+    doctest_namespace["torch"] = torch
+
+
+@pytest.fixture
+def plain_inputs():
+    """Switch jaxtyping's checks off, so that a test of bad input meets our own message as a user would."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,0 +1,1 @@
+"""The papers, where each lives, and which claim proves it."""

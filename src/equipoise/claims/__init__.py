@@ -1,0 +1,1 @@
+"""One experiment a paper, written only against the public API."""

@@ -1,0 +1,1 @@
+"""The shared mathematics: torch and numpy only, no domain."""

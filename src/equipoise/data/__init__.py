@@ -1,0 +1,1 @@
+"""Embedded data sets, file readers, splits and samplers."""

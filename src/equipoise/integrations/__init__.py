@@ -1,0 +1,1 @@
+"""Other libraries, thin and each optional."""

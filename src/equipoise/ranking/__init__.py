@@ -1,0 +1,1 @@
+"""Binary and multiclass AUC, partial AUC and average precision: losses and metrics."""

@@ -1,0 +1,1 @@
+"""Training on Lightning: modules, objectives, checkpoints, resume."""
