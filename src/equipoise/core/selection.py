@@ -1,0 +1,92 @@
+"""The hardest part of a set: the lowest-scored positives, the highest-scored negatives.
+
+A fraction f of n samples is seldom a whole number. Two conventions are in use, and every metric and loss names its own:
+
+    floor        ⌊f n⌋ samples, each with weight 1
+    fractional   ⌊f n⌋ samples with weight 1 and the next one with weight f n − ⌊f n⌋, so that the weights sum to f n
+
+The product f n is guarded against rounding: 0.29 · 100 is 28.999… in floating point, and means 29.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from equipoise.core.validate import check_choice, check_fraction
+
+BOUNDARIES = ("floor", "fractional")
+_GUARD = 1e-9
+
+
+def keep_count(n: int, fraction: float) -> int:
+    """How many of n samples a fraction keeps: ⌊fraction · n⌋, guarded against rounding.
+
+    Raises:
+        ValueError: if the fraction is not in (0, 1].
+
+    >>> keep_count(100, 0.29)
+    29
+    """
+    check_fraction("fraction", fraction)
+    return min(n, math.floor(n * fraction + _GUARD))
+
+
+def _boundary_weight(n: int, fraction: float, kept: int) -> float:
+    rest = n * fraction - kept
+    return rest if rest > _GUARD and kept < n else 0.0
+
+
+def highest(scores: Float[Tensor, " n"], fraction: float) -> Float[Tensor, " k"]:
+    """The ⌊fraction · n⌋ highest scores, in no particular order; gradients flow to them.
+
+    >>> highest(torch.tensor([0.1, 0.9, 0.5, 0.3]), 0.5).sort().values
+    tensor([0.5000, 0.9000])
+    """
+    kept = keep_count(scores.shape[0], fraction)
+    return scores if kept == scores.shape[0] else scores.topk(kept, sorted=False).values
+
+
+def lowest(scores: Float[Tensor, " n"], fraction: float) -> Float[Tensor, " k"]:
+    """The ⌊fraction · n⌋ lowest scores, in no particular order; gradients flow to them.
+
+    >>> lowest(torch.tensor([0.1, 0.9, 0.5, 0.3]), 0.5).sort().values
+    tensor([0.1000, 0.3000])
+    """
+    kept = keep_count(scores.shape[0], fraction)
+    return scores if kept == scores.shape[0] else scores.topk(kept, largest=False, sorted=False).values
+
+
+def hardest(
+    scores: Float[Tensor, " n"], fraction: float, *, largest: bool, boundary: str = "fractional"
+) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
+    """Which samples a fraction keeps, and with what weight.
+
+    Args:
+        scores: (n,) scores.
+        fraction: in (0, 1].
+        largest: keep the highest scores rather than the lowest.
+        boundary: "floor" or "fractional", see the module.
+
+    Returns:
+        Indices of the kept samples in order of hardness and their weights in (0, 1]; weights sum to fraction · n for
+        "fractional" and to ⌊fraction · n⌋, which may be nothing, for "floor". Ties are broken arbitrarily.
+
+    Raises:
+        ValueError: if the fraction is not in (0, 1] or the boundary is unknown.
+
+    >>> hardest(torch.tensor([0.1, 0.9, 0.5, 0.3]), 0.375, largest=True)
+    (tensor([1, 2]), tensor([1.0000, 0.5000]))
+    """
+    check_choice("boundary", boundary, BOUNDARIES)
+    n = scores.shape[0]
+    kept = keep_count(n, fraction)
+    rest = _boundary_weight(n, fraction, kept) if boundary == "fractional" else 0.0
+    index = scores.detach().topk(kept + (rest > 0), largest=largest).indices
+    weight = torch.ones_like(index, dtype=scores.dtype)
+    if rest > 0:
+        weight[-1] = rest
+    return index, weight

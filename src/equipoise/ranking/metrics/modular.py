@@ -1,0 +1,281 @@
+"""The ranking metrics as `torchmetrics.Metric`: they gather scores over batches and processes and judge the whole.
+
+A ranking metric of a whole is no mean over batches, so the scores are kept: 4 bytes a score, and the target in 8.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from equipoise.core.curves import NORMALIZATIONS, RocCurve
+from equipoise.core.ranks import TIES
+from equipoise.core.validate import check_binary, check_choice, check_fraction, check_multiclass, check_multilabel
+from equipoise.ranking.metrics import functional
+from equipoise.ranking.metrics.plots import plot_pair_matrix, plot_precision_recall, plot_roc
+
+
+class _RankingMetric(Metric):
+    """Keeps scores and targets; a subclass says how to check a batch and how to judge them all."""
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    scores: list[Tensor]
+    target: list[Tensor]
+
+    def __init__(self, *, on_undefined: str = "nan", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_choice("on_undefined", on_undefined, ("nan", "raise"))
+        self.on_undefined = on_undefined
+        self.add_state("scores", default=[], dist_reduce_fx="cat")
+        self.add_state("target", default=[], dist_reduce_fx="cat")
+
+    def update(self, scores: Tensor, target: Tensor) -> None:
+        """Take a batch.
+
+        Raises:
+            ValueError: on NaN or infinite scores, wrong shapes or labels.
+        """
+        self._check(scores, target)
+        self.scores.append(scores.detach())
+        self.target.append(target.detach())
+
+    def _check(self, scores: Tensor, target: Tensor) -> None:
+        if scores.ndim == 2:
+            check_multilabel(scores, target)
+        else:
+            check_binary(scores, target)
+
+    def _gathered(self) -> tuple[Tensor, Tensor]:
+        if not len(self.scores):
+            raise ValueError(f"{type(self).__name__} has seen no samples; call update(scores, target) first")
+        return dim_zero_cat(self.scores), dim_zero_cat(self.target)
+
+    def _curve(self) -> RocCurve:
+        scores, target = self._gathered()
+        if scores.ndim != 1:
+            raise ValueError("a curve is drawn of binary scores (n,); plot the labels one by one")
+        return functional._curve(scores, target, "a curve")
+
+
+class AUROC(_RankingMetric):
+    """Area under the ROC curve over all samples seen; see `equipoise.ranking.auroc`.
+
+    Args:
+        average: for multi-label input, "macro" or "none".
+        on_undefined: where only one class was seen, "nan" or "raise".
+        kwargs: of `torchmetrics.Metric`.
+
+    >>> metric = AUROC()
+    >>> metric.update(torch.tensor([0.9, 0.5]), torch.tensor([1, 1]))
+    >>> metric.update(torch.tensor([0.5, 0.1]), torch.tensor([0, 0]))
+    >>> metric.compute()
+    tensor(0.8750)
+    """
+
+    def __init__(self, *, average: str = "macro", on_undefined: str = "nan", **kwargs: Any) -> None:
+        super().__init__(on_undefined=on_undefined, **kwargs)
+        check_choice("average", average, ("macro", "none"))
+        self.average = average
+
+    def compute(self) -> Tensor:
+        """The area over all samples seen."""
+        return functional.auroc(*self._gathered(), average=self.average, on_undefined=self.on_undefined)
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draw the ROC curve of what was seen; returns (figure, axes). Values given as `val` are plotted instead."""
+        return self._plot(val, ax) if val is not None else plot_roc(self._curve(), ax=ax)
+
+
+class OPAUC(AUROC):
+    """One-way partial AUC over all samples seen; see `equipoise.ranking.opauc`.
+
+    Args:
+        max_fpr: the false-positive budget in (0, 1].
+        normalization: "normalized", "raw" or "mcclish".
+        average: as in `AUROC`.
+        on_undefined: as in `AUROC`.
+        kwargs: of `torchmetrics.Metric`.
+
+    >>> metric = OPAUC(max_fpr=0.5)
+    >>> metric.update(torch.tensor([0.9, 0.7, 0.6, 0.2]), torch.tensor([1, 0, 1, 0]))
+    >>> metric.compute()
+    tensor(0.5000)
+    """
+
+    def __init__(
+        self,
+        max_fpr: float,
+        *,
+        normalization: str = "normalized",
+        average: str = "macro",
+        on_undefined: str = "nan",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(average=average, on_undefined=on_undefined, **kwargs)
+        check_fraction("max_fpr", max_fpr)
+        check_choice("normalization", normalization, NORMALIZATIONS)
+        self.max_fpr = max_fpr
+        self.min_tpr = 0.0
+        self.normalization = normalization
+
+    def compute(self) -> Tensor:
+        """The normalised area over all samples seen."""
+        return functional.tpauc(
+            *self._gathered(),
+            self.max_fpr,
+            self.min_tpr,
+            normalization=self.normalization,
+            average=self.average,
+            on_undefined=self.on_undefined,
+        )
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draw the ROC curve with the region shaded; returns (figure, axes)."""
+        if val is not None:
+            return self._plot(val, ax)
+        return plot_roc(self._curve(), max_fpr=self.max_fpr, min_tpr=self.min_tpr, ax=ax)
+
+
+class TPAUC(OPAUC):
+    """Two-way partial AUC over all samples seen; see `equipoise.ranking.tpauc`.
+
+    Args:
+        max_fpr: the false-positive budget in (0, 1].
+        min_tpr: the least true-positive rate in [0, 1).
+        normalization: "normalized", "raw" or "mcclish".
+        average: as in `AUROC`.
+        on_undefined: as in `AUROC`.
+        kwargs: of `torchmetrics.Metric`.
+
+    >>> metric = TPAUC(max_fpr=0.5, min_tpr=0.5)
+    >>> metric.update(torch.tensor([0.9, 0.7, 0.6, 0.2]), torch.tensor([1, 1, 0, 0]))
+    >>> metric.compute()
+    tensor(1.)
+    """
+
+    def __init__(
+        self,
+        max_fpr: float,
+        min_tpr: float,
+        *,
+        normalization: str = "normalized",
+        average: str = "macro",
+        on_undefined: str = "nan",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(max_fpr, normalization=normalization, average=average, on_undefined=on_undefined, **kwargs)
+        check_fraction("min_tpr", min_tpr, zero=True, one=False)
+        self.min_tpr = min_tpr
+
+
+class PartialAUROC(_RankingMetric):
+    """Partial AUC by selection over all samples seen; see `equipoise.ranking.partial_auroc`.
+
+    Args:
+        pos_frac: fraction of positives kept, the lowest-scored.
+        neg_frac: fraction of negatives kept, the highest-scored.
+        ties: "half", "optimistic" or "pessimistic".
+        on_undefined: as in `AUROC`.
+        kwargs: of `torchmetrics.Metric`.
+
+    >>> metric = PartialAUROC(neg_frac=0.5)
+    >>> metric.update(torch.tensor([0.9, 0.7, 0.6, 0.2]), torch.tensor([1, 0, 1, 0]))
+    >>> metric.compute()
+    tensor(0.5000)
+    """
+
+    def __init__(
+        self,
+        pos_frac: float = 1.0,
+        neg_frac: float = 1.0,
+        *,
+        ties: str = "half",
+        on_undefined: str = "nan",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(on_undefined=on_undefined, **kwargs)
+        check_fraction("pos_frac", pos_frac)
+        check_fraction("neg_frac", neg_frac)
+        check_choice("ties", ties, TIES)
+        self.pos_frac, self.neg_frac, self.ties = pos_frac, neg_frac, ties
+
+    def _check(self, scores: Tensor, target: Tensor) -> None:
+        check_binary(scores, target)
+
+    def compute(self) -> Tensor:
+        """The partial AUC of the selected samples."""
+        return functional.partial_auroc(
+            *self._gathered(), self.pos_frac, self.neg_frac, ties=self.ties, on_undefined=self.on_undefined
+        )
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draw the ROC curve with the region that the fractions stand for; returns (figure, axes)."""
+        if val is not None:
+            return self._plot(val, ax)
+        return plot_roc(self._curve(), max_fpr=self.neg_frac, min_tpr=1 - self.pos_frac, ax=ax)
+
+
+class AveragePrecision(AUROC):
+    """Average precision over all samples seen; see `equipoise.ranking.average_precision`.
+
+    >>> metric = AveragePrecision()
+    >>> metric.update(torch.tensor([0.9, 0.7, 0.6, 0.2]), torch.tensor([1, 0, 1, 0]))
+    >>> metric.compute()
+    tensor(0.8333)
+    """
+
+    def compute(self) -> Tensor:
+        """Average precision over all samples seen."""
+        return functional.average_precision(*self._gathered(), average=self.average, on_undefined=self.on_undefined)
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draw the precision-recall curve of what was seen; returns (figure, axes)."""
+        return self._plot(val, ax) if val is not None else plot_precision_recall(self._curve(), ax=ax)
+
+
+class MulticlassAUROC(_RankingMetric):
+    """AUROC of a multiclass model over all samples seen; see `equipoise.ranking.multiclass_auroc`.
+
+    Args:
+        num_classes: how many columns the scores have; checked where given.
+        average: "ovo" or "ovr".
+        on_undefined: as in `multiclass_auroc`.
+        kwargs: of `torchmetrics.Metric`.
+
+    >>> metric = MulticlassAUROC()
+    >>> metric.update(torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]), torch.tensor([0, 1, 1]))
+    >>> metric.compute()
+    tensor(1.)
+    """
+
+    def __init__(
+        self, num_classes: int | None = None, *, average: str = "ovo", on_undefined: str = "nan", **kwargs: Any
+    ) -> None:
+        super().__init__(on_undefined=on_undefined, **kwargs)
+        check_choice("average", average, ("ovo", "ovr"))
+        self.num_classes, self.average = num_classes, average
+
+    def _check(self, scores: Tensor, target: Tensor) -> None:
+        check_multiclass(scores, target)
+        if self.num_classes is not None and scores.shape[1] != self.num_classes:
+            raise ValueError(f"scores have {scores.shape[1]} columns, wanted num_classes={self.num_classes}")
+
+    def compute(self) -> Tensor:
+        """The mean AUROC over pairs of classes, or over classes."""
+        return functional.multiclass_auroc(*self._gathered(), average=self.average, on_undefined=self.on_undefined)
+
+    def pair_matrix(self) -> Tensor:
+        """(C, C) AUROC of every ordered pair of classes; see `equipoise.ranking.pairwise_auroc`."""
+        return functional.pairwise_auroc(*self._gathered())
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draw the matrix of pairwise AUROCs; returns (figure, axes)."""
+        return self._plot(val, ax) if val is not None else plot_pair_matrix(self.pair_matrix(), ax=ax)
