@@ -18,6 +18,15 @@ from equipoise.ranking.metrics import (
     roc_curve,
     tpauc,
 )
+from equipoise.ranking.multiclass_auc import MulticlassAUCLoss, multiclass_auc_loss, plugin_scores
+from equipoise.ranking.pairwise_auc import PairwiseAUCLoss, pairwise_auc_loss
+from equipoise.ranking.partial_auc import PartialAUCLoss, partial_auc_loss
+from equipoise.ranking.weighted_partial_auc import (
+    WeightedPartialAUCLoss,
+    calibrated_penalty,
+    calibrated_weight,
+    weighted_partial_auc_loss,
+)
 
 __all__ = [
     "AUROC",
@@ -25,15 +34,26 @@ __all__ = [
     "TPAUC",
     "AveragePrecision",
     "Criterion",
+    "MulticlassAUCLoss",
     "MulticlassAUROC",
+    "PairwiseAUCLoss",
+    "PartialAUCLoss",
     "PartialAUROC",
+    "WeightedPartialAUCLoss",
     "auroc",
     "average_precision",
+    "calibrated_penalty",
+    "calibrated_weight",
+    "multiclass_auc_loss",
     "multiclass_auroc",
     "opauc",
+    "pairwise_auc_loss",
     "pairwise_auroc",
+    "partial_auc_loss",
     "partial_auroc",
+    "plugin_scores",
     "precision_recall_curve",
     "roc_curve",
     "tpauc",
+    "weighted_partial_auc_loss",
 ]

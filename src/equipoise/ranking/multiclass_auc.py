@@ -1,0 +1,204 @@
+"""Multiclass AUC: rank every pair of classes, however rare, and weigh each pair of classes the same.
+
+    one-vs-one    R = Σ_i Σ_{j≠i}  1/(N_i N_j)  Σ_{p ∈ S_i} Σ_{q ∈ S_j}  ℓ( f_i(x_p) − f_i(x_q) )
+    one-vs-rest   R = Σ_i  1/(N_i (n − N_i))  Σ_{p ∈ S_i} Σ_{q ∉ S_i}  ℓ( f_i(x_p) − f_i(x_q) )
+
+N_i is the number of samples of class i, S_i their indices, f_i column i of the scores. Over samples, one-vs-rest lets
+the frequent classes drown the rare ones; one-vs-one does not. With weights 1/N_y on the negatives both are one weighted
+binary problem per column, so that a batch costs O(C n log n) at most (`core.pairwise`).
+
+The surrogates carry no factor 1/2 (the authors' square does). Differentiable surrogates with ℓ'(0) < 0 are Fisher
+consistent for the metric; the hinge is not covered by that theorem [paper abstract and memory].
+
+Yang et al., "Learning with Multiclass AUC: Theory and Algorithms", TPAMI 2021, arXiv 2107.13171.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from equipoise.core.pairwise import SurrogateLike, columnwise_pairwise_loss
+from equipoise.core.validate import (
+    check_choice,
+    check_multiclass,
+    check_positive,
+    check_probabilities,
+    check_weights,
+    warn_once,
+)
+from equipoise.ranking.pairwise_auc import pairwise_auc_loss
+
+Scores = Float[Tensor, "n classes"] | Float[Tensor, " n"]
+ClassTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
+
+AVERAGES = ("ovo", "ovr")
+REDUCTIONS = ("mean", "sum")
+
+
+def multiclass_auc_loss(
+    scores: Scores,
+    target: ClassTarget,
+    *,
+    surrogate: SurrogateLike = "square",
+    margin: float = 1.0,
+    average: str = "ovo",
+    reduction: str = "mean",
+    sample_weight: Float[Tensor, " n"] | None = None,
+) -> Float[Tensor, ""]:
+    """Surrogate risk of the multiclass AUC.
+
+    Args:
+        scores: (n, C), column i the scorer of class i, any real numbers. The authors apply a softmax first; that is the
+            caller's choice. Scores (n,) or (n, 1) are a binary problem with class 1 positive.
+        target: (n,) class indices.
+        surrogate: a name of `core.surrogates`, or a function of the difference.
+        margin: margin or rate of the surrogate; the paper's γ.
+        average: "ovo" for pairs of classes, "ovr" for one class against the rest (the paper's "ova").
+        reduction: "mean" over the ordered pairs of classes (or the classes) that are present, or their "sum".
+        sample_weight: (n,) non-negative; N_i becomes the total weight of a class.
+
+    Returns:
+        The risk. Classes without samples are left out. With fewer than two classes it is zero, still attached to the
+        graph, and warned of once, as everywhere in this library (the authors' code divides by zero there).
+
+    Raises:
+        ValueError: on scores that are not finite or of a wrong shape, targets that are no column, unknown settings.
+
+    >>> scores = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
+    >>> multiclass_auc_loss(scores, torch.tensor([0, 1, 1]), surrogate="hinge")
+    tensor(0.4000)
+    """
+    check_choice("average", average, AVERAGES)
+    check_choice("reduction", reduction, REDUCTIONS)
+    if scores.ndim == 1 or (scores.ndim == 2 and scores.shape[1] == 1):
+        return pairwise_auc_loss(
+            scores.flatten(), target, surrogate=surrogate, margin=margin, sample_weight=sample_weight
+        )
+    check_multiclass(scores, target)
+    classes = scores.shape[1]
+    weight = torch.ones(scores.shape[0], dtype=torch.float64, device=scores.device)
+    if sample_weight is not None:
+        check_weights("sample_weight", sample_weight, scores[:, 0])
+        weight = sample_weight.detach().double()
+    totals = torch.zeros(classes, dtype=torch.float64, device=scores.device).index_add_(0, target.long(), weight)
+    present = totals > 0
+    number = int(present.sum())
+    if number < 2:
+        warn_once(f"the multiclass AUC loss is zero on a batch of {number} class; it compares at least two")
+        return scores.sum() * 0
+
+    own = torch.nn.functional.one_hot(target.long(), classes).bool()
+    pos_weight = torch.where(own, weight[:, None], 0.0)
+    share = weight / totals[target.long()] if average == "ovo" else weight
+    neg_weight = torch.where(own, 0.0, share[:, None])
+    risks = columnwise_pairwise_loss(scores, pos_weight, neg_weight, surrogate, margin)[present]
+    # A column's weighted mean is the mean over the other classes, so that the sum over pairs is number − 1 times it.
+    if reduction == "mean":
+        return risks.mean()
+    return risks.sum() * (number - 1 if average == "ovo" else 1)
+
+
+class MulticlassAUCLoss(nn.Module):
+    """`multiclass_auc_loss` as a module, optionally of the softmax or sigmoid of its input.
+
+    Args:
+        surrogate: as in `multiclass_auc_loss`.
+        margin: as in `multiclass_auc_loss`.
+        average: as in `multiclass_auc_loss`.
+        reduction: as in `multiclass_auc_loss`.
+        activation: None to rank raw scores, "softmax" as the authors do, or "sigmoid".
+
+    >>> x, y = torch.randn(300, 4, generator=torch.Generator().manual_seed(0)), torch.arange(300) % 3
+    >>> x[range(300), y] += 2
+    >>> model, loss = torch.nn.Linear(4, 3), MulticlassAUCLoss("exponential", activation="softmax")
+    >>> optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    >>> start = loss(model(x), y).item()
+    >>> for _ in range(50):
+    ...     optimizer.zero_grad()
+    ...     loss(model(x), y).backward()
+    ...     optimizer.step()
+    >>> loss(model(x), y).item() < start
+    True
+    """
+
+    def __init__(
+        self,
+        surrogate: SurrogateLike = "square",
+        margin: float = 1.0,
+        average: str = "ovo",
+        reduction: str = "mean",
+        activation: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive("margin", margin)
+        check_choice("average", average, AVERAGES)
+        check_choice("reduction", reduction, REDUCTIONS)
+        if activation is not None:
+            check_choice("activation", activation, ("softmax", "sigmoid"))
+        self.surrogate, self.margin = surrogate, margin
+        self.average, self.reduction, self.activation = average, reduction, activation
+
+    def forward(
+        self, scores: Scores, target: ClassTarget, sample_weight: Float[Tensor, " n"] | None = None
+    ) -> Float[Tensor, ""]:
+        """The risk of scores (n, C) by class indices (n,)."""
+        if self.activation == "softmax" and scores.ndim == 2 and scores.shape[1] > 1:
+            scores = scores.softmax(1)
+        elif self.activation is not None:
+            scores = scores.sigmoid()
+        return multiclass_auc_loss(
+            scores,
+            target,
+            surrogate=self.surrogate,
+            margin=self.margin,
+            average=self.average,
+            reduction=self.reduction,
+            sample_weight=sample_weight,
+        )
+
+    def extra_repr(self) -> str:
+        """Settings, for `print`."""
+        name = getattr(self.surrogate, "name", self.surrogate)
+        return f"surrogate={name}, margin={self.margin}, average={self.average}, activation={self.activation}"
+
+
+def plugin_scores(
+    probabilities: Float[Tensor, "n classes"], priors: Float[Tensor, " classes"]
+) -> Float[Tensor, "n classes"]:
+    """Scores that rank best for the one-vs-one AUC, given class probabilities: a correction without training.
+
+        r_i(x) = η_i(x) / Σ_{j≠i} η_j(x) / π_j
+
+    η are the class probabilities of x, π the class priors of the data they were estimated on. An optimal scorer is any
+    increasing function of r_i [inferred from the pairwise definition; it matches the flavour of the paper's theorem].
+    For two classes it orders as η_1 does.
+
+    Args:
+        probabilities: (n, C), rows that sum to 1.
+        priors: (C,) share of every class, all positive.
+
+    Returns:
+        (n, C) float64 logarithms of r, infinite where a probability is 0 or 1.
+
+    Raises:
+        ValueError: on probabilities outside [0, 1], another number of priors, or a prior that is not positive.
+
+    >>> plugin_scores(torch.tensor([[0.5, 0.5]]), torch.tensor([0.5, 0.5])).exp()
+    tensor([[0.5000, 0.5000]], dtype=torch.float64)
+    """
+    check_probabilities("probabilities", probabilities)
+    if probabilities.ndim != 2 or priors.shape != probabilities.shape[1:]:
+        raise ValueError(
+            f"probabilities must have shape (n, C) and priors (C,), got {tuple(probabilities.shape)} "
+            f"and {tuple(priors.shape)}"
+        )
+    if not bool((priors > 0).all()):
+        raise ValueError(f"priors must be positive, got {priors.tolist()}; leave out classes without samples")
+    eta = probabilities.double()
+    ratio = eta / priors.double()
+    others = torch.stack(
+        [ratio[:, [j for j in range(ratio.shape[1]) if j != i]].sum(1) for i in range(ratio.shape[1])], 1
+    )
+    return eta.log() - others.log()
