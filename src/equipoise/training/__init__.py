@@ -1,1 +1,7 @@
-"""Training on Lightning: modules, objectives, checkpoints, resume."""
+"""Training on Lightning: objectives, modules, checkpoints, resume."""
+
+from equipoise.training.fit import HeldOut, Plan, Run, fit_module
+from equipoise.training.module import ScoringModule
+from equipoise.training.objectives import OBJECTIVES, make_objective
+
+__all__ = ["OBJECTIVES", "HeldOut", "Plan", "Run", "ScoringModule", "fit_module", "make_objective"]

@@ -1,0 +1,140 @@
+"""A scoring network and its loss as a LightningModule, and the callbacks that keep what a run needs.
+
+The loss may be any of this library or of yours, called as `loss(logits, target)`. Everything in it that is `Phased` is
+told the epoch before the epoch begins.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from equipoise.core.phases import set_epoch
+
+Judge = Callable[[Tensor, Tensor], Tensor]
+
+
+class ScoringModule(lightning.LightningModule):
+    """Trains a network that scores, with any loss of (logits, target).
+
+    Args:
+        network: maps features (n, d) to scores (n, C), or (n, 1) for two classes, which the loss sees as (n,).
+        loss: of (logits, target).
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+
+    >>> module = ScoringModule(nn.Linear(3, 1), nn.BCEWithLogitsLoss())
+    >>> module(torch.zeros(5, 3)).shape
+    torch.Size([5])
+    """
+
+    def __init__(
+        self, network: nn.Module, loss: nn.Module, *, learning_rate: float = 3e-3, weight_decay: float = 1e-4
+    ) -> None:
+        super().__init__()
+        self.network, self.loss = network, loss
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scores of a batch, (n,) for two classes and (n, C) for more."""
+        scores: Tensor = self.network(features)
+        return scores.squeeze(1) if scores.ndim == 2 and scores.shape[1] == 1 else scores
+
+    def on_train_epoch_start(self) -> None:
+        """Tell the loss which epoch it is."""
+        set_epoch(self, self.current_epoch, self.trainer.max_epochs or 0)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """The loss of a batch."""
+        features, target = batch
+        loss: Tensor = self.loss(self(features), target)
+        self.log("loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(target), prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW over the network and whatever the loss learns."""
+        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
+
+class KeepBest(lightning.Callback):
+    """Judges held-out data after every epoch, stops when that stops improving, and keeps the best weights.
+
+    Args:
+        features: held-out features.
+        target: held-out targets.
+        judge: scores and targets to a number, higher being better.
+        patience: stop after this many epochs without a better one.
+        first_epoch: epochs before it are neither kept nor counted, such as a warm-up on another loss.
+    """
+
+    def __init__(self, features: Tensor, target: Tensor, judge: Judge, *, patience: int, first_epoch: int = 0) -> None:
+        self.features, self.target, self.judge = features, target, judge
+        self.patience, self.first_epoch = patience, first_epoch
+        self.best, self.best_epoch = -math.inf, -1
+        self.weights: dict[str, Tensor] = {}
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Judge, keep, and ask to stop."""
+        epoch = trainer.current_epoch
+        module.eval()
+        with torch.no_grad():
+            scores = module(self.features.to(module.device)).cpu()
+        module.train()
+        value = float(self.judge(scores, self.target))
+        module.log("held_out", value, prog_bar=True)
+        if epoch < self.first_epoch:
+            return
+        if value > self.best:
+            self.best, self.best_epoch = value, epoch
+            self.weights = {name: w.detach().cpu().clone() for name, w in module.state_dict().items()}
+        elif epoch - max(self.best_epoch, self.first_epoch) >= self.patience:
+            trainer.should_stop = True
+
+    def restore(self, module: nn.Module) -> None:
+        """Put the best weights back."""
+        if self.weights:
+            module.load_state_dict(self.weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers and tensors, which a checkpoint can hold without pickled objects."""
+        return {"best": self.best, "best_epoch": self.best_epoch, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        self.weights = state_dict["weights"]
+
+
+class SeedEachEpoch(lightning.Callback):
+    """Derives the random numbers of an epoch from (seed, epoch), so that a resumed epoch draws the same ones."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Seed torch's generator; `fit_module` restores the caller's afterwards."""
+        torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch)
+
+
+class ResumePoint(lightning.Callback):
+    """Writes a checkpoint after every epoch, aside first and then moved into place, so that one is always whole.
+
+    Args:
+        path: where it is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Write the checkpoint of the epoch that ends."""
+        aside = self.path.with_name(f".{self.path.name}.part")
+        trainer.save_checkpoint(aside)
+        os.replace(aside, self.path)
