@@ -140,10 +140,9 @@ def fit_module(
         ValueError: if a setting of the plan cannot be met with these data.
 
     >>> x, y = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)), torch.arange(100) % 2
-    >>> run = fit_module(nn.Linear(3, 1), nn.SoftMarginLoss(), x, 2.0 * y - 1, Plan(epochs=2, batch_size=50))
-    Traceback (most recent call last):
-    ...
-    ValueError: target must hold classes as integers or booleans in shape (n,), got torch.float32 in shape (100,)
+    >>> from equipoise.ranking import PairwiseAUCLoss
+    >>> fit_module(nn.Linear(3, 1), PairwiseAUCLoss(), x, y, Plan(epochs=2, batch_size=50)).epochs
+    2
     """
     sampler = StratifiedBatchSampler(target, plan.batch_size, positive_rate=plan.positive_rate, seed=plan.seed)
     loader = DataLoader(_Rows(features, target), sampler=sampler, batch_size=None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class ScoringModule(lightning.LightningModule):
         """Tell the loss which epoch it is."""
         set_epoch(self, self.current_epoch, self.trainer.max_epochs or 0)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+    def training_step(self, batch: Sequence[Tensor], batch_index: int) -> Tensor:
         """The loss of a batch."""
         features, target = batch
         loss: Tensor = self.loss(self(features), target)
