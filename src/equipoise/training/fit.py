@@ -145,7 +145,8 @@ def fit_module(
     2
     """
     sampler = StratifiedBatchSampler(target, plan.batch_size, positive_rate=plan.positive_rate, seed=plan.seed)
-    loader = DataLoader(_Rows(features, target), sampler=sampler, batch_size=None)
+    # A loader draws a seed for its workers whenever it is iterated, from the global generator unless it has its own.
+    loader = DataLoader(_Rows(features, target), sampler=sampler, batch_size=None, generator=torch.Generator())
     module = ScoringModule(network, loss, learning_rate=plan.learning_rate, weight_decay=plan.weight_decay)
     callbacks: list[lightning.Callback] = [SeedEachEpoch(plan.seed)]
     keep = None
