@@ -34,12 +34,13 @@ def partial_auroc(inputs, params):
         options = renamed(params, {"pos_frac": "pos_frac", "neg_frac": "neg_frac", "ties": "ties"})
         return {"value": ranking.partial_auroc(scores, target, **options)}
     max_fpr, min_tpr = params.pop("max_fpr", 1.0), params.pop("min_tpr", 0.0)
-    if params.pop("standardize", None) is not None or params:
+    normalization = {None: "normalized", "mcclish": "mcclish"}[params.pop("standardize", None)]
+    if params:
         raise KeyError(f"params of partial_auroc without an adapter: {params}")
     if min_tpr > 0:
-        return {"value": ranking.tpauc(scores, target, max_fpr, min_tpr)}
+        return {"value": ranking.tpauc(scores, target, max_fpr, min_tpr, normalization=normalization)}
     return {
-        "value": ranking.opauc(scores, target, max_fpr),
+        "value": ranking.opauc(scores, target, max_fpr, normalization=normalization),
         "sklearn_mcclish": ranking.opauc(scores, target, max_fpr, normalization="mcclish"),
     }
 

@@ -1,0 +1,1 @@
+"""A module a paper, `<slug with underscores>.py`, that defines `CLAIM`."""

@@ -1,0 +1,158 @@
+"""The catalogue holds all papers, and what it says of the working ones is true."""
+
+from pathlib import Path
+
+import pytest
+
+from equipoise.catalog import Paper, find_paper, load_catalog, methods_table, update_methods_table
+from equipoise.catalog.papers import parse_catalog
+from equipoise.catalog.table import END, START
+from equipoise.claims import load_claim
+
+SLUGS = [
+    "abkd",
+    "adauc",
+    "aucseg",
+    "autkc",
+    "bep",
+    "bilt",
+    "blackmirror",
+    "bridge-garden",
+    "dcr",
+    "deep-svp",
+    "dirmixe",
+    "dmoe",
+    "dpcml",
+    "dpcml-plus",
+    "dr-moe",
+    "drauc",
+    "edge",
+    "er",
+    "focal-sam",
+    "gie",
+    "glu",
+    "hybrid-generative-fusion",
+    "icehrnet",
+    "interneg",
+    "isplit-lbi",
+    "lightfair",
+    "localization",
+    "maxmatch",
+    "meta-wrapper",
+    "mixbridge",
+    "multiclass-auc",
+    "multitask-auc",
+    "nc-generalization",
+    "nc-grassmannian",
+    "openauc",
+    "openworldauc",
+    "pauc-two-formulations",
+    "pauci",
+    "reconboost",
+    "sfcml",
+    "si-sod",
+    "siopt",
+    "soprc",
+    "sse-sam",
+    "tfcl",
+    "tkpr",
+    "tpauc",
+    "tucka",
+    "ue-mcm",
+    "voice-face",
+]
+WORKING = [paper for paper in load_catalog() if paper.working]
+ROW = '[[paper]]\nslug = "a"\ntitle = "A"\nvenue = "V"\nroom = "ranking"\nstatus = "planned"\nproblem = "P"\n'
+
+
+def test_all_fifty_papers_stand_in_it_once():
+    assert len(SLUGS) == 50
+    assert sorted(paper.slug for paper in load_catalog()) == sorted(SLUGS)
+
+
+def test_the_first_two_papers_work():
+    assert {"multiclass-auc", "tpauc"} <= {paper.slug for paper in WORKING}
+
+
+@pytest.mark.parametrize("paper", WORKING, ids=lambda p: p.slug)
+def test_what_a_working_paper_provides_can_be_imported(paper):
+    assert all(callable(thing) for thing in paper.objects().values())
+    assert all(name.startswith(f"equipoise.{paper.room}.") for name in paper.provides)
+
+
+@pytest.mark.parametrize("paper", WORKING, ids=lambda p: p.slug)
+def test_a_working_paper_has_a_claim_that_asserts_something(paper):
+    claim = load_claim(paper.claim)
+    assert claim.slug == paper.claim
+    assert any(part.asserted for experiment in claim.experiments for part in experiment.parts)
+
+
+def test_an_unknown_slug_is_answered_with_one_that_looks_alike():
+    with pytest.raises(ValueError, match=r"'tpac'.*did you mean 'tpauc'"):
+        find_paper("tpac")
+    with pytest.raises(ValueError, match="equipoise methods"):
+        find_paper("qqqqqqqq")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ROW + ROW, "twice"),
+        (ROW + 'venu = "x"\n', "venu"),
+        (ROW.replace('title = "A"\n', ""), "title"),
+        (ROW.replace("ranking", "attic"), "attic"),
+        (ROW.replace("planned", "done"), "done"),
+        (ROW.replace("planned", "working"), "working paper has"),
+        (ROW + 'claim = "a"\nprovides = ["x.y"]\n', "planned one neither"),
+    ],
+)
+def test_a_bad_row_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_catalog(text)
+
+
+def test_no_line_about_a_paper_breaks_the_table():
+    for paper in load_catalog():
+        assert "|" not in paper.problem + paper.title
+        assert not paper.problem.endswith(".")
+
+
+def test_the_table_has_a_row_a_paper_and_the_working_ones_come_first():
+    rows = methods_table().splitlines()[4:]
+    assert len(rows) == 50
+    planned = ["planned, in" in row for row in rows]
+    assert planned == sorted(planned)
+    assert "`WeightedPartialAUCLoss`" in methods_table()
+
+
+def test_the_table_is_written_between_the_markers_and_only_once(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{START}\nobsolete\n{END}\nafter\n")
+    assert update_methods_table(page)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "obsolete" not in text
+    assert methods_table() in text
+    assert not update_methods_table(page)
+
+
+@pytest.mark.parametrize("text", ["nothing", f"{END} {START}", f"{START} {END} {START} {END}"])
+def test_a_page_without_the_two_markers_is_refused(tmp_path, text):
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(ValueError, match="must hold"):
+        update_methods_table(page)
+    assert page.read_text() == text
+
+
+def test_the_readme_holds_the_table_of_today():
+    readme = Path(__file__).parents[2] / "README.md"
+    if START not in readme.read_text(encoding="utf-8"):
+        pytest.skip("the README has no place for the table yet")
+    assert methods_table() in readme.read_text(encoding="utf-8"), "run `python -m equipoise.catalog README.md`"
+
+
+def test_a_paper_is_a_value():
+    paper = find_paper("er")
+    assert paper == Paper(paper.slug, paper.title, paper.venue, paper.room, "planned", paper.problem)
