@@ -8,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from equipoise.core._pairwise_hinges import _reach
 from equipoise.core.pairwise import columnwise_pairwise_loss, pairwise_derivatives, pairwise_loss
 from equipoise.core.surrogates import SURROGATES, Surrogate
 
@@ -19,7 +20,7 @@ def softer(t):
 
 
 def tabled(name):
-    """A surrogate under a name that no kernel knows, so that every pair of it is looked at."""
+    """The same functions, but not a surrogate that a kernel knows, so that every pair of it is looked at."""
     known = SURROGATES[name]
     return Surrogate("tabled", known.value, known.slope, known.curvature)
 
@@ -159,6 +160,28 @@ def test_float32_keeps_its_digits_at_an_offset_of_ten_thousand(surrogate, weight
         torch.testing.assert_close(a.double(), b, rtol=2e-5, atol=2e-7 * float(b.abs().max()) + 1e-9)
 
 
+@pytest.mark.parametrize("surrogate", NAMES)
+def test_float64_keeps_its_digits_at_an_offset_of_ten_million(surrogate):
+    pos, neg, _, _ = sample(50, 300)
+    pos, neg = pos + 1e7, neg + 1e7
+    value, found = gradients(functools.partial(pairwise_loss, surrogate=surrogate), pos, neg)
+    expected, wanted = gradients(lambda p, n: dense(p, n, surrogate), pos, neg)
+    torch.testing.assert_close((value, *found), (expected, *wanted), rtol=1e-12, atol=1e-16)
+
+
+@given(
+    st.floats(-50, 50),
+    st.sampled_from([0.1, 0.3, 0.5, 0.7, 1.0, 1.0 + 2**-52, 1.5, 3.3, 1e-3]),
+    st.integers(-3, 3),
+)
+def test_the_reach_is_where_the_rounded_sum_meets_the_margin(y, margin, steps):
+    y = torch.tensor([y], dtype=torch.float64)
+    x = margin - y
+    for _ in range(abs(steps)):
+        x = torch.nextafter(x, torch.full_like(x, math.copysign(math.inf, steps)))
+    assert (x < _reach(y, margin)) == (y + x < margin)
+
+
 @pytest.mark.parametrize("surrogate", ["square", "squared_hinge", "hinge", "logistic"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_logits_of_ten_thousand_either_way_stay_exact(surrogate, dtype):
@@ -211,6 +234,14 @@ def test_half_precision_goes_in_and_comes_out(surrogate, dtype):
     assert value.dtype == found[0].dtype == dtype
     torch.testing.assert_close(value.double(), expected, rtol=1e-2, atol=1e-3)
     torch.testing.assert_close([g.double() for g in found], list(wanted), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("surrogate", NAMES)
+def test_gradients_of_many_samples_survive_half_precision(surrogate):
+    pos, neg, _, _ = sample(40, 30_000, dtype=torch.float16)
+    _, found = gradients(lambda p, n: 512 * pairwise_loss(p, n, surrogate), pos - 3, neg + 3)
+    _, wanted = gradients(lambda p, n: 512 * dense(p, n, surrogate), (pos - 3).double(), (neg + 3).double())
+    torch.testing.assert_close([g.double() for g in found], list(wanted), rtol=2e-3, atol=1e-7)
 
 
 def test_dtypes_are_promoted_and_each_gradient_keeps_its_own():
@@ -321,6 +352,12 @@ def test_closed_forms_agree_with_looking_at_every_pair(name):
     pos, neg, w, v = sample(31, 53)
     found = pairwise_derivatives(pos, neg, name, 0.6, w, v)
     torch.testing.assert_close(found, pairwise_derivatives(pos, neg, tabled(name), 0.6, w, v))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_surrogate_of_a_known_name_is_not_taken_for_the_known_one(name):
+    own = Surrogate(name, lambda t, _: t, lambda t, _: torch.ones_like(t), lambda t, _: torch.zeros_like(t))
+    assert pairwise_loss(torch.tensor([3.0]), torch.tensor([1.0]), own) == 2
 
 
 @pytest.mark.usefixtures("plain_inputs")

@@ -80,6 +80,16 @@ def test_labels_travel_with_their_values(dtype, samples):
     assert sorted(zip(ordered.tolist(), carried.tolist(), strict=True)) == pairs
 
 
+def test_neighbouring_floats_are_told_apart():
+    steps = torch.tensor([0, 1, 2, 3, 1 << 23, 1 << 24, 127 << 23, (127 << 23) + 1, 0x7F7FFFFE, 0x7F7FFFFF])
+    positive = steps.int().view(torch.float32)
+    values = torch.cat([positive, -positive])
+    mixed = values[torch.randperm(20, generator=torch.Generator().manual_seed(0))]
+    ordered, _ = sort_labelled(mixed, torch.zeros(20, dtype=torch.bool))
+    assert torch.equal(ordered, mixed.sort(descending=True).values)
+    assert len(block_ends(ordered)) == 19
+
+
 def test_sorting_crosses_the_pieces_it_works_in():
     generator = torch.Generator().manual_seed(0)
     values = (torch.randn(200_001, generator=generator) * 1e4).round()

@@ -95,6 +95,23 @@ def test_selection_and_area_agree_where_counts_are_whole_and_differ_where_they_a
     assert float(partial_auroc(scores, target, neg_frac=0.37)) != pytest.approx(float(opauc(scores, target, 0.37)))
 
 
+def test_floor_drops_the_fractional_negative_and_the_area_keeps_its_share():
+    # 0.37 · 57 = 21.09: the selection keeps 21 negatives, the area 9 % of the next.
+    generator = torch.Generator().manual_seed(0)
+    target = torch.tensor([1] * 20 + [0] * 57)
+    scores = torch.randn(77, dtype=torch.float64, generator=generator) + target
+    pos, neg = scores[:20], scores[20:].sort(descending=True).values
+    assert float(partial_auroc(scores, target, neg_frac=0.37)) == pytest.approx(_mean_win(pos, neg[:21]), abs=1e-12)
+    area = (21 * _mean_win(pos, neg[:21]) + 0.09 * _mean_win(pos, neg[21:22])) / 21.09
+    assert float(opauc(scores, target, 0.37)) == pytest.approx(area, abs=1e-12)
+
+
+def test_a_tie_block_cut_by_the_budget_differs_between_selection_and_area():
+    scores, target = torch.zeros(8, dtype=torch.float64), torch.tensor([1, 0] * 4)
+    assert float(partial_auroc(scores, target, neg_frac=0.5)) == 0.5
+    assert float(opauc(scores, target, 0.5)) == pytest.approx(0.25)
+
+
 def test_normalisations_are_three_scales_of_one_area():
     scores, target = _binary()
     raw = float(tpauc(scores, target, 0.4, 0.3, normalization="raw"))
@@ -155,6 +172,36 @@ def test_multilabel_scores_are_judged_by_column():
     assert auroc(*both) == each.mean()
 
 
+@pytest.mark.parametrize("metric", [lambda s, y, **k: opauc(s, y, 0.3, **k), average_precision])
+def test_partial_and_precision_metrics_take_labels_too(metric):
+    scores, target = _binary(60)
+    both = torch.stack([scores, -scores], 1), torch.stack([target, target], 1)
+    each = metric(*both, average="none")
+    assert each.tolist() == [float(metric(scores, target)), float(metric(-scores, target))]
+    assert metric(*both) == each.mean()
+
+
+def test_a_label_without_positives_is_named_and_left_out():
+    scores, target = _binary(60)
+    both = torch.stack([scores, scores], 1), torch.stack([target, torch.zeros_like(target)], 1)
+    with pytest.warns(UserWarning, match=r"AUROC of labels \[1\] is undefined"):
+        each = auroc(*both, average="none")
+    assert each.isnan().tolist() == [False, True]
+    assert auroc(*both) == each[0]
+    with pytest.raises(ValueError, match=r"labels \[1\]"):
+        auroc(*both, on_undefined="raise")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("decimals", [0, 2, 12])
+def test_multiclass_ties_are_halves_in_every_precision(dtype, decimals):
+    scores, target = _multiclass(300, 7, decimals=decimals)
+    scores = scores.to(dtype)
+    for i, j in ((0, 1), (5, 2)):
+        wanted = _mean_win(scores[target == i, i], scores[target == j, i])
+        assert float(pairwise_auroc(scores, target)[i, j]) == pytest.approx(wanted, abs=1e-12)
+
+
 @pytest.mark.parametrize(
     "metric",
     [auroc, lambda s, y, **k: opauc(s, y, 0.3, **k), lambda s, y, **k: tpauc(s, y, 0.3, 0.2, **k), partial_auroc],
@@ -168,9 +215,24 @@ def test_one_class_is_nan_once_warned_or_an_error(metric):
         metric(scores, target, on_undefined="raise")
 
 
+def test_average_precision_needs_a_positive_but_no_negative():
+    scores = torch.tensor([0.1, 0.2])
+    assert average_precision(scores, torch.tensor([1, 1])) == 1
+    with pytest.warns(UserWarning, match="average precision is undefined"):
+        assert torch.isnan(average_precision(scores, torch.tensor([0, 0])))
+
+
+def test_curves_of_one_class_are_refused():
+    for curve in (roc_curve, ranking.precision_recall_curve):
+        with pytest.raises(ValueError, match="0 positives and 2 negatives"):
+            curve(torch.tensor([0.1, 0.2]), torch.tensor([0, 0]))
+
+
 def test_a_selection_that_keeps_nothing_says_how_many_are_needed():
-    with pytest.raises(ValueError, match=r"neg_frac.*need at least 10 negatives"):
+    with pytest.raises(ValueError, match=r"floor\(neg_frac\*n_neg\)=0: need at least 10 negatives .*, got 2"):
         partial_auroc(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([1, 0, 0]), neg_frac=0.1)
+    with pytest.raises(ValueError, match=r"floor\(pos_frac\*n_pos\)=0: need at least 4 positives .*, got 1"):
+        partial_auroc(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([1, 0, 0]), pos_frac=0.29)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -213,6 +275,11 @@ def test_curves_have_the_corners_of_scikit_learn():
         (lambda: tpauc(torch.zeros(2), torch.tensor([0, 1]), 0.5, 1.0), "min_tpr"),
         (lambda: opauc(torch.zeros(2), torch.tensor([0, 1]), 0.5, normalization="sklearn"), "'mcclish'"),
         (lambda: partial_auroc(torch.zeros(2), torch.tensor([0, 1]), ties="random"), "ties='random'"),
+        (lambda: partial_auroc(torch.zeros(2), torch.tensor([0, 1]), 0.0), "pos_frac=0.0"),
+        (lambda: partial_auroc(torch.zeros(2), torch.tensor([0, 1]), 1.0, 29), "neg_frac=29.*mean 0.29"),
+        (lambda: auroc(torch.zeros(2), torch.tensor([0, 1]), on_undefined="zero"), "on_undefined='zero'"),
+        (lambda: auroc(torch.zeros(2), torch.tensor([0, 1]), average="micro"), "average='micro'"),
+        (lambda: multiclass_auroc(torch.zeros(2), torch.tensor([0, 1])), "at least 2 classes"),
         (lambda: multiclass_auroc(torch.zeros(2, 3), torch.tensor([0, 3])), "value 3"),
         (lambda: multiclass_auroc(torch.zeros(2, 3), torch.tensor([0, 1]), average="ova"), "average='ova'"),
         (lambda: auroc(torch.zeros(0), torch.zeros(0, dtype=torch.long)), "empty"),

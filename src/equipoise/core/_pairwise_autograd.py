@@ -12,10 +12,11 @@ from equipoise.core._pairwise_kernels import pair_means
 from equipoise.core._pairwise_types import Side, wide
 from equipoise.core.surrogates import Surrogate
 
-# Scores shifted together by the square loss: the scratch memory stays below this, ...
+# The square loss works on so many scores at a time,
 _BLOCK = 1 << 20
-# ... and scores summed in their own precision before float64 takes over.
+# sums so many in their own precision before float64 takes over,
 _ROW = 1 << 10
+# and looks at about so many for a first guess of their mean.
 _SAMPLE = 1 << 12
 
 
@@ -68,7 +69,11 @@ class PairwiseLoss(torch.autograd.Function):
                 ctx.scales[k] *= side.scale
             if needed[2 + k] and weight is not None:
                 gradients[2 + k] = _weight_gradient(means.value, side, weight)
-        stored = (None if g is None or x is None else g.to(x.dtype) for g, x in zip(gradients, inputs, strict=True))
+        # Half precision comes last: sums that a scale has yet to make small would overflow it.
+        stored = (
+            None if g is None or x is None else g.to(torch.promote_types(x.dtype, torch.float32))
+            for g, x in zip(gradients, inputs, strict=True)
+        )
         ctx.save_for_backward(*inputs, *stored)
         return means.value.to(torch.promote_types(pos.dtype, neg.dtype))
 
@@ -79,8 +84,8 @@ class PairwiseLoss(torch.autograd.Function):
 
         def gradients(upstream: Tensor) -> tuple[Tensor | None, ...]:
             return tuple(
-                None if gradient is None else gradient * (upstream * scale).unsqueeze(-1)
-                for gradient, scale in zip(stored, ctx.scales, strict=True)
+                None if g is None else (g * (upstream.to(g.dtype) * scale).unsqueeze(-1)).to(x.dtype)
+                for x, g, scale in zip(inputs, stored, ctx.scales, strict=True)
             )
 
         return (*_FirstOrder.apply(gradients, upstream[0], *inputs), None, None)
@@ -93,22 +98,20 @@ def _weight_gradient(value: Tensor, side: Side, weight: Tensor) -> Tensor:
 
 
 class SquareLoss(torch.autograd.Function):
-    """The square loss of all pairs with equal weights, in three passes over the scores and one for the gradient.
+    """The square loss of all pairs with equal weights, in as few passes over the scores as can be.
 
-    (γ − p̄ + n̄)² + Var p + Var n needs four moments, so that reading the scores is what takes the time. Each block is
-    shifted by the mean of its side before it is squared; without that, float32 scores around 10⁴ would keep no digit of
+    (γ − p̄ + n̄)² + Var p + Var n needs four moments, so that moving the scores through memory is what takes the time.
+    They are shifted to about 0 before they are squared; without that, float32 scores around 10⁴ would keep no digit of
     their variance.
     """
 
     @staticmethod
     def forward(ctx: Any, pos: Tensor, neg: Tensor, margin: float) -> Tensor:
         """The value, from the moments of both sides."""
-        pos_centre, pos_mean, pos_variance = _moments(pos)
-        neg_centre, neg_mean, neg_variance = _moments(neg)
-        ctx.save_for_backward(
-            pos, neg, pos_centre, neg_centre, pos_centre - (neg_mean + margin), neg_centre - (pos_mean - margin)
-        )
-        value = (margin - pos_mean + neg_mean).square() + pos_variance + neg_variance
+        (pos_centre, pos_mean, pos_variance), (neg_centre, neg_mean, neg_variance) = _moments(pos), _moments(neg)
+        apart = pos_centre.to(pos_mean.dtype) - neg_centre
+        ctx.save_for_backward(pos, neg, pos_centre, neg_centre, apart - neg_mean - margin, margin - apart - pos_mean)
+        value = (apart + pos_mean - neg_mean - margin).square() + pos_variance + neg_variance
         return value.to(torch.promote_types(pos.dtype, neg.dtype))
 
     @staticmethod
@@ -131,7 +134,7 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A rough mean in the dtype of the scores, and the mean and variance in float64."""
+    """A rough centre in the dtype of the scores, the mean from there on, and the variance, both in float64."""
     x = _at_least_float32(x)
     n = x.shape[0]
     # Anything near the scores will do for the shift; a sample is near, and spares a pass.
@@ -148,14 +151,14 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         torch.linalg.vector_norm(buffer, dim=-1, out=norms[k])
     mean = sums.sum(dtype=wide(x)) / n
     variance = norms.to(mean.dtype).square().sum() / n - mean.square()
-    return centre, centre + mean, variance.clamp_min(0)
+    return centre, mean, variance.clamp_min(0)
 
 
 def _affine(x: Tensor, centre: Tensor, excess: Tensor, upstream: Tensor) -> Tensor:
     """2/n (x − centre + excess), block by block; two offsets, since each has digits that their sum would lose."""
     scores = _at_least_float32(x)
     out = torch.empty_like(scores)
-    factor, offset = (upstream * (2 / x.shape[0])).to(out.dtype), excess.to(out.dtype)
+    factor, offset = upstream.to(out.dtype) * (2 / x.shape[0]), excess.to(out.dtype)
     for part, target in zip(scores.split(_BLOCK), out.split(_BLOCK), strict=True):
         torch.sub(part, centre, out=target)
         target.add_(offset).mul_(factor)

@@ -192,5 +192,5 @@ def _reach(y: Tensor, margin: float) -> Tensor:
     reach = guess + rest
     back = reach - guess
     left = (guess - (reach - back)) + (rest - back)
-    up = (left > 0)
+    up = (left > 0) | ((left == 0) & (not even))
     return torch.where(up, torch.nextafter(reach, torch.full_like(reach, math.inf)), reach)

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from equipoise.core._pairwise_hinges import hinge_means
 from equipoise.core._pairwise_types import PairMeans, Share, Side, Want, wide
-from equipoise.core.surrogates import Surrogate
+from equipoise.core.surrogates import Surrogate, exponential, hinge, square, squared_hinge
 
-# Pairs looked at together, so that what is computed of them stays in the cache: a tile of so many rows and columns.
-_TILE = (128, 2048)
+# Pairs looked at together: a tile of so many rows and columns, a few megabytes whatever n is.
+_TILE = (512, 2048)
 
 
 def pair_means(
@@ -48,16 +48,16 @@ def pair_means(
     if not (pos.numel() and neg.numel()):
         return PairMeans(pos.new_zeros(pos.shape[:-1], dtype=wide(pos)), *(_zero_side(x, want) for x in (pos, neg)))
     w, v = _shares(pos, neg, pos_weight, neg_weight)
-    if surrogate.name in ("hinge", "squared_hinge"):
-        squared = surrogate.name == "squared_hinge"
-        return hinge_means(pos, neg, w, v, margin, want, squared=squared)
-    if surrogate.name not in ("square", "exponential"):
+    # Compared as values: someone's own surrogate may be called "square" too, and is not taken for this one.
+    if surrogate in (hinge, squared_hinge):
+        return hinge_means(pos, neg, w, v, margin, want, squared=surrogate == squared_hinge)
+    if surrogate not in (square, exponential):
         return _every_pair(pos, neg, w, v, surrogate, margin, want)
     pos, neg = pos.to(wide(pos)), neg.to(wide(neg))
     # The offset common to both sides cancels in every pair; out with it, so that the digits are left for differences.
     centre = pos.mean(-1, keepdim=True)
     u, a = pos - centre, centre - neg
-    if surrogate.name == "square":
+    if surrogate == square:
         return _square(u, a, w, v, margin, want)
     return _exponential(u, a, w, v, margin, want)
 

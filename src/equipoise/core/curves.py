@@ -5,6 +5,9 @@ step adds the positives and the negatives that share its score; a step that hold
 polygon, which gives ties their half. Between steps the ROC curve is linear, and every area here is the exact integral
 of that polygon. The precision-recall curve is a step function, and average precision its sum: interpolating between its
 points would be too optimistic.
+
+The sort runs where the scores are. The counts, which are little work beside it, are kept and worked on by NumPy on the
+CPU: PyTorch would split passes as short as these among threads, which costs more than it saves on a busy machine.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.core.ranks import block_ends, sort_labelled
@@ -26,7 +31,7 @@ NORMALIZATIONS = ("normalized", "raw", "mcclish")
 
 @dataclass(frozen=True)
 class RocCurve:
-    """Counts at every distinct score, from the highest down.
+    """Counts at every distinct score, from the highest down, on the CPU.
 
     Attributes:
         thresholds: (m,) the distinct scores, descending.
@@ -52,12 +57,14 @@ class RocCurve:
             scores: (n,) finite scores.
             target: (n,) in {0, 1}.
         """
-        ordered, positive = sort_labelled(scores, target)
-        ends, tps = block_ends(ordered), positive.cumsum(0)
-        if ends.shape[0] < ordered.shape[0]:
-            # A tie block is judged where it ends. (On busy processors `index_select` is much faster than `[]`.)
-            ordered, tps = ordered.index_select(0, ends), tps.index_select(0, ends)
-        return cls(ordered, tps, ends + 1 - tps)
+        ordered, positive = (x.cpu() for x in sort_labelled(scores, target))
+        ends, tps = block_ends(ordered).numpy(), np.cumsum(positive.numpy())
+        if len(ends) < len(tps):
+            # A tie block is judged where it ends.
+            ordered, tps = torch.from_numpy(ordered.numpy()[ends]), tps[ends]
+        fps = np.subtract(ends, tps, out=ends)
+        fps += 1
+        return cls(ordered, torch.from_numpy(tps), torch.from_numpy(fps))
 
     @property
     def n_pos(self) -> int:
@@ -76,29 +83,28 @@ class RocCurve:
 
     def roc(self) -> tuple[Float[Tensor, " points"], Float[Tensor, " points"], Float[Tensor, " points"]]:
         """The polygon's corners (fpr, tpr, thresholds) in float64, from (0, 0) at threshold +inf to (1, 1)."""
-        zero = self.tps.new_zeros(1)
-        fpr = torch.cat([zero, self.fps]).double() / self.n_neg
-        tpr = torch.cat([zero, self.tps]).double() / self.n_pos
         top = self.thresholds.new_full((1,), torch.inf)
-        return fpr, tpr, torch.cat([top, self.thresholds])
+        tps, fps = self._corners(len(self.tps))
+        return _tensor(fps / self.n_neg), _tensor(tps / self.n_pos), torch.cat([top, self.thresholds])
 
     def precision_recall(self) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"], Float[Tensor, " m"]]:
         """(precision, recall, thresholds) in float64 at every threshold, from the highest down."""
-        return self.tps.double() / (self.tps + self.fps), self.tps.double() / self.n_pos, self.thresholds
+        tps, fps = self.tps.numpy(), self.fps.numpy()
+        return _tensor(tps / (tps + fps)), _tensor(tps / self.n_pos), self.thresholds
 
     def auroc(self) -> Float[Tensor, ""]:
         """Area under the whole ROC polygon, counted in whole pairs."""
-        # Shoelace of neighbouring corners, in which sums of neighbours are areas of trapezoids; twice the number of
-        # pairs fits an int64 up to two billion samples a class.
-        twice = self.fps[0] * self.tps[0] + (torch.diff(self.fps) * (self.tps[1:] + self.tps[:-1])).sum()
-        return twice.double() / (2 * self.n_pos * self.n_neg)
+        tps, fps = self.tps.numpy(), self.fps.numpy()
+        # Trapezoids, doubled; twice the number of pairs fits an int64 up to two billion samples a class.
+        twice = fps[0] * tps[0] + (np.diff(fps) * (tps[1:] + tps[:-1])).sum()
+        return _tensor(twice / (2 * self.n_pos * self.n_neg))
 
     def average_precision(self) -> Float[Tensor, ""]:
         """Σ (recall step) · precision."""
-        gained = torch.diff(self.tps, prepend=self.tps.new_zeros(1))
-        held = gained.nonzero().squeeze(1)
-        tps, fps = self.tps[held], self.fps[held]
-        return (gained[held] * (tps.double() / (tps + fps))).sum() / self.n_pos
+        gained = np.diff(self.tps.numpy(), prepend=0)
+        held = np.flatnonzero(gained)
+        tps, fps = self.tps.numpy()[held], self.fps.numpy()[held]
+        return _tensor((gained[held] * (tps / (tps + fps))).sum() / self.n_pos)
 
     def partial_area(
         self, max_fpr: float = 1.0, min_tpr: float = 0.0, normalization: str = "normalized"
@@ -120,8 +126,8 @@ class RocCurve:
         check_fraction("max_fpr", max_fpr)
         check_fraction("min_tpr", min_tpr, zero=True, one=False)
         check_choice("normalization", normalization, NORMALIZATIONS)
-        fpr, tpr = self.region(max_fpr, min_tpr)
-        area = torch.trapezoid(tpr - min_tpr, fpr)
+        fpr, tpr = (x.numpy() for x in self.region(max_fpr, min_tpr))
+        area = _tensor((np.diff(fpr) * (tpr[1:] + tpr[:-1] - 2 * min_tpr)).sum() / 2)
         most = (1 - min_tpr) * max_fpr
         if normalization == "raw":
             return area
@@ -137,23 +143,23 @@ class RocCurve:
         """
         # Cut in counts, so that only the part inside is turned into rates: a small budget costs little on a long curve.
         budget = max_fpr * self.n_neg
-        right = int(torch.searchsorted(self.fps, math.floor(budget + _GUARD), right=True))
-        beyond = right < self.fps.shape[0]
-        tps, fps = (torch.cat([x.new_zeros(1), x[: right + beyond]]).double() for x in (self.tps, self.fps))
+        inside = int(np.searchsorted(self.fps.numpy(), math.floor(budget), side="right"))
+        beyond = inside < len(self.fps)
+        tps, fps = self._corners(inside + beyond)
         if beyond:
-            share = (budget - fps[-2]).clamp_min(0) / (fps[-1] - fps[-2])
+            share = (budget - fps[-2]) / (fps[-1] - fps[-2])
             tps[-1] = tps[-2] + share * (tps[-1] - tps[-2])
-            fps[-1] = fps[-2].clamp_min(budget)
-        fpr, tpr = fps / self.n_neg, tps / self.n_pos
-        left = int(torch.searchsorted(tpr, min_tpr))
-        if left == tpr.shape[0]:
-            return fpr[:0], tpr[:0]
+            fps[-1] = budget
+        fpr, tpr = np.minimum(fps / self.n_neg, max_fpr), tps / self.n_pos
+        left = int(np.searchsorted(tpr, min_tpr))
+        if left == len(tpr):
+            return _tensor(fpr[:0]), _tensor(tpr[:0])
         if left > 0:
             share = (min_tpr - tpr[left - 1]) / (tpr[left] - tpr[left - 1])
             fpr[left - 1] += share * (fpr[left] - fpr[left - 1])
             tpr[left - 1] = min_tpr
             fpr, tpr = fpr[left - 1 :], tpr[left - 1 :]
-        return fpr, tpr
+        return _tensor(fpr), _tensor(tpr)
 
     def tpr_at_fpr(self, max_fpr: float) -> float:
         """The highest true-positive rate of a threshold with FPR ≤ max_fpr.
@@ -162,7 +168,7 @@ class RocCurve:
             ValueError: if max_fpr is not in [0, 1].
         """
         check_fraction("max_fpr", max_fpr, zero=True)
-        allowed = int(torch.searchsorted(self.fps, math.floor(max_fpr * self.n_neg + _GUARD), right=True))
+        allowed = int(np.searchsorted(self.fps.numpy(), math.floor(max_fpr * self.n_neg + _GUARD), side="right"))
         return float(self.tps[allowed - 1]) / self.n_pos if allowed else 0.0
 
     def fpr_at_tpr(self, min_tpr: float) -> float:
@@ -172,5 +178,15 @@ class RocCurve:
             ValueError: if min_tpr is not in (0, 1].
         """
         check_fraction("min_tpr", min_tpr)
-        needed = int(torch.searchsorted(self.tps, math.ceil(min_tpr * self.n_pos - _GUARD)))
+        needed = int(np.searchsorted(self.tps.numpy(), math.ceil(min_tpr * self.n_pos - _GUARD)))
         return float(self.fps[needed]) / self.n_neg
+
+    def _corners(self, steps: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(0, 0) and the counts (tps, fps) after each of the first steps."""
+        tps, fps = np.zeros(steps + 1), np.zeros(steps + 1)
+        tps[1:], fps[1:] = self.tps.numpy()[:steps], self.fps.numpy()[:steps]
+        return tps, fps
+
+
+def _tensor(values: NDArray[np.float64] | np.float64) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float64)

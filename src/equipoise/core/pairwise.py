@@ -23,7 +23,7 @@ from torch import Tensor
 
 from equipoise.core._pairwise_autograd import PairwiseLoss, SquareLoss
 from equipoise.core._pairwise_kernels import pair_means
-from equipoise.core.surrogates import Surrogate, resolve_surrogate
+from equipoise.core.surrogates import Surrogate, resolve_surrogate, square
 from equipoise.core.validate import check_finite, check_positive, check_weights
 
 SurrogateLike: TypeAlias = str | Surrogate | Callable[[Tensor], Tensor]
@@ -121,7 +121,7 @@ def pairwise_loss(
     """
     chosen = _as_surrogate(surrogate)
     _check(pos, neg, pos_weight, neg_weight, margin)
-    if chosen.name == "square" and pos_weight is None and neg_weight is None and pos.numel() and neg.numel():
+    if chosen == square and pos_weight is None and neg_weight is None and pos.numel() and neg.numel():
         return SquareLoss.apply(pos, neg, margin)
     return PairwiseLoss.apply(pos, neg, pos_weight, neg_weight, chosen, margin)
 

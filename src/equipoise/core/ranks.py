@@ -109,6 +109,10 @@ def block_ends(ordered: Float[Tensor, " n"]) -> Int[Tensor, " blocks"]:
     >>> block_ends(torch.tensor([0.9, 0.5, 0.5, 0.1]))
     tensor([0, 2, 3])
     """
+    if ordered.device.type == "cpu":
+        values = ordered.numpy()
+        inner = np.flatnonzero(values[1:] != values[:-1])
+        return torch.from_numpy(np.append(inner, len(values) - 1) if len(values) else inner)
     last = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[1:], ordered[:-1], out=last[:-1])
     return last.nonzero().squeeze(1)

@@ -53,7 +53,7 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: of AdamW.
         weight_decay: of AdamW.
         epochs: at most.
-        batch_size: samples of a step.
+        batch_size: samples of a step; None takes a sixteenth of the training rows, between 16 and 256.
         positive_rate: share of positives in every batch of a binary problem; None keeps the data's.
         validation_fraction: share of the training data held out, by class; 0 trains on everything for all epochs and
             calibrates on training scores, and so does data with too few members of a class.
@@ -85,10 +85,10 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         metric: str | None = None,
         hidden: Sequence[int] = (64, 32),
         dropout: float = 0.0,
-        learning_rate: float = 3e-3,
+        learning_rate: float = 5e-3,
         weight_decay: float = 1e-4,
         epochs: int = 60,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         positive_rate: float | None = None,
         validation_fraction: float = 0.2,
         patience: int = 10,
@@ -136,7 +136,7 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
             self.network_ = self._network(features[fit_rows])
         plan = Plan(
             epochs=self.epochs,
-            batch_size=self.batch_size,
+            batch_size=_batch_size(len(fit_rows)) if self.batch_size is None else self.batch_size,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             positive_rate=self.positive_rate,
@@ -283,6 +283,11 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
                 f"got {len(self.classes_)}"
             )
         return criterion
+
+
+def _batch_size(rows: int) -> int:
+    """Small tables need many steps more than large batches."""
+    return min(256, max(16, rows // 16))
 
 
 def _hold_out(codes: Array, fraction: float, random: np.random.RandomState) -> tuple[Array, Array]:

@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from equipoise.core.curves import NORMALIZATIONS, RocCurve
-from equipoise.core.ranks import TIES, sort_values, win_rate
+from equipoise.core.ranks import TIES, block_ends, count_labelled_pairs, count_pairs, sort_labelled
 from equipoise.core.selection import highest, keep_count, lowest
 from equipoise.core.validate import (
     check_binary,
@@ -166,22 +166,22 @@ def partial_auroc(
     >>> partial_auroc(torch.tensor([0.9, 0.7, 0.6, 0.2]), torch.tensor([1, 0, 1, 0]), pos_frac=0.5, neg_frac=0.5)
     tensor(0.)
     """
-    check_binary(scores, target)
     check_choice("ties", ties, TIES)
+    check_choice("on_undefined", on_undefined, ("nan", "raise"))
+    check_fraction("pos_frac", pos_frac)
+    check_fraction("neg_frac", neg_frac)
+    check_binary(scores, target)
     pos, neg = scores[target == 1], scores[target == 0]
     if not (pos.shape[0] and neg.shape[0]):
         return _undefined(scores, "partial AUROC", on_undefined)
-    for argument, fraction, side, name in (
-        ("pos_frac", pos_frac, pos, "positives"),
-        ("neg_frac", neg_frac, neg, "negatives"),
-    ):
-        check_fraction(argument, fraction)
+    for name, fraction, side, kind in (("pos", pos_frac, pos, "positives"), ("neg", neg_frac, neg, "negatives")):
         if keep_count(side.shape[0], fraction) == 0:
+            need = math.ceil(1 / fraction - 1e-9)
             raise ValueError(
-                f"floor({argument}*n)=0 for {argument}={fraction!r} and {side.shape[0]} {name}: "
-                f"need at least {math.ceil(1 / fraction)} {name}"
+                f"floor({name}_frac*n_{name})=0: need at least {need} {kind} for {name}_frac={fraction!r}, "
+                f"got {side.shape[0]}"
             )
-    return _scalar(win_rate(lowest(pos, pos_frac), highest(neg, neg_frac), ties), scores)
+    return _scalar(count_pairs(lowest(pos, pos_frac), highest(neg, neg_frac)).win_rate(ties), scores)
 
 
 def average_precision(scores: Scores, target: Target, *, average: str = "macro", on_undefined: str = "nan") -> Value:
@@ -222,7 +222,8 @@ def roc_curve(
     >>> roc_curve(torch.tensor([0.9, 0.5, 0.1]), torch.tensor([1, 0, 1]))[0]
     tensor([0., 0., 1., 1.], dtype=torch.float64)
     """
-    return _curve(scores, target, "the ROC curve").roc()
+    fpr, tpr, thresholds = _curve(scores, target, "the ROC curve").roc()
+    return fpr.to(scores.device), tpr.to(scores.device), thresholds.to(scores.device)
 
 
 def precision_recall_curve(
@@ -236,7 +237,8 @@ def precision_recall_curve(
     >>> precision_recall_curve(torch.tensor([0.9, 0.5, 0.1]), torch.tensor([1, 0, 1]))[1]
     tensor([0.5000, 0.5000, 1.0000], dtype=torch.float64)
     """
-    return _curve(scores, target, "the precision-recall curve").precision_recall()
+    precision, recall, thresholds = _curve(scores, target, "the precision-recall curve").precision_recall()
+    return precision.to(scores.device), recall.to(scores.device), thresholds.to(scores.device)
 
 
 def pairwise_auroc(scores: Float[Tensor, "n classes"], target: Int[Tensor, " n"]) -> Float[Tensor, "classes classes"]:
@@ -316,40 +318,25 @@ def _pair_wins(scores: Tensor, target: Tensor) -> Tensor:
     classes = scores.shape[1]
     columns = scores.detach().T.contiguous()
     wins = torch.zeros(classes, classes, dtype=torch.float64, device=scores.device)
+    # Column by column: what is worked on then stays in the cache.
     for i, column in enumerate(columns):
-        pos = sort_values(column[target == i])
-        if pos.shape[0] == 0:
-            continue
-        column = column.to(pos.dtype)
-        # Looking every sample up among the few positives of a class keeps the search in the cache.
-        not_above = torch.searchsorted(pos, column, right=True)
-        won = (pos.shape[0] - not_above).double()
-        tied = pos[(not_above - 1).clamp_min(0)] == column
-        tied &= target != i
-        if bool(tied.any()):
-            won[tied] += 0.5 * (not_above[tied] - torch.searchsorted(pos, column[tied]))
-        wins[i] = torch.bincount(target, weights=won, minlength=classes)
+        ordered, labels = sort_labelled(column, target)
+        above = (labels == i).cumsum(0).double()
+        ends = block_ends(ordered)
+        if ends.shape[0] < ordered.shape[0]:
+            # In a tie block each counts the mean of what stood above before the block and after it.
+            after = above.index_select(0, ends)
+            before = torch.cat([after.new_zeros(1), after[:-1]])
+            block = torch.cat([ends.new_zeros(1), (ordered[1:] != ordered[:-1]).cumsum(0)])
+            above = ((before + after) / 2).index_select(0, block)
+        wins[i] = torch.bincount(labels, weights=above, minlength=classes)
         wins[i, i] = 0
     return wins
 
 
-def _binary_auroc(scores: Tensor, target: Tensor) -> Tensor | None:
-    positive = target == 1
-    n, n_pos = scores.shape[0], int(positive.sum())
-    if n_pos in (0, n):
-        return None
-    # The few are looked up among all: their mean rank says it, and the many need not be picked out.
-    few = positive if 2 * n_pos <= n else ~positive
-    everyone, picked = sort_values(scores), sort_values(scores[few])
-    upto = torch.searchsorted(everyone, picked, right=True)
-    twice_ranks = 2 * int(upto.sum())
-    if bool((everyone[1:] == everyone[:-1]).any()):
-        twice_ranks += int(torch.searchsorted(everyone, picked).sum()) - int(upto.sum())
-    else:
-        twice_ranks -= picked.shape[0]
-    size = picked.shape[0]
-    share = (twice_ranks - size * size) / (2 * size * (n - size))
-    return scores.new_tensor(share if 2 * n_pos <= n else 1 - share, dtype=torch.float64)
+def _binary_auroc(scores: Tensor, target: Tensor) -> float | None:
+    counts = count_labelled_pairs(scores, target == 1)
+    return counts.win_rate("half") if counts.pairs else None
 
 
 def _partial(
@@ -379,7 +366,7 @@ def _by_label(
     average: str,
     on_undefined: str,
     name: str,
-    single: Callable[[Tensor, Tensor], Tensor | None],
+    single: Callable[[Tensor, Tensor], float | Tensor | None],
 ) -> Tensor:
     """Apply a binary metric to one column or to each; `single` gives None where it is undefined."""
     check_choice("average", average, ("macro", "none"))
@@ -390,6 +377,8 @@ def _by_label(
         return _undefined(scores, name, on_undefined) if value is None else _scalar(value, scores)
     check_multilabel(scores, target)
     values = [single(column, truth) for column, truth in zip(scores.detach().T, target.T, strict=True)]
+    undefined = [label for label, value in enumerate(values) if value is None]
+    name = f"{name} of labels {undefined}"
     columns = torch.stack(
         [_undefined(scores, name, on_undefined) if value is None else _scalar(value, scores) for value in values]
     )

@@ -48,10 +48,7 @@ class _RankingMetric(Metric):
         self.target.append(target.detach())
 
     def _check(self, scores: Tensor, target: Tensor) -> None:
-        if scores.ndim == 2:
-            check_multilabel(scores, target)
-        else:
-            check_binary(scores, target)
+        check_binary(scores, target)
 
     def _gathered(self) -> tuple[Tensor, Tensor]:
         if not len(self.scores):
@@ -65,7 +62,22 @@ class _RankingMetric(Metric):
         return functional._curve(scores, target, "a curve")
 
 
-class AUROC(_RankingMetric):
+class _LabelMetric(_RankingMetric):
+    """Of scores (n,), or of scores (n, labels) averaged over labels."""
+
+    def __init__(self, *, average: str = "macro", on_undefined: str = "nan", **kwargs: Any) -> None:
+        super().__init__(on_undefined=on_undefined, **kwargs)
+        check_choice("average", average, ("macro", "none"))
+        self.average = average
+
+    def _check(self, scores: Tensor, target: Tensor) -> None:
+        if scores.ndim == 2:
+            check_multilabel(scores, target)
+        else:
+            check_binary(scores, target)
+
+
+class AUROC(_LabelMetric):
     """Area under the ROC curve over all samples seen; see `equipoise.ranking.auroc`.
 
     Args:
@@ -80,11 +92,6 @@ class AUROC(_RankingMetric):
     tensor(0.8750)
     """
 
-    def __init__(self, *, average: str = "macro", on_undefined: str = "nan", **kwargs: Any) -> None:
-        super().__init__(on_undefined=on_undefined, **kwargs)
-        check_choice("average", average, ("macro", "none"))
-        self.average = average
-
     def compute(self) -> Tensor:
         """The area over all samples seen."""
         return functional.auroc(*self._gathered(), average=self.average, on_undefined=self.on_undefined)
@@ -94,7 +101,7 @@ class AUROC(_RankingMetric):
         return self._plot(val, ax) if val is not None else plot_roc(self._curve(), ax=ax)
 
 
-class OPAUC(AUROC):
+class OPAUC(_LabelMetric):
     """One-way partial AUC over all samples seen; see `equipoise.ranking.opauc`.
 
     Args:
@@ -207,9 +214,6 @@ class PartialAUROC(_RankingMetric):
         check_choice("ties", ties, TIES)
         self.pos_frac, self.neg_frac, self.ties = pos_frac, neg_frac, ties
 
-    def _check(self, scores: Tensor, target: Tensor) -> None:
-        check_binary(scores, target)
-
     def compute(self) -> Tensor:
         """The partial AUC of the selected samples."""
         return functional.partial_auroc(
@@ -223,8 +227,13 @@ class PartialAUROC(_RankingMetric):
         return plot_roc(self._curve(), max_fpr=self.neg_frac, min_tpr=1 - self.pos_frac, ax=ax)
 
 
-class AveragePrecision(AUROC):
+class AveragePrecision(_LabelMetric):
     """Average precision over all samples seen; see `equipoise.ranking.average_precision`.
+
+    Args:
+        average: as in `AUROC`.
+        on_undefined: as in `AUROC`, for input without positives.
+        kwargs: of `torchmetrics.Metric`.
 
     >>> metric = AveragePrecision()
     >>> metric.update(torch.tensor([0.9, 0.7, 0.6, 0.2]), torch.tensor([1, 0, 1, 0]))

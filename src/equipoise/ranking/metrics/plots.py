@@ -65,7 +65,7 @@ def plot_pair_matrix(matrix: Tensor, *, ax: Any = None) -> Any:
         ModuleNotFoundError: without matplotlib.
     """
     figure, ax = _axes(ax)
-    image = ax.imshow(matrix.numpy(), vmin=0.5, vmax=1.0, cmap="viridis")
+    image = ax.imshow(matrix.cpu().numpy(), vmin=0.5, vmax=1.0, cmap="viridis")
     figure.colorbar(image, ax=ax, label="AUROC")
     ax.set(xlabel="against class", ylabel="class")
     return figure, ax

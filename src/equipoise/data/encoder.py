@@ -1,0 +1,126 @@
+"""From a messy table to a float32 matrix, by skrub: what a column is, is found out on training rows only.
+
+- "neural": numbers are squashed around their median, so that one wild value does not flatten the rest, and missing
+  cells filled and marked; few categories become indicators, many become axes of their character n-grams; dates become
+  days and places on the circles of the calendar.
+- "tree": missing cells stay NaN, numbers stay as they are, few categories become codes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
+from sklearn.utils.validation import check_is_fitted
+from skrub import DatetimeEncoder, SquashingScaler, StringEncoder, TableVectorizer
+
+from equipoise.core.validate import check_choice
+
+KINDS = ("neural", "tree")
+_TEXT_AXES = 30
+
+
+class TableEncoder(TransformerMixin, BaseEstimator):
+    """Encodes the columns of a frame, in whatever order they come.
+
+    Args:
+        kind: "neural" for networks and linear models, "tree" for boosters.
+        seed: of the axes of text columns.
+
+    Attributes:
+        columns_: names of the columns, in the order of training.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"age": [30, None, 50], "town": ["Rome", "Bonn", None]})
+    >>> TableEncoder("tree").fit_transform(frame)
+    array([[30.,  1.],
+           [nan,  0.],
+           [50., nan]], dtype=float32)
+    """
+
+    def __init__(self, kind: str = "neural", seed: int = 0) -> None:
+        self.kind = kind
+        self.seed = seed
+
+    def fit(self, frame: pd.DataFrame, y: Any = None) -> TableEncoder:
+        """Learn what the columns are from training rows.
+
+        Raises:
+            ValueError: if `kind` is unknown or no column is left to predict from.
+        """
+        self.fit_transform(frame)
+        return self
+
+    def fit_transform(self, frame: pd.DataFrame, y: Any = None) -> NDArray[np.float32]:
+        """`fit`, and the matrix of the same rows."""
+        check_choice("kind", self.kind, KINDS)
+        self.columns_ = [str(name) for name in frame.columns]
+        self.vectorizer_ = self._vectorizer()
+        encoded = self.vectorizer_.fit_transform(self._aligned(frame))
+        if encoded.shape[1] == 0:
+            raise ValueError("no column is left to predict from: all are constant or empty")
+        return self._filled(encoded)
+
+    def transform(self, frame: pd.DataFrame) -> NDArray[np.float32]:
+        """The matrix of rows, (n, features).
+
+        Raises:
+            ValueError: if a column of the training table is missing.
+        """
+        check_is_fitted(self)
+        aligned = self._aligned(frame)
+        with warnings.catch_warnings():
+            # A category that was not there in training has no indicator, which is what is wanted of it.
+            warnings.filterwarnings("ignore", "Found unknown categories")
+            return self._filled(self.vectorizer_.transform(aligned))
+
+    def _aligned(self, frame: pd.DataFrame) -> pd.DataFrame:
+        names = {str(name): name for name in frame.columns}
+        missing = [name for name in self.columns_ if name not in names]
+        if missing:
+            close = get_close_matches(missing[0], names, n=1)
+            raise ValueError(
+                f"the table lacks {'columns' if len(missing) > 1 else 'column'} {', '.join(map(repr, missing))} that the "
+                "model was fitted on" + (f"; did you mean {close[0]!r}?" if close else "")
+            )
+        aligned = frame[[names[name] for name in self.columns_]]
+        return aligned.set_axis(self.columns_, axis=1)
+
+    def _filled(self, encoded: Any) -> NDArray[np.float32]:
+        matrix = np.array(encoded, dtype=np.float32)
+        if self.kind == "neural":
+            # What no step could fill, such as an empty cell of a date, is the value of an average row.
+            matrix[~np.isfinite(matrix)] = 0.0
+        else:
+            matrix[np.isinf(matrix)] = np.nan
+        return matrix
+
+    def _vectorizer(self) -> TableVectorizer:
+        text = StringEncoder(n_components=_TEXT_AXES, random_state=self.seed)
+        if self.kind == "tree":
+            codes = OrdinalEncoder(
+                handle_unknown="use_encoded_value", unknown_value=np.nan, encoded_missing_value=np.nan
+            )
+            return TableVectorizer(low_cardinality=codes, high_cardinality=text, datetime=DatetimeEncoder())
+        numbers = make_pipeline(SquashingScaler(), SimpleImputer(add_indicator=True))
+        dates = make_pipeline(DatetimeEncoder(periodic_encoding="circular"), SquashingScaler())
+        indicators = OneHotEncoder(handle_unknown="ignore", sparse_output=False, drop="if_binary")
+        return TableVectorizer(numeric=numbers, low_cardinality=indicators, high_cardinality=text, datetime=dates)
+
+
+def make_encoder(kind: str = "neural") -> TableEncoder:
+    """The encoder for a family of models: "neural" for networks and linear models, "tree" for boosters.
+
+    Raises:
+        ValueError: if `kind` is neither.
+    """
+    check_choice("kind", kind, KINDS)
+    return TableEncoder(kind)

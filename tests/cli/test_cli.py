@@ -1,0 +1,243 @@
+"""The command as a user meets it: what it writes, and one clear sentence where it cannot."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_breast_cancer, load_iris
+
+from equipoise.cli.main import main
+from equipoise.ranking import opauc
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A table with what real ones have: text, dates, missing cells, a constant, an identifier."""
+    features, target = load_breast_cancer(return_X_y=True)
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame(features[:, :6], columns=[f"x{k}" for k in range(6)])
+    frame.loc[generator.random(len(frame)) < 0.1, "x2"] = np.nan
+    frame["town"] = generator.choice(["Rome", "Bonn", None], len(frame))
+    frame["seen"] = pd.date_range("2024-01-01", periods=len(frame), freq="h").astype(str)
+    frame["always"] = 1
+    frame["patient"] = np.arange(len(frame)) // 3
+    frame["diagnosis"] = np.where(target == 0, "malignant", "benign")
+    path = tmp_path_factory.mktemp("data") / "patients.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fit") / "out"
+    main(
+        [
+            *("fit", str(table), "--target", "diagnosis", "--metric", "opauc", "--max-fpr", "0.1"),
+            *("--model", "linear", "--compare", "partial_auc", "--folds", "2", "--output", str(folder)),
+        ]
+    )
+    return folder
+
+
+def _refused(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in arguments])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err.strip()
+    assert "\n" not in message
+    assert "Traceback" not in message
+    return message
+
+
+def test_fit_writes_a_model_the_numbers_and_a_report(fitted):
+    assert sorted(p.name for p in fitted.iterdir()) == ["metrics.json", "model", "report.html"]
+    summary = json.loads((fitted / "metrics.json").read_text())
+    assert summary["metric"] == "OPAUC (FPR ≤ 0.1)"
+    assert {entry["objective"] for entry in summary["cross_validation"]} == {"cross_entropy", "partial_auc"}
+    assert all(len(entry["folds"]) == 2 for entry in summary["cross_validation"])
+    for metrics in summary["test"].values():
+        value = metrics["OPAUC (FPR ≤ 0.1)"]
+        assert 0 < value["low"] <= value["estimate"] <= value["high"] <= 1
+        assert value["estimate"] > 0.5
+    assert "<html" in (fitted / "report.html").read_text()
+
+
+def test_predict_scores_new_rows_in_their_order(fitted, table, tmp_path, capsys):
+    rows = pd.read_csv(table).sample(frac=1, random_state=0)
+    # Columns in another order, an unseen town, and no target.
+    rows["town"] = "Paris"
+    rows[rows.columns[::-1]].drop(columns="diagnosis").to_csv(tmp_path / "new.csv", index=False)
+    main(["predict", str(fitted), str(tmp_path / "new.csv"), "--output", str(tmp_path / "out")])
+    found = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert list(found) == ["score", "probability", "prediction"]
+    import torch
+
+    truth = torch.tensor((rows["diagnosis"] == "malignant").to_numpy().astype(int))
+    assert float(opauc(torch.tensor(found["score"].to_numpy()), truth, 0.1)) > 0.7
+    assert set(found["prediction"]) <= {"benign", "malignant"}
+    assert "predictions.csv" in capsys.readouterr().out
+
+
+def test_evaluate_agrees_with_the_metric_and_compares_columns(tmp_path):
+    generator = np.random.default_rng(0)
+    target = (generator.random(400) < 0.3).astype(int)
+    frame = pd.DataFrame({"y": target, "good": target + generator.normal(size=400), "bad": generator.normal(size=400)})
+    frame.to_parquet(tmp_path / "scores.parquet")
+    main(
+        [
+            *("evaluate", str(tmp_path / "scores.parquet"), "--target", "y", "--score", "good", "bad"),
+            *("--max-fpr", "0.2", "--resamples", "100", "--wanted-fpr", "0.1", "--output", str(tmp_path / "out")),
+        ]
+    )
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    import torch
+
+    wanted = opauc(torch.tensor(frame["good"].to_numpy()), torch.tensor(target), 0.2)
+    value = found["models"]["good"]["OPAUC (FPR ≤ 0.2)"]
+    assert value["estimate"] == pytest.approx(float(wanted), abs=1e-9)
+    assert value["low"] < value["estimate"] < value["high"]
+    assert found["gains"]["bad"]["high"] < 0
+    (row,) = [r for r in found["thresholds"][0]["rows"] if r["rate"] == "fpr"]
+    assert row["estimated"]["fpr"] <= 0.1
+    assert row["guaranteed"]["threshold"] >= row["estimated"]["threshold"]
+
+
+def test_a_named_objective_is_trained_beside_the_log_losses(table, tmp_path):
+    main(
+        [
+            *("fit", str(table), "--target", "diagnosis", "--objective", "auc", "--model", "linear"),
+            *("--group", "patient", "--folds", "2", "--output", str(tmp_path / "out")),
+        ]
+    )
+    summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert summary["chosen"] == {"model": "linear", "objective": "auc"}
+    objectives = {entry["objective"] for entry in summary["cross_validation"]}
+    assert objectives == {"cross_entropy", "weighted_cross_entropy", "auc"}
+    assert "patient" in summary["data"]["split"]
+
+
+def test_a_split_by_time_tests_on_the_latest_rows(table, tmp_path):
+    main(
+        [
+            *("fit", str(table), "--target", "diagnosis", "--model", "linear", "--time", "seen"),
+            *("--compare", "auc", "--folds", "2", "--output", str(tmp_path / "out")),
+        ]
+    )
+    assert "time" in json.loads((tmp_path / "out" / "metrics.json").read_text())["data"]["split"]
+
+
+def test_several_classes_are_fitted_and_predicted(tmp_path):
+    features, target = load_iris(return_X_y=True)
+    frame = pd.DataFrame(features, columns=list("abcd"))
+    frame["kind"] = np.array(["setosa", "versicolor", "virginica"])[target]
+    frame.to_csv(tmp_path / "iris.csv", index=False)
+    main(
+        [
+            *("fit", str(tmp_path / "iris.csv"), "--target", "kind", "--model", "linear", "--folds", "2"),
+            *("--output", str(tmp_path / "out")),
+        ]
+    )
+    main(["predict", str(tmp_path / "out"), str(tmp_path / "iris.csv"), "--output", str(tmp_path / "new")])
+    found = pd.read_csv(tmp_path / "new" / "predictions.csv")
+    assert (found["prediction"] == frame["kind"]).mean() > 0.8
+
+
+def test_an_embedded_set_knows_its_target(tmp_path):
+    main(
+        [
+            *("fit", "breast_cancer", "--model", "lightgbm", "--compare", "auc", "--folds", "2"),
+            *("--output", str(tmp_path / "out")),
+        ]
+    )
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["data"]["positive"] == "malignant"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{dir}/none.csv", "--target", "y"], "no file"),
+        (["{table}", "--target", "diagnose"], "diagnosis"),
+        (["{table}"], "--target"),
+        (["{table}", "--target", "always"], "always"),
+        (["{table}", "--target", "x2"], "x2"),
+        (["{table}", "--target", "town", "--metric", "opauc", "--max-fpr", "0.1"], "town"),
+        (["{table}", "--target", "diagnosis", "--metric", "opauc", "--max-fpr", "5"], "max_fpr=5"),
+        (["{table}", "--target", "diagnosis", "--metric", "opauc"], "needs max_fpr"),
+        (["{table}", "--target", "diagnosis", "--metric", "f1"], "f1"),
+        (["{table}", "--target", "diagnosis", "--model", "forest"], "forest"),
+        (["{table}", "--target", "diagnosis", "--objective", "focal"], "focal"),
+        (["{table}", "--target", "diagnosis", "--objective", "partial_auc"], "--max-fpr"),
+        (["{table}", "--target", "diagnosis", "--positive", "ill"], "ill"),
+        (["{table}", "--target", "diagnosis", "--test-size", "2"], "test_size"),
+        (["{table}", "--target", "diagnosis", "--folds", "1"], "folds=1"),
+        (["{table}", "--target", "diagnosis", "--metric", "ovo_auroc"], "several classes"),
+        (["{iris}", "--target", "kind", "--metric", "auroc"], "two classes"),
+        (["{table}", "--target", "diagnosis", "--max-fpr", "a"], "max-fpr"),
+        (["{table}", "--bogus"], "bogus"),
+    ],
+)
+def test_bad_requests_to_fit_are_one_sentence_and_leave_nothing(arguments, message, table, tmp_path, capsys):
+    pd.DataFrame({"a": range(60), "kind": list("abc") * 20}).to_csv(tmp_path / "iris.csv", index=False)
+    names = {"dir": tmp_path, "table": table, "iris": tmp_path / "iris.csv"}
+    filled = [a.format(**names) for a in arguments]
+    said = _refused(["fit", *filled, "--output", tmp_path / "out"], capsys)
+    assert message in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["iris.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{scores}", "--target", "y", "--score", "t"], "no column 't'"),
+        (["{scores}", "--target", "z", "--score", "s"], "'z'"),
+        (["{scores}", "--target", "y", "--score", "gap"], "1 missing"),
+        (["{scores}", "--target", "y", "--score", "s", "--max-fpr", "5"], "max_fpr=5"),
+        (["{scores}", "--target", "y", "--score", "s", "--confidence", "1"], "confidence"),
+        (["{scores}", "--target", "three", "--score", "s"], "3"),
+        (["{scores}", "--target", "one", "--score", "s"], "one"),
+        (["{scores}", "--target", "y"], "score"),
+    ],
+)
+def test_bad_requests_to_evaluate_are_one_sentence(arguments, message, tmp_path, capsys):
+    rows = 12
+    pd.DataFrame(
+        {
+            "y": [0, 1] * 6,
+            "s": range(rows),
+            "gap": [None, *range(rows - 1)],
+            "three": ["a", "b", "c"] * 4,
+            "one": [1] * rows,
+        }
+    ).to_csv(tmp_path / "scores.csv", index=False)
+    filled = [a.format(scores=tmp_path / "scores.csv") for a in arguments]
+    assert message in _refused(["evaluate", *filled, "--output", tmp_path / "out"], capsys)
+    assert [p.name for p in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_an_output_that_holds_something_is_kept_unless_told(table, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").touch()
+    said = _refused(["fit", table, "--target", "diagnosis", "--output", tmp_path / "out"], capsys)
+    assert "--overwrite" in said
+    assert (tmp_path / "out" / "precious").exists()
+
+
+def test_predict_refuses_what_is_no_model_and_a_table_that_lacks_a_column(fitted, table, tmp_path, capsys):
+    assert "no model" in _refused(["predict", tmp_path, table, "--output", tmp_path / "out"], capsys)
+    pd.read_csv(table).drop(columns="x1").to_csv(tmp_path / "short.csv", index=False)
+    said = _refused(["predict", fitted, tmp_path / "short.csv", "--output", tmp_path / "out"], capsys)
+    assert "'x1'" in said
+
+
+def test_the_catalogue_and_the_data_sets_are_listed(capsys):
+    main(["methods"])
+    assert "tpauc" in capsys.readouterr().out
+    main(["datasets"])
+    assert "breast_cancer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["reproduce"], ["reproduce", "tpac"], ["reproduce", "tpauc", "--all"]])
+def test_reproduce_wants_one_name_it_knows_or_all(arguments, tmp_path, capsys):
+    assert "tpauc" in _refused([*arguments, "--output", tmp_path / "out"], capsys)
+    assert not (tmp_path / "out").exists()
