@@ -71,7 +71,10 @@ class Contest:
                 f"({first.mean.estimate:.3f}) in cross-validation."
             )
         lead = f"{first.candidate.name} won with {criterion.title} {first.mean.estimate:.3f}"
-        gain = f"{first.gain.estimate:+.3f} (95 % interval {first.gain.low:+.3f} to {first.gain.high:+.3f})"
+        estimate, low, high = (
+            f"{x:+.3f}".replace("-", "−") for x in (first.gain.estimate, first.gain.low, first.gain.high)
+        )
+        gain = f"{estimate} (95 % interval {low} to {high})"
         if first.gain.low > 0:
             return f"{lead}: {gain} against the best plain log loss, {self.baseline.name}, which would not have done."
         return (
