@@ -88,8 +88,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         if missing:
             close = get_close_matches(missing[0], names, n=1)
             raise ValueError(
-                f"the table lacks {'columns' if len(missing) > 1 else 'column'} {', '.join(map(repr, missing))} that the "
-                "model was fitted on" + (f"; did you mean {close[0]!r}?" if close else "")
+                f"the table lacks column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))} that the model was "
+                "fitted on" + (f"; did you mean {close[0]!r}?" if close else "")
             )
         aligned = frame[[names[name] for name in self.columns_]]
         return aligned.set_axis(self.columns_, axis=1)

@@ -37,7 +37,9 @@ class Standardize(nn.Module):
         return (features - self.mean) / self.scale
 
 
-def mlp(in_features: int, out_features: int, hidden: Sequence[int] = (64, 32), *, dropout: float = 0.0) -> nn.Sequential:
+def mlp(
+    in_features: int, out_features: int, hidden: Sequence[int] = (64, 32), *, dropout: float = 0.0
+) -> nn.Sequential:
     """A multilayer perceptron with ReLU; no hidden layer makes it linear.
 
     >>> [type(layer).__name__ for layer in mlp(4, 1, (8,))]
