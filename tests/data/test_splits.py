@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,6 +77,15 @@ def test_no_group_is_on_two_sides(test_size):
         assert abs(task.target[test].mean() - 0.1) < 0.04
 
 
+@pytest.mark.parametrize("test_size", [0.02, 0.3, 0.99])
+def test_a_grouped_holdout_makes_do_with_few_groups(test_size):
+    group = np.arange(40) % 4
+    task = task_of(np.arange(40) // 4 % 2, group=group)
+    train, test = holdout_split(task, test_size)
+    assert is_partition(train, test, 40)
+    assert not set(group[train]) & set(group[test])
+
+
 def test_grouped_folds_keep_groups_whole_and_classes_even():
     group = np.repeat(np.arange(50), 8)
     task = task_of(rare(400), group=group)
@@ -110,7 +121,7 @@ def test_time_folds_expand_and_follow_each_other():
         assert task.times[train].max() < task.times[test].min()
         assert len(test) == 24
     assert [len(train) for train, _ in splits] == [24, 48, 72, 96]
-    assert all(set(a) <= set(b) for (a, _), (b, _) in zip(splits, splits[1:], strict=False))
+    assert all(set(a) <= set(b) for (a, _), (b, _) in pairwise(splits))
 
 
 def test_a_group_that_is_tested_later_is_not_trained_on_before():

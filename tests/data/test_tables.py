@@ -182,7 +182,7 @@ def test_a_measurement_and_a_name_are_no_classes():
     generator = np.random.default_rng(0)
     frame = pd.DataFrame({"x": range(100), "y": generator.random(100), "name": [f"n{k}" for k in range(100)]})
     for column in ("y", "name"):
-        with pytest.raises(ValueError, match="100 different values in 100 rows.*cut it into classes"):
+        with pytest.raises(ValueError, match=r"100 different values in 100 rows.*cut it into classes"):
             table_task(frame, target=column)
     assert len(table_task(frame.assign(y=np.arange(100) % 25), target="y").classes) == 25
 

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from equipoise.data.cells import is_text
 from equipoise.data.tables import TableTask, table_task
 
 _SKLEARN = {
@@ -158,7 +159,7 @@ def _from_keel(name: str) -> pd.DataFrame:
             path, header=None, skipinitialspace=True, keep_default_na=False, na_values=["?", "<null>"], low_memory=False
         )
     frame.columns = [*(f"x{k + 1}" for k in range(frame.shape[1] - 1)), _TARGET]
-    for column in frame.select_dtypes(object).columns:
+    for column in frame.columns[[is_text(frame[name]) for name in frame]]:
         frame[column] = frame[column].str.strip()
     return frame
 

@@ -50,13 +50,15 @@ def holdout_split(task: TableTask, test_size: float = 0.2, seed: int = 0) -> Spl
         order = np.argsort(task.times, kind="stable")
         split = _purged(task, order[: cuts[0]], order[cuts[0] :])
     elif task.groups is not None:
-        share = Fraction(test_size).limit_denominator(10)
+        # Dealt to few parts, of which some are the test: the fewer the parts, the more even the classes in them.
+        groups = len(np.unique(task.groups))
+        most = min(10, groups)
+        share = Fraction(test_size).limit_denominator(most)
         if share == 0:
-            share = Fraction(1, round(1 / test_size))
-        if share == 1:
-            share = Fraction(9, 10)
-        parts = _group_parts(task, share.denominator, seed)
-        split = _sides(parts < share.numerator)
+            share = Fraction(1, min(round(1 / test_size), groups))
+        elif share == 1:
+            share = Fraction(most - 1, most)
+        split = _sides(_group_parts(task, task.groups, share.denominator, seed) < share.numerator)
     else:
         split = _sides(_stratified_test(task, test_size, seed))
     _check_sides(task, split, "the split")
@@ -98,7 +100,10 @@ def fold_splits(task: TableTask, folds: int = 5, seed: int = 0) -> list[Split]:
         order = np.argsort(task.times, kind="stable")
         splits = [_purged(task, order[:a], order[a:b]) for a, b in pairwise(cuts)]
     else:
-        parts = _stratified_parts(task, folds, seed) if task.groups is None else _group_parts(task, folds, seed)
+        if task.groups is None:
+            parts = _stratified_parts(task, folds, seed)
+        else:
+            parts = _group_parts(task, task.groups, folds, seed)
         splits = [_sides(parts == fold) for fold in range(folds)]
     for number, split in enumerate(splits):
         _check_sides(task, split, f"fold {number + 1} of {folds}")
@@ -155,13 +160,13 @@ def _stratified_parts(task: TableTask, folds: int, seed: int) -> Indices:
     return parts
 
 
-def _group_parts(task: TableTask, count: int, seed: int) -> Indices:
+def _group_parts(task: TableTask, groups: Indices, count: int, seed: int) -> Indices:
     """The part of each row, groups whole and classes as even as they allow."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    groups = len(np.unique(task.groups))
-    if groups < count:
-        raise ValueError(f"there are {groups} groups, too few for {count} parts; use fewer folds")
+    there = len(np.unique(groups))
+    if there < count:
+        raise ValueError(f"there are {there} groups, too few for {count} parts; use fewer folds")
     if task.class_counts.max() < count:
         raise ValueError(f"no class has {count} members, one for each of {count} parts; use fewer folds")
     parts = np.empty(len(task), dtype=np.int64)
@@ -169,7 +174,7 @@ def _group_parts(task: TableTask, count: int, seed: int) -> Indices:
     with warnings.catch_warnings():
         # What it warns of, a class with few members, is judged on the outcome.
         warnings.simplefilter("ignore", UserWarning)
-        for part, (_, rows) in enumerate(splitter.split(task.target, task.target, task.groups)):
+        for part, (_, rows) in enumerate(splitter.split(task.target, task.target, groups)):
             parts[rows] = part
     return parts
 
@@ -200,7 +205,7 @@ def _check_sides(task: TableTask, split: Split, where: str) -> None:
     if task.times is not None:
         hint = "classes change with time: use fewer folds or a larger test part"
     elif task.groups is not None:
-        hint = "it sits in too few groups: use fewer folds"
+        hint = "it sits in too few groups: use fewer folds or a larger test part"
     else:
         hint = "use fewer folds or a larger test part"
     present = task.class_counts > 0

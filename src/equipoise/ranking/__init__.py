@@ -1,13 +1,15 @@
-"""Binary and multiclass AUC, partial AUC and average precision: losses and metrics."""
+"""Binary and multiclass AUC, partial AUC and average precision: losses and metrics.
 
+The metric classes are loaded when first touched, see `equipoise.ranking.metrics`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from equipoise.ranking import metrics
 from equipoise.ranking.criteria import Criterion
 from equipoise.ranking.metrics import (
-    AUROC,
-    OPAUC,
-    TPAUC,
-    AveragePrecision,
-    MulticlassAUROC,
-    PartialAUROC,
     auroc,
     average_precision,
     multiclass_auroc,
@@ -27,6 +29,9 @@ from equipoise.ranking.weighted_partial_auc import (
     calibrated_weight,
     weighted_partial_auc_loss,
 )
+
+if TYPE_CHECKING:
+    from equipoise.ranking.metrics import AUROC, OPAUC, TPAUC, AveragePrecision, MulticlassAUROC, PartialAUROC
 
 __all__ = [
     "AUROC",
@@ -57,3 +62,13 @@ __all__ = [
     "tpauc",
     "weighted_partial_auc_loss",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in metrics.__all__:
+        return getattr(metrics, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -50,7 +50,7 @@ def pairwise_auc_loss(
     if sample_weight is not None:
         check_weights("sample_weight", sample_weight, scores)
     positive = target == 1
-    pos, neg = scores[positive], scores[~positive]
+    pos, neg = scores.masked_select(positive), scores.masked_select(~positive)
     warn_of_one_class(pos, neg, "the AUC loss")
     weights = (None, None) if sample_weight is None else (sample_weight[positive], sample_weight[~positive])
     return pairwise_loss(pos, neg, surrogate, margin, *weights)

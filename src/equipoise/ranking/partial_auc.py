@@ -98,7 +98,7 @@ def partial_auc_loss(
     check_binary(scores, target)
     _check_region(max_fpr, min_tpr)
     positive = target == 1
-    pos, neg = scores[positive], scores[~positive]
+    pos, neg = scores.masked_select(positive), scores.masked_select(~positive)
     warn_of_one_class(pos, neg, "the partial AUC loss")
     chosen = select_partial(pos, neg, max_fpr, min_tpr, boundary)
     if pos.shape[0] and neg.shape[0] and not (len(chosen.pos) and len(chosen.neg)):

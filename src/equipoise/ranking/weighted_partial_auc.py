@@ -135,7 +135,7 @@ def weighted_partial_auc_loss(
         check_probabilities("scores", scores)
     probability = scores.sigmoid() if from_logits else scores
     positive = target == 1
-    pos, neg = probability[positive], probability[~positive]
+    pos, neg = probability.masked_select(positive), probability.masked_select(~positive)
     warn_of_one_class(pos, neg, "the weighted partial AUC loss")
     if not (pos.shape[0] and neg.shape[0]):
         return scores.sum() * 0

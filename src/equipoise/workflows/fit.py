@@ -18,8 +18,7 @@ from typing import Any
 import torch
 
 from equipoise.core.validate import check_choice
-from equipoise.data import fold_splits, holdout_split, list_datasets, load_dataset, read_table, table_task
-from equipoise.data.encoder import make_encoder
+from equipoise.data import fold_splits, holdout_split, list_datasets, load_dataset, make_encoder, read_table, table_task
 from equipoise.ranking.criteria import Criterion
 from equipoise.report import (
     ContestRow,

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED
 
 from equipoise import __version__
 from equipoise.workflows.candidates import NEURAL, Candidate
@@ -13,18 +14,8 @@ from equipoise.workflows.errors import InputError
 
 _DESCRIPTION, _ENCODER, _ESTIMATOR = "model.json", "encoder.skops", "estimator"
 _FORMAT = 1
-# An encoder file may hold objects of these packages only; any other type in it is refused.
-_TRUSTED = (
-    "sklearn.",
-    "skrub.",
-    "numpy.",
-    "pandas.",
-    "scipy.",
-    "equipoise.data.",
-    "builtins.",
-    "collections.",
-    "datetime.",
-)
+# Beside what skops itself trusts, an encoder file may hold these types only; any other in it is refused.
+_TRUSTED = ("skrub.", "equipoise.data.encoding.", "numpy.dtype")
 
 
 @dataclass(frozen=True)
@@ -52,7 +43,7 @@ class FittedModel:
         import skops.io
 
         folder.mkdir(parents=True, exist_ok=True)
-        skops.io.dump(self.encoder, folder / _ENCODER)
+        skops.io.dump(self.encoder, folder / _ENCODER, compression=ZIP_DEFLATED)
         self.estimator.save(folder / _ESTIMATOR)
         description = {
             "format": _FORMAT,

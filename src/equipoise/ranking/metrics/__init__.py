@@ -1,4 +1,12 @@
-"""How well scores rank: areas under ROC and precision-recall curves, whole and in part."""
+"""How well scores rank: areas under ROC and precision-recall curves, whole and in part.
+
+The classes are loaded when first touched: torchmetrics, on which they stand, brings matplotlib along.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from equipoise.ranking.metrics.functional import (
     auroc,
@@ -11,8 +19,17 @@ from equipoise.ranking.metrics.functional import (
     roc_curve,
     tpauc,
 )
-from equipoise.ranking.metrics.modular import AUROC, OPAUC, TPAUC, AveragePrecision, MulticlassAUROC, PartialAUROC
 from equipoise.ranking.metrics.plots import plot_precision_recall, plot_roc
+
+if TYPE_CHECKING:
+    from equipoise.ranking.metrics.modular import (
+        AUROC,
+        OPAUC,
+        TPAUC,
+        AveragePrecision,
+        MulticlassAUROC,
+        PartialAUROC,
+    )
 
 __all__ = [
     "AUROC",
@@ -33,3 +50,13 @@ __all__ = [
     "roc_curve",
     "tpauc",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module(f"{__name__}.modular"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,21 @@
+import subprocess
+import sys
+
+import pytest
+
+import equipoise.data
+
+
+def test_every_public_name_is_there():
+    assert all(getattr(equipoise.data, name).__name__ == name for name in equipoise.data.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = equipoise.data.nothing
+
+
+def test_importing_the_room_loads_no_table_library():
+    code = (
+        "import sys, equipoise.data as d; d.StratifiedBatchSampler\n"
+        "print([m for m in ('pandas', 'sklearn', 'skrub', 'polars', 'pyarrow', 'scipy') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
