@@ -102,6 +102,12 @@ def test_a_budget_of_whole_negatives_is_whole(n_neg, max_fpr, within):
     assert float(curve.region(max_fpr)[0][-1]) == pytest.approx(max_fpr)
 
 
+def test_a_share_of_whole_positives_is_whole():
+    # In floating point 0.07 · 100 is 7.000…1.
+    curve = RocCurve.from_scores(torch.arange(200.0), 1 - torch.arange(200) % 2)
+    assert curve.fpr_at_tpr(0.07) == 0.07
+
+
 @given(samples=_samples, rate=st.sampled_from([0.1, 0.25, 0.29, 0.5, 0.7, 1.0]))
 def test_rates_are_the_best_over_all_thresholds(samples, rate):
     scores, target = _split(samples)

@@ -1,5 +1,8 @@
 """The metric classes: batches, processes, state and pictures."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -131,3 +134,15 @@ def test_two_processes_judge_their_union(tmp_path):
         wanted = [float(function(*data(), **settings)) for _, settings, function, data in CASES]
         assert results[0] == pytest.approx(wanted, rel=1e-6)
         assert results[1] == results[0]
+
+
+def test_losses_and_functions_come_without_torchmetrics_and_matplotlib():
+    program = """
+import sys
+import equipoise.ranking as ranking
+assert not {"torchmetrics", "matplotlib", "sklearn"} & set(sys.modules)
+assert all(hasattr(ranking, name) for name in ranking.__all__)
+assert "torchmetrics" in sys.modules
+assert not hasattr(ranking, "AUPRC")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -13,7 +13,7 @@ from equipoise.core._pairwise_types import Side, wide
 from equipoise.core.surrogates import Surrogate
 
 # The square loss works on so many scores at a time,
-_BLOCK = 1 << 20
+_BLOCK = 1 << 17
 # sums so many in their own precision before float64 takes over,
 _ROW = 1 << 10
 # and looks at about so many for a first guess of their mean.

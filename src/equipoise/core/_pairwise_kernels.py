@@ -83,8 +83,12 @@ def _square(u: Tensor, a: Tensor, w: Share, v: Share, margin: float, want: Want)
 
     def side(y: Tensor, share: Share, x_mean: Tensor, x_variance: Tensor) -> Side:
         excess = y + (x_mean - margin)
-        means = {"slope": excess, "curvature": torch.ones_like(y), "value": (excess.square() + x_variance) * alive}
-        return Side(2 * share, {name: means[name] for name in want})
+        means = {
+            "slope": lambda: excess,
+            "curvature": lambda: torch.ones_like(y),
+            "value": lambda: (excess.square() + x_variance) * alive,
+        }
+        return Side(2 * share, {name: means[name]() for name in want})
 
     alive = w.sum(-1, keepdim=True) > 0 if isinstance(w, Tensor) else 1
     u_mean, a_mean = mean(u, w), mean(a, v)
@@ -100,8 +104,12 @@ def _exponential(u: Tensor, a: Tensor, w: Share, v: Share, margin: float, want: 
     def side(y: Tensor, y_terms: Tensor, x_mean: Tensor) -> Side:
         # The share stays in the exponent: there a weight of 0 mutes a score whose own loss overflows.
         part = torch.exp(y_terms + x_mean) if want else y_terms
-        means = {"slope": -margin * part, "curvature": margin**2 * part, "value": torch.exp(x_mean - margin * y)}
-        return Side(1.0, {name: means[name] for name in want})
+        means = {
+            "slope": lambda: -margin * part,
+            "curvature": lambda: margin**2 * part,
+            "value": lambda: torch.exp(x_mean - margin * y),
+        }
+        return Side(1.0, {name: means[name]() for name in want})
 
     u_terms, a_terms = log_terms(u, w), log_terms(a, v)
     u_mean, a_mean = torch.logsumexp(u_terms, -1, keepdim=True), torch.logsumexp(a_terms, -1, keepdim=True)

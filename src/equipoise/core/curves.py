@@ -33,6 +33,8 @@ NORMALIZATIONS = ("normalized", "raw", "mcclish")
 class RocCurve:
     """Counts at every distinct score, from the highest down, on the CPU.
 
+    Rates and areas have a meaning only where both classes are there, which `defined` says.
+
     Attributes:
         thresholds: (m,) the distinct scores, descending.
         tps: (m,) int64, positives scoring at least the threshold.
