@@ -6,7 +6,8 @@ written once. What it costs for n scores:
     square                   O(n)         (γ − E u − E a)² + Var u + Var a
     exponential              O(n)         E exp(−γ u) · E exp(−γ a), as log-sum-exps
     hinge, squared hinge     O(n log n)   `core._pairwise_hinges`: sort, search, running sums
-    logistic, any other      O(n⁺ n⁻)     every pair is looked at, in blocks of constant size: O(n) memory
+    logistic                 O(n)         `core._pairwise_folding`: pairs of interpolation nodes, exact to rounding
+    any other                O(n⁺ n⁻)     every pair is looked at, in blocks of constant size: O(n) memory
 
 Yang et al., "Learning with Multiclass AUC: Theory and Algorithms", TPAMI 2021, give sums for the first three; means and
 variances, and log-sum-exps, are better conditioned ways to write the same numbers.
@@ -19,9 +20,10 @@ import math
 import torch
 from torch import Tensor
 
+from equipoise.core._pairwise_folding import folded_means
 from equipoise.core._pairwise_hinges import hinge_means
 from equipoise.core._pairwise_types import PairMeans, Share, Side, Want, wide
-from equipoise.core.surrogates import Surrogate, exponential, hinge, square, squared_hinge
+from equipoise.core.surrogates import Surrogate, exponential, hinge, logistic, square, squared_hinge
 
 # Pairs looked at together: a tile of so many rows and columns, a few megabytes whatever n is.
 _TILE = (512, 2048)
@@ -135,7 +137,11 @@ def _every_pair(
         select = weighted and "value" not in want
         i, j = (share[at].nonzero().squeeze(-1) if select else slice(None) for share in (w, v))
         with torch.autocast(pos.device.type, enabled=False):
-            found = _tiles(pos[at][i], neg[at][j], w[at][i], v[at][j], surrogate, margin, want)
+            sides = pos[at][i], neg[at][j], w[at][i], v[at][j]
+            if surrogate == logistic:
+                found = folded_means(_tiles, *sides, surrogate, margin, want)
+            else:
+                found = _tiles(*sides, surrogate, margin, want)
         value[at] = found.value
         for name in want:
             of_u.means[name][at][i] = found.u.means[name]
