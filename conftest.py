@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hypothesis
 import jaxtyping
 import pytest
 import torch
 
 from equipoise.core.validate import reset_warnings
+
+# A shared machine may stall for longer than any deadline; and a test that fails must fail again.
+hypothesis.settings.register_profile("shared machine", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture(autouse=True)

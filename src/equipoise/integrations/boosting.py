@@ -59,8 +59,7 @@ class RankingObjective:
             lowest-scored positives, a share 1 − `min_tpr`. "weighted_partial_auc": all pairs, hard samples weighing
             more by the calibrated weight of their sigmoid; of both classes if `min_tpr` is given, else of the
             negatives.
-        surrogate: the loss of a pair, by name or as a `Surrogate`. "logistic" looks at every pair, in O(n⁺ n⁻) time;
-            the others take O(n log n) or less.
+        surrogate: the loss of a pair, by name or as a `Surrogate`.
         margin: margin or rate γ of the surrogate, in units of the raw score.
         max_fpr: in (0, 1]; for the two selecting objectives.
         min_tpr: in [0, 1); for "two_way_partial_auc", and as a switch for "weighted_partial_auc".
