@@ -156,6 +156,8 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
             held_out=held_out,
             folder=None if self.checkpoint_folder is None else Path(self.checkpoint_folder),
         )
+        # Scored in float64, a row's score does not depend on which rows it is scored with.
+        self.network_.double()
         self.n_epochs_ = run.epochs
         self.best_score_ = float("nan") if run.best is None else run.best
         rows = held_rows if len(held_rows) else fit_rows
@@ -235,7 +237,7 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         self.calibration_ = (settings["calibration"][0], np.array(settings["calibration"][1]))
         self.n_epochs_ = settings["epochs"]
         self.best_score_ = float("nan") if settings["best_score"] is None else settings["best_score"]
-        self.network_ = self._network(torch.zeros(1, self.n_features_in_))
+        self.network_ = self._network(torch.zeros(1, self.n_features_in_)).double()
         self.network_.load_state_dict(load_file(folder / _WEIGHTS))
         self.network_.eval()
         return self
@@ -247,7 +249,7 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
 
     def _raw_scores(self, X: Array) -> Tensor:
         with torch.no_grad():
-            scores: Tensor = self.network_(torch.tensor(X, dtype=torch.float32))
+            scores: Tensor = self.network_(torch.tensor(X))
         return scores.squeeze(1) if len(self.classes_) == 2 else scores
 
     def _loss(self, counts: Array) -> nn.Module:
