@@ -18,7 +18,7 @@ Computational Physics 2009.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -29,8 +29,8 @@ from equipoise.core.surrogates import Surrogate
 _NODES = 12
 # Beyond so many intervals they could no longer be told apart in float64, and nothing would be saved.
 _WIDEST = 2.0**40
-# Samples looked at together: their polynomials stay in the cache.
-_BLOCK = 1 << 13
+# Samples looked at together: their polynomials stay in the cache, and one thread is enough for them.
+_BLOCK = 1 << 11
 
 
 def folded_means(
@@ -67,7 +67,7 @@ def folded_means(
     )
     found = tiles(p, q, p_share, q_share, surrogate, margin, want)
     of_u, of_a = (
-        side if folding is None else Side(share, {name: folding.spread(side.means[name]) for name in want})
+        side if folding is None else Side(share, folding.spread(side.means))
         for side, (_, share, folding) in zip((found.u, found.a), sides, strict=True)
     )
     return PairMeans(found.value, of_u, of_a)
@@ -91,14 +91,15 @@ class Folding:
             moments.index_add_(0, self._place[block], _polynomials(self._offset[block]) * weight[block, None])
         return (moments @ _transform(weight)).flatten()
 
-    def spread(self, values: Tensor) -> Tensor:
-        """Values (n,) at the samples of a function with these values at the nodes."""
-        coefficients = values.view(-1, _NODES) @ _transform(values).T
-        spread = values.new_empty(self._place.shape[0])
-        for start in range(0, spread.shape[0], _BLOCK):
+    def spread(self, functions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Values (n,) at the samples of functions given by their values at the nodes."""
+        coefficients = {name: values.view(-1, _NODES) @ _transform(values).T for name, values in functions.items()}
+        spread = {name: values.new_empty(self._place.shape[0]) for name, values in functions.items()}
+        for start in range(0, self._place.shape[0], _BLOCK):
             block = slice(start, start + _BLOCK)
-            chosen = coefficients.index_select(0, self._place[block])
-            spread[block] = torch.linalg.vecdot(_polynomials(self._offset[block]), chosen)
+            polynomials, place = _polynomials(self._offset[block]), self._place[block]
+            for name, values in spread.items():
+                values[block] = torch.linalg.vecdot(polynomials, coefficients[name].index_select(0, place))
         return spread
 
 

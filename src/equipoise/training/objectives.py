@@ -139,7 +139,6 @@ def _weighted_partial_auc(request: Request) -> nn.Module:
         "exp",
         gamma=8.0,
         region="one_way" if request.min_tpr is None else "two_way",
-        normalize_weights=True,
         warmup_epochs=_warm_up_epochs(request),
     )
 
