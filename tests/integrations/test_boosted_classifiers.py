@@ -160,6 +160,7 @@ def test_the_held_out_part_has_every_class(library, table):
         ({"surrogate": "cubic"}, "surrogate='cubic'"),
         ({"validation_fraction": 1.0}, "validation_fraction=1.0"),
         ({"warm_start_rounds": 15}, "warm_start_rounds=15"),
+        ({"widening": 0.0}, "widening=0.0"),
     ],
 )
 def test_a_bad_setting_is_named(library, table, settings, message):
@@ -179,3 +180,12 @@ def test_bad_labels_are_refused(library, table):
         _make(library, metric="auroc").fit(features, np.arange(500) % 3)
     with pytest.raises(ValueError, match="infinity"):
         _make(library).fit(np.where(features > 2, np.inf, features), target)
+
+
+def test_the_selection_is_widened_and_never_beyond_everything(library, table):
+    def scores(**settings):
+        return _make(library, "partial_auc", metric="auroc", **settings).fit(*table).decision_function(table[0])
+
+    np.testing.assert_array_equal(scores(max_fpr=0.1, widening=2.0), scores(max_fpr=0.2, widening=1.0))
+    np.testing.assert_array_equal(scores(max_fpr=0.6, widening=9.0), scores(max_fpr=1.0, widening=1.0))
+    assert not np.array_equal(scores(max_fpr=0.1, widening=2.0), scores(max_fpr=0.1, widening=1.0))

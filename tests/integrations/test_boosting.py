@@ -174,7 +174,7 @@ def test_tied_scores_share_the_selection_equally():
 def test_the_whole_region_is_the_whole_auc():
     scores, target, weight = _sample()
     whole = RankingObjective("two_way_partial_auc", "squared_hinge", max_fpr=1.0, min_tpr=0.0)
-    both = (o.gradient_hessian(scores, target, weight) for o in (whole, RankingObjective("auc")))
+    both = (o.gradient_hessian(scores, target, weight) for o in (whole, RankingObjective("auc", "squared_hinge")))
     for mine, wanted in zip(*both, strict=True):
         np.testing.assert_allclose(mine, wanted, atol=1e-12)
 

@@ -15,7 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from equipoise.core.calibration import fit_platt, fit_scaling
-from equipoise.core.validate import check_choice, check_fraction
+from equipoise.core.validate import check_choice, check_fraction, check_positive
 from equipoise.integrations.boosting import RANKING_OBJECTIVES, Array, RankingObjective
 from equipoise.ranking.criteria import ALIASES, CRITERIA, Criterion
 
@@ -49,6 +49,8 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
             "ovr_auroc" for more classes. None takes the one that `max_fpr` and `min_tpr` say.
         surrogate: the loss of a pair, by name.
         margin: margin or rate of the surrogate, in units of the raw score.
+        widening: the selecting objectives are trained on this multiple of `max_fpr` (1 at most), because scores of
+            training rows look better than they are, so that fewer negatives seem to spend the budget than will.
         warm_start_rounds: rounds of the booster's own log loss before a ranking objective takes over.
         n_estimators: the most rounds.
         learning_rate: shrinkage of each round.
@@ -75,9 +77,10 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         metric: str | None = None,
         surrogate: str = "logistic",
         margin: float = 1.0,
+        widening: float = 2.0,
         warm_start_rounds: int = 0,
         n_estimators: int = 500,
-        learning_rate: float = 0.05,
+        learning_rate: float = 0.1,
         early_stopping_rounds: int | None = 50,
         validation_fraction: float = 0.2,
         booster_params: dict[str, Any] | None = None,
@@ -90,6 +93,7 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         self.metric = metric
         self.surrogate = surrogate
         self.margin = margin
+        self.widening = widening
         self.warm_start_rounds = warm_start_rounds
         self.n_estimators = n_estimators
         self.learning_rate = learning_rate
@@ -230,8 +234,15 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         criterion = self._criterion(multiclass=classes > 2)
         if self.objective in OWN_LOSSES:
             return None, criterion
+        check_positive("widening", self.widening)
+        if self.max_fpr is not None:
+            check_fraction("max_fpr", self.max_fpr)
         objective = RankingObjective(
-            self.objective, surrogate=self.surrogate, margin=self.margin, max_fpr=self.max_fpr, min_tpr=self.min_tpr
+            self.objective,
+            surrogate=self.surrogate,
+            margin=self.margin,
+            max_fpr=None if self.max_fpr is None else min(1.0, self.widening * self.max_fpr),
+            min_tpr=self.min_tpr,
         )
         return objective, criterion
 

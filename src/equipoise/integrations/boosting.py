@@ -59,7 +59,7 @@ class RankingObjective:
             lowest-scored positives, a share 1 − `min_tpr`. "weighted_partial_auc": all pairs, hard samples weighing
             more by the calibrated weight of their sigmoid; of both classes if `min_tpr` is given, else of the
             negatives.
-        surrogate: the loss of a pair, by name or as a `Surrogate`.
+        surrogate: the loss of a pair, by name or as a `Surrogate`; see `core.pairwise` for what each costs.
         margin: margin or rate γ of the surrogate, in units of the raw score.
         max_fpr: in (0, 1]; for the two selecting objectives.
         min_tpr: in [0, 1); for "two_way_partial_auc", and as a switch for "weighted_partial_auc".
@@ -70,14 +70,14 @@ class RankingObjective:
         ValueError: if a setting is unknown, out of range, or missing.
 
     >>> import numpy as np
-    >>> objective = RankingObjective("auc", surrogate="logistic")
+    >>> objective = RankingObjective("auc")
     >>> gradient, hessian = objective.gradient_hessian(np.zeros(4), np.array([1, 0, 0, 0]))
     >>> gradient, hessian
     (array([-0.75,  0.25,  0.25,  0.25]), array([0.75, 0.25, 0.25, 0.25]))
     """
 
     objective: str = "auc"
-    surrogate: str | Surrogate = "squared_hinge"
+    surrogate: str | Surrogate = "logistic"
     margin: float = 1.0
     max_fpr: float | None = None
     min_tpr: float | None = None
