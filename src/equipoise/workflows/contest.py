@@ -145,7 +145,10 @@ def run_contest(
         gain = None
         if candidate != baseline:
             gain = fold_interval([a - b for a, b in zip(own, scores[baseline], strict=True)], ratio)
-        return Entry(candidate, tuple(own), fold_interval(own, ratio), float(np.mean(seconds[candidate])), gain)
+        mean = fold_interval(own, ratio)
+        # Every criterion lies in [0, 1], which a t interval does not know.
+        mean = Interval(mean.estimate, max(mean.low, 0.0), min(mean.high, 1.0))
+        return Entry(candidate, tuple(own), mean, float(np.mean(seconds[candidate])), gain)
 
     # A tie goes to plain log loss, then to the order in which the candidates were named.
     ranked = sorted(candidates, key=lambda c: (-float(np.mean(scores[c])), c != baseline))
