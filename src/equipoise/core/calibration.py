@@ -81,7 +81,7 @@ def _fit(logits: Tensor, target: Tensor) -> tuple[float, Tensor]:
     z = z / unit if unit > 0 else z
     counts = torch.bincount(target, minlength=classes).double()
     wanted = (1 / (counts + classes))[target, None].repeat(1, classes)
-    wanted.scatter_(1, target[:, None], ((counts + 0) / (counts + classes))[target, None])
+    wanted.scatter_(1, target[:, None], ((counts + 1) / (counts + classes))[target, None])
     start = torch.zeros(classes, dtype=torch.float64)
     start[0] = 1.0
     parameters = _newton(z, wanted, start, free_scale=unit > 0)
