@@ -125,7 +125,7 @@ def _auc(request: Request) -> nn.Module:
     return PairwiseAUCLoss("squared_hinge")
 
 
-def _partial_auc(request: Request) -> nn.Module:
+def _two_way_partial_auc(request: Request) -> nn.Module:
     loss = PartialAUCLoss(_given(request.max_fpr), request.min_tpr or 0.0, "squared_hinge")
     return WarmUp(_auc(request), loss, _warm_up_epochs(request))
 
@@ -173,7 +173,7 @@ OBJECTIVES: dict[str, Objective] = {
         Objective(
             "two_way_partial_auc",
             "squared hinge over the pairs of the highest-scored negatives and lowest-scored positives",
-            _partial_auc,
+            _two_way_partial_auc,
             needs_max_fpr=True,
             needs_min_tpr=True,
         ),
