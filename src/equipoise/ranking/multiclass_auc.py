@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from equipoise.core.distributed import gather_batch
 from equipoise.core.pairwise import SurrogateLike, columnwise_pairwise_loss
 from equipoise.core.validate import (
     check_choice,
@@ -109,6 +110,7 @@ class MulticlassAUCLoss(nn.Module):
         average: as in `multiclass_auc_loss`.
         reduction: as in `multiclass_auc_loss`.
         activation: None to rank raw scores, "softmax" as the authors do, or "sigmoid".
+        gather: rank the pairs of all processes of torch.distributed; see `core.distributed`.
 
     >>> x, y = torch.randn(300, 4, generator=torch.Generator().manual_seed(0)), torch.arange(300) % 3
     >>> x[range(300), y] += 2
@@ -130,6 +132,8 @@ class MulticlassAUCLoss(nn.Module):
         average: str = "ovo",
         reduction: str = "mean",
         activation: str | None = None,
+        *,
+        gather: bool = False,
     ) -> None:
         super().__init__()
         check_positive("margin", margin)
@@ -138,12 +142,14 @@ class MulticlassAUCLoss(nn.Module):
         if activation is not None:
             check_choice("activation", activation, ("softmax", "sigmoid"))
         self.surrogate, self.margin = surrogate, margin
-        self.average, self.reduction, self.activation = average, reduction, activation
+        self.average, self.reduction, self.activation, self.gather = average, reduction, activation, gather
 
     def forward(
         self, scores: Scores, target: ClassTarget, sample_weight: Float[Tensor, " n"] | None = None
     ) -> Float[Tensor, ""]:
         """The risk of scores (n, C) by class indices (n,)."""
+        if self.gather:
+            scores, target, sample_weight = gather_batch(scores, target, sample_weight)
         if self.activation == "softmax" and scores.ndim == 2 and scores.shape[1] > 1:
             scores = scores.softmax(1)
         elif self.activation is not None:

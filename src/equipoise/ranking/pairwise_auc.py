@@ -13,6 +13,7 @@ from __future__ import annotations
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from equipoise.core.distributed import gather_batch
 from equipoise.core.pairwise import SurrogateLike, pairwise_loss
 from equipoise.core.validate import check_binary, check_positive, check_weights, warn_once
 
@@ -62,6 +63,7 @@ class PairwiseAUCLoss(nn.Module):
     Args:
         surrogate: as in `pairwise_auc_loss`.
         margin: as in `pairwise_auc_loss`.
+        gather: rank the pairs of all processes of torch.distributed; see `core.distributed`.
 
     >>> from equipoise.ranking import auroc
     >>> generator = torch.Generator().manual_seed(0)
@@ -77,15 +79,19 @@ class PairwiseAUCLoss(nn.Module):
     True
     """
 
-    def __init__(self, surrogate: SurrogateLike = "squared_hinge", margin: float = 1.0) -> None:
+    def __init__(
+        self, surrogate: SurrogateLike = "squared_hinge", margin: float = 1.0, *, gather: bool = False
+    ) -> None:
         super().__init__()
         check_positive("margin", margin)
-        self.surrogate, self.margin = surrogate, margin
+        self.surrogate, self.margin, self.gather = surrogate, margin, gather
 
     def forward(
         self, scores: Float[Tensor, " n"], target: BinaryTarget, sample_weight: Float[Tensor, " n"] | None = None
     ) -> Float[Tensor, ""]:
         """The loss of scores (n,) by targets (n,)."""
+        if self.gather:
+            scores, target, sample_weight = gather_batch(scores, target, sample_weight)
         return pairwise_auc_loss(
             scores, target, surrogate=self.surrogate, margin=self.margin, sample_weight=sample_weight
         )

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from equipoise.core.distributed import gather_batch
 from equipoise.core.pairwise import SurrogateLike, pairwise_loss
 from equipoise.core.selection import BOUNDARIES, hardest
 from equipoise.core.validate import check_binary, check_choice, check_fraction, check_positive, warn_once
@@ -120,6 +121,7 @@ class PartialAUCLoss(nn.Module):
         surrogate: as in `partial_auc_loss`.
         margin: as in `partial_auc_loss`.
         boundary: as in `partial_auc_loss`.
+        gather: select and rank over all processes of torch.distributed; see `core.distributed`.
 
     >>> x, y = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)), torch.arange(400) < 40
     >>> x = x + y[:, None]
@@ -141,16 +143,20 @@ class PartialAUCLoss(nn.Module):
         surrogate: SurrogateLike = "squared_hinge",
         margin: float = 1.0,
         boundary: str = "fractional",
+        *,
+        gather: bool = False,
     ) -> None:
         super().__init__()
         _check_region(max_fpr, min_tpr)
         check_positive("margin", margin)
         check_choice("boundary", boundary, BOUNDARIES)
         self.max_fpr, self.min_tpr = max_fpr, min_tpr
-        self.surrogate, self.margin, self.boundary = surrogate, margin, boundary
+        self.surrogate, self.margin, self.boundary, self.gather = surrogate, margin, boundary, gather
 
     def forward(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, ""]:
         """The loss of scores (n,) by targets (n,)."""
+        if self.gather:
+            scores, target, _ = gather_batch(scores, target)
         return partial_auc_loss(
             scores,
             target,

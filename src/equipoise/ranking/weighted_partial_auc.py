@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from equipoise.core.distributed import gather_batch
 from equipoise.core.pairwise import SurrogateLike, pairwise_loss
 from equipoise.core.phases import Phased
 from equipoise.core.validate import (
@@ -166,6 +167,7 @@ class WeightedPartialAUCLoss(Phased):
         eps: as in `weighted_partial_auc_loss`.
         warmup_epochs: how many epochs, from the first, all weights are 1; the paper's E_k. Tell the loss the epoch by
             `set_epoch`.
+        gather: rank the pairs of all processes of torch.distributed; see `core.distributed`.
 
     >>> x, y = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)), torch.arange(400) < 40
     >>> x = x + y[:, None]
@@ -193,6 +195,8 @@ class WeightedPartialAUCLoss(Phased):
         from_logits: bool = True,
         eps: float = 1e-6,
         warmup_epochs: int = 0,
+        *,
+        gather: bool = False,
     ) -> None:
         super().__init__()
         _check_weighting(scheme, gamma, eps)
@@ -202,10 +206,12 @@ class WeightedPartialAUCLoss(Phased):
         self.scheme, self.gamma, self.region = scheme, gamma, region
         self.surrogate, self.margin, self.eps = surrogate, margin, eps
         self.detach_weights, self.normalize_weights = detach_weights, normalize_weights
-        self.from_logits, self.warmup_epochs = from_logits, warmup_epochs
+        self.from_logits, self.warmup_epochs, self.gather = from_logits, warmup_epochs, gather
 
     def forward(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, ""]:
         """The loss of scores (n,) by targets (n,); unweighted while the epoch is below `warmup_epochs`."""
+        if self.gather:
+            scores, target, _ = gather_batch(scores, target)
         if self.epoch < self.warmup_epochs:
             check_binary(scores, target)
             if not self.from_logits:

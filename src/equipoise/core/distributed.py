@@ -1,0 +1,84 @@
+"""Batches of all processes as one: what a mean over pairs needs, since the mean of two processes' pairs is not the mean
+over the pairs of both.
+
+Every process gathers the union and computes the same loss of it. A process's gradient is its own rows' times the number
+of processes, so that DistributedDataParallel, which averages over processes, ends with the gradient of the union.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+Group = Any
+"""A process group of torch.distributed; None is the default one."""
+
+
+def world_size(group: Group = None) -> int:
+    """How many processes there are; 1 where torch.distributed is not running.
+
+    >>> world_size()
+    1
+    """
+    return distributed.get_world_size(group) if _running() else 1
+
+
+def gather_rows(tensor: Tensor, group: Group = None) -> Tensor:
+    """The rows of all processes, in the order of their ranks.
+
+    Args:
+        tensor: (n, ...) of this process; n may differ between processes and be 0, the rest of the shape may not.
+        group: the processes; all if absent.
+
+    Returns:
+        (Σ n, ...), the tensor itself where there is one process. A gradient that comes back is cut to the own rows and
+        multiplied by the number of processes: right where every process computes the same loss of the result.
+
+    >>> gather_rows(torch.tensor([1.0, 2.0]))
+    tensor([1., 2.])
+    """
+    if world_size(group) == 1:
+        return tensor
+    gathered: Tensor = _GatherRows.apply(tensor, group)
+    return gathered
+
+
+def gather_batch(
+    scores: Tensor, target: Tensor, weight: Tensor | None = None, group: Group = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`gather_rows` of scores, targets and, where there are some, weights.
+
+    >>> gather_batch(torch.tensor([0.5]), torch.tensor([1]))
+    (tensor([0.5000]), tensor([1]), None)
+    """
+    gathered = None if weight is None else gather_rows(weight, group)
+    return gather_rows(scores, group), gather_rows(target, group), gathered
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
+        rank, world = distributed.get_rank(group), distributed.get_world_size(group)
+        rows = torch.tensor([tensor.shape[0]], device=tensor.device)
+        all_rows = [torch.empty_like(rows) for _ in range(world)]
+        distributed.all_gather(all_rows, rows, group=group)
+        counts = [int(r) for r in all_rows]
+        # Not every backend sends booleans, nor pieces of different lengths.
+        sent = tensor.detach().to(torch.uint8) if tensor.dtype is torch.bool else tensor.detach()
+        padded = sent.new_zeros((max(counts), *tensor.shape[1:]))
+        padded[: tensor.shape[0]] = sent
+        pieces = [torch.empty_like(padded) for _ in range(world)]
+        distributed.all_gather(pieces, padded, group=group)
+        ctx.own = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
+        ctx.world = world
+        return torch.cat([piece[:n] for piece, n in zip(pieces, counts, strict=True)]).to(tensor.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient[ctx.own] * ctx.world, None
+
+
+def _running() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
