@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from equipoise.core._pairwise_hinges import _reach
-from equipoise.core.pairwise import columnwise_pairwise_loss, pairwise_derivatives, pairwise_loss
+from equipoise.core.pairwise import columnwise_pairwise_loss, pairwise_derivatives, pairwise_loss, split_classes
 from equipoise.core.surrogates import SURROGATES, Surrogate
 
 NAMES = list(SURROGATES)
@@ -381,3 +381,14 @@ def test_bad_input_is_named(change, message, function):
     given = {"pos": torch.ones(2), "neg": torch.zeros(2), **change}
     with pytest.raises(ValueError, match=message):
         function(**given)
+
+
+@pytest.mark.parametrize("positives", [0, 3, 7])
+def test_split_classes_keep_their_order_and_put_gradients_back(positives):
+    scores = torch.randn(7, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    positive = torch.randperm(7, generator=torch.Generator().manual_seed(2)) < positives
+    pos, neg = split_classes(scores, positive)
+    assert torch.equal(pos, scores[positive])
+    assert torch.equal(neg, scores[~positive])
+    assert torch.autograd.gradcheck(split_classes, (scores, positive))
+    assert torch.autograd.gradgradcheck(split_classes, (scores, positive))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,33 @@ class _FirstOrder(torch.autograd.Function):
             "the exact all-pairs loss has first-order gradients only; take second derivatives from "
             "`pairwise_derivatives` (the Hessian diagonal), or of a loss that writes the pairs out"
         )
+
+
+class SplitClasses(torch.autograd.Function):
+    """Scores of both classes, and their gradients put back, by positions that are looked up once.
+
+    Two masked selections find every position four times, which takes a fifth of a fast loss's time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+        """(positives, negatives), each in the order of the scores."""
+        if scores.device.type == "cpu":
+            mask = positive.numpy()
+            places = [torch.from_numpy(np.flatnonzero(m)) for m in (mask, ~mask)]
+        else:
+            places = [m.nonzero().squeeze(1) for m in (positive, ~positive)]
+        ctx.save_for_backward(*places)
+        ctx.length = scores.shape[0]
+        return scores.index_select(0, places[0]), scores.index_select(0, places[1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """The gradient of the scores."""
+        whole = gradients[0].new_empty(ctx.length)
+        for places, gradient in zip(ctx.saved_tensors, gradients, strict=True):
+            whole.index_copy_(0, places, gradient)
+        return whole, None
 
 
 class PairwiseLoss(torch.autograd.Function):

@@ -5,6 +5,7 @@
 No list of pairs is built and no pair is left out: see `core._pairwise_kernels` for what each surrogate costs. Gradients
 come with the value, in the forward pass, because they share its sorted scores and running sums.
 
+    split_classes               scores and a mask to positives and negatives
     pairwise_loss               one set of positives, one of negatives: a scalar that autograd can differentiate once
     columnwise_pairwise_loss    a matrix of scores, one problem a column (multiclass, multi-label, per user)
     pairwise_derivatives        value, gradient and Hessian diagonal without autograd, for gradient boosting
@@ -18,10 +19,10 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from equipoise.core._pairwise_autograd import PairwiseLoss, SquareLoss
+from equipoise.core._pairwise_autograd import PairwiseLoss, SplitClasses, SquareLoss
 from equipoise.core._pairwise_kernels import pair_means
 from equipoise.core.surrogates import Surrogate, resolve_surrogate, square
 from equipoise.core.validate import check_finite, check_positive, check_weights
@@ -124,6 +125,18 @@ def pairwise_loss(
     if chosen == square and pos_weight is None and neg_weight is None and pos.numel() and neg.numel():
         return SquareLoss.apply(pos, neg, margin)
     return PairwiseLoss.apply(pos, neg, pos_weight, neg_weight, chosen, margin)
+
+
+def split_classes(
+    scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]
+) -> tuple[Float[Tensor, " n_pos"], Float[Tensor, " n_neg"]]:
+    """The scores of the positives and those of the negatives, each in its order; gradients flow back.
+
+    >>> split_classes(torch.tensor([0.9, 0.1, 0.5]), torch.tensor([True, False, True]))
+    (tensor([0.9000, 0.5000]), tensor([0.1000]))
+    """
+    pos, neg = SplitClasses.apply(scores, positive)
+    return pos, neg
 
 
 def columnwise_pairwise_loss(

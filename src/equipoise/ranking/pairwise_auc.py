@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from equipoise.core.distributed import gather_batch
-from equipoise.core.pairwise import SurrogateLike, pairwise_loss
+from equipoise.core.pairwise import SurrogateLike, pairwise_loss, split_classes
 from equipoise.core.validate import check_binary, check_positive, check_weights, warn_once
 
 BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
@@ -51,7 +51,7 @@ def pairwise_auc_loss(
     if sample_weight is not None:
         check_weights("sample_weight", sample_weight, scores)
     positive = target == 1
-    pos, neg = scores.masked_select(positive), scores.masked_select(~positive)
+    pos, neg = split_classes(scores, positive)
     warn_of_one_class(pos, neg, "the AUC loss")
     weights = (None, None) if sample_weight is None else (sample_weight[positive], sample_weight[~positive])
     return pairwise_loss(pos, neg, surrogate, margin, *weights)

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from equipoise.core.distributed import gather_batch
-from equipoise.core.pairwise import SurrogateLike, pairwise_loss
+from equipoise.core.pairwise import SurrogateLike, pairwise_loss, split_classes
 from equipoise.core.selection import BOUNDARIES, hardest
 from equipoise.core.validate import check_binary, check_choice, check_fraction, check_positive, warn_once
 from equipoise.ranking.pairwise_auc import warn_of_one_class
@@ -98,8 +98,7 @@ def partial_auc_loss(
     """
     check_binary(scores, target)
     _check_region(max_fpr, min_tpr)
-    positive = target == 1
-    pos, neg = scores.masked_select(positive), scores.masked_select(~positive)
+    pos, neg = split_classes(scores, target == 1)
     warn_of_one_class(pos, neg, "the partial AUC loss")
     chosen = select_partial(pos, neg, max_fpr, min_tpr, boundary)
     if pos.shape[0] and neg.shape[0] and not (len(chosen.pos) and len(chosen.neg)):

@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from equipoise.core.distributed import gather_batch
-from equipoise.core.pairwise import SurrogateLike, pairwise_loss
+from equipoise.core.pairwise import SurrogateLike, pairwise_loss, split_classes
 from equipoise.core.phases import Phased
 from equipoise.core.validate import (
     check_binary,
@@ -135,8 +135,7 @@ def weighted_partial_auc_loss(
     if not from_logits:
         check_probabilities("scores", scores)
     probability = scores.sigmoid() if from_logits else scores
-    positive = target == 1
-    pos, neg = probability.masked_select(positive), probability.masked_select(~positive)
+    pos, neg = split_classes(probability, target == 1)
     warn_of_one_class(pos, neg, "the weighted partial AUC loss")
     if not (pos.shape[0] and neg.shape[0]):
         return scores.sum() * 0
@@ -217,7 +216,7 @@ class WeightedPartialAUCLoss(Phased):
             if not self.from_logits:
                 check_probabilities("scores", scores)
             probability = scores.sigmoid() if self.from_logits else scores
-            pos, neg = probability[target == 1], probability[target == 0]
+            pos, neg = split_classes(probability, target == 1)
             warn_of_one_class(pos, neg, "the weighted partial AUC loss")
             return pairwise_loss(pos, neg, self.surrogate, self.margin)
         return weighted_partial_auc_loss(
