@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from equipoise.data.identity_sampler import IdentityBatchSampler
 from equipoise.data.samplers import ClassBalancedBatchSampler, StratifiedBatchSampler
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ __all__ = [
     "ClassBalancedBatchSampler",
     "DatasetInfo",
     "EmbeddedTable",
+    "IdentityBatchSampler",
     "StratifiedBatchSampler",
     "TableEncoder",
     "TableTask",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from equipoise.ranking import metrics
+from equipoise.ranking.auprc import AUPRCLoss, semi_variance, smooth_ap_loss, soprc_interpolate, soprc_query_loss
 from equipoise.ranking.criteria import Criterion
 from equipoise.ranking.metrics import (
     auroc,
@@ -17,12 +18,14 @@ from equipoise.ranking.metrics import (
     pairwise_auroc,
     partial_auroc,
     precision_recall_curve,
+    retrieval_metrics,
     roc_curve,
     tpauc,
 )
 from equipoise.ranking.multiclass_auc import MulticlassAUCLoss, multiclass_auc_loss, plugin_scores
 from equipoise.ranking.pairwise_auc import PairwiseAUCLoss, pairwise_auc_loss
 from equipoise.ranking.partial_auc import PartialAUCLoss, partial_auc_loss
+from equipoise.ranking.retrieval import SOPRCLoss, soprc_batch_loss
 from equipoise.ranking.weighted_partial_auc import (
     WeightedPartialAUCLoss,
     calibrated_penalty,
@@ -31,12 +34,21 @@ from equipoise.ranking.weighted_partial_auc import (
 )
 
 if TYPE_CHECKING:
-    from equipoise.ranking.metrics import AUROC, OPAUC, TPAUC, AveragePrecision, MulticlassAUROC, PartialAUROC
+    from equipoise.ranking.metrics import (
+        AUROC,
+        OPAUC,
+        TPAUC,
+        AveragePrecision,
+        MulticlassAUROC,
+        PartialAUROC,
+        RetrievalMetrics,
+    )
 
 __all__ = [
     "AUROC",
     "OPAUC",
     "TPAUC",
+    "AUPRCLoss",
     "AveragePrecision",
     "Criterion",
     "MulticlassAUCLoss",
@@ -44,6 +56,8 @@ __all__ = [
     "PairwiseAUCLoss",
     "PartialAUCLoss",
     "PartialAUROC",
+    "RetrievalMetrics",
+    "SOPRCLoss",
     "WeightedPartialAUCLoss",
     "auroc",
     "average_precision",
@@ -58,7 +72,13 @@ __all__ = [
     "partial_auroc",
     "plugin_scores",
     "precision_recall_curve",
+    "retrieval_metrics",
     "roc_curve",
+    "semi_variance",
+    "smooth_ap_loss",
+    "soprc_batch_loss",
+    "soprc_interpolate",
+    "soprc_query_loss",
     "tpauc",
     "weighted_partial_auc_loss",
 ]

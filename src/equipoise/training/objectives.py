@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from equipoise.core.phases import Phased
 from equipoise.core.validate import check_choice, check_fraction
-from equipoise.ranking import MulticlassAUCLoss, PairwiseAUCLoss, PartialAUCLoss, WeightedPartialAUCLoss
+from equipoise.ranking import AUPRCLoss, MulticlassAUCLoss, PairwiseAUCLoss, PartialAUCLoss, WeightedPartialAUCLoss
 
 # A selection by the scores of an untrained model is a selection at random: the first fifth of the epochs, and at least
 # one, ranks all pairs before a partial objective looks at the hardest.
@@ -143,6 +143,11 @@ def _weighted_partial_auc(request: Request) -> nn.Module:
     )
 
 
+def _average_precision(request: Request) -> nn.Module:
+    prior = request.class_counts[1] / sum(request.class_counts)
+    return AUPRCLoss(prior)
+
+
 def _warm_up_epochs(request: Request) -> int:
     return max(1, round(_WARM_UP * request.total_epochs))
 
@@ -181,6 +186,11 @@ OBJECTIVES: dict[str, Objective] = {
             "weighted_partial_auc",
             "square loss over all pairs, the harder a sample the more it weighs",
             _weighted_partial_auc,
+        ),
+        Objective(
+            "average_precision",
+            "a bound of 1 − AP at the training data's prior, whatever the batches' share of positives",
+            _average_precision,
         ),
     )
 }

@@ -20,6 +20,7 @@ from equipoise.ranking.metrics.functional import (
     tpauc,
 )
 from equipoise.ranking.metrics.plots import plot_precision_recall, plot_roc
+from equipoise.ranking.metrics.retrieval import retrieval_metrics
 
 if TYPE_CHECKING:
     from equipoise.ranking.metrics.modular import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         AveragePrecision,
         MulticlassAUROC,
         PartialAUROC,
+        RetrievalMetrics,
     )
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "AveragePrecision",
     "MulticlassAUROC",
     "PartialAUROC",
+    "RetrievalMetrics",
     "auroc",
     "average_precision",
     "multiclass_auroc",
@@ -47,6 +50,7 @@ __all__ = [
     "plot_precision_recall",
     "plot_roc",
     "precision_recall_curve",
+    "retrieval_metrics",
     "roc_curve",
     "tpauc",
 ]

@@ -5,6 +5,7 @@ A ranking metric of a whole is no mean over batches, so the scores are kept: 4 b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -13,9 +14,17 @@ from torchmetrics.utilities import dim_zero_cat
 
 from equipoise.core.curves import NORMALIZATIONS, RocCurve
 from equipoise.core.ranks import TIES
-from equipoise.core.validate import check_binary, check_choice, check_fraction, check_multiclass, check_multilabel
+from equipoise.core.validate import (
+    check_binary,
+    check_choice,
+    check_finite,
+    check_fraction,
+    check_multiclass,
+    check_multilabel,
+)
 from equipoise.ranking.metrics import functional
 from equipoise.ranking.metrics.plots import plot_pair_matrix, plot_precision_recall, plot_roc
+from equipoise.ranking.metrics.retrieval import NO_POSITIVE, SIMILARITIES, retrieval_metrics
 
 
 class _RankingMetric(Metric):
@@ -288,3 +297,69 @@ class MulticlassAUROC(_RankingMetric):
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draw the matrix of pairwise AUROCs; returns (figure, axes)."""
         return self._plot(val, ax) if val is not None else plot_pair_matrix(self.pair_matrix(), ax=ax)
+
+
+class RetrievalMetrics(Metric):
+    """Mean average precision and recall@k over embeddings, each a query; see `equipoise.ranking.retrieval_metrics`.
+
+    Args:
+        recall_at: as in `retrieval_metrics`.
+        similarity: as in `retrieval_metrics`.
+        no_positive: as in `retrieval_metrics`.
+        kwargs: of `torchmetrics.Metric`.
+
+    >>> metric = RetrievalMetrics(recall_at=(1,))
+    >>> metric.update(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]))
+    >>> metric.update(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 1]))
+    >>> metric.compute()
+    {'mAP': tensor(1., dtype=torch.float64), 'recall@1': tensor(1., dtype=torch.float64)}
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    embeddings: list[Tensor]
+    target: list[Tensor]
+
+    def __init__(
+        self,
+        recall_at: Sequence[int] = (1,),
+        *,
+        similarity: str = "cosine",
+        no_positive: str = "skip",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_choice("similarity", similarity, SIMILARITIES)
+        check_choice("no_positive", no_positive, NO_POSITIVE)
+        self.recall_at, self.similarity, self.no_positive = tuple(recall_at), similarity, no_positive
+        self.add_state("embeddings", default=[], dist_reduce_fx="cat")
+        self.add_state("target", default=[], dist_reduce_fx="cat")
+
+    def update(self, embeddings: Tensor, target: Tensor) -> None:
+        """Take a batch of embeddings (n, d) and classes (n,).
+
+        Raises:
+            ValueError: on embeddings that are not finite, or shapes that do not fit.
+        """
+        check_finite("embeddings", embeddings)
+        if embeddings.ndim != 2 or target.shape != embeddings.shape[:1]:
+            raise ValueError(
+                f"embeddings and target must have shapes (n, d) and (n,), got {tuple(embeddings.shape)} and "
+                f"{tuple(target.shape)}"
+            )
+        self.embeddings.append(embeddings.detach())
+        self.target.append(target.detach())
+
+    def compute(self) -> dict[str, Tensor]:
+        """The metrics of all that was seen."""
+        if not len(self.embeddings):
+            raise ValueError("RetrievalMetrics has seen no embeddings; call update(embeddings, target) first")
+        return retrieval_metrics(
+            dim_zero_cat(self.embeddings),
+            dim_zero_cat(self.target),
+            recall_at=self.recall_at,
+            similarity=self.similarity,
+            no_positive=self.no_positive,
+        )
