@@ -27,6 +27,8 @@ app = App(
 
 _console = Console()
 _errors = Console(stderr=True)
+bench = App(name="bench", help="Compare objectives on many data sets.")
+app.command(bench)
 _arguments: list[str] = []
 _Many = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)]
 _Rates = Annotated[list[float] | None, Parameter(negative="", consume_multiple=True)]
@@ -283,6 +285,56 @@ def reproduce(
             table.add_row(part.statement, f"{part.value:+.4g}", f"{part.wins}/{part.seeds}", part.verdict)
         _console.print(table)
     _console.print(f"claims: {output / 'claims.md'}", soft_wrap=True, highlight=False)
+
+
+@bench.command
+def tabular(
+    *,
+    output: Path = Path("equipoise-bench"),
+    data: Annotated[list[Path] | None, Parameter(negative="", consume_multiple=True)] = None,
+    splits: int = 5,
+    jobs: int = 1,
+    tables: _Many = None,
+    methods: _Many = None,
+) -> None:
+    """Train every objective on many real tables under one budget, and compare them by ranks.
+
+    A run that was stopped goes on where it was.
+
+    Parameters
+    ----------
+    output: Path
+        The folder to write: results.csv, summary.md, summary.json and a critical-difference diagram a metric.
+    data: list[Path]
+        npz files of tables (NAME__X and NAME__y); by default the tables that ship in installed packages.
+    splits: int
+        Stratified splits of every table.
+    jobs: int
+        Processes, each with one thread.
+    tables: list[str]
+        Names of tables; all by default.
+    methods: list[str]
+        Names of methods, such as "mlp · auc"; all by default.
+    """
+    from equipoise.workflows.tabular_benchmark import bench_tabular
+
+    _one_thread()
+    with _console.status("loading") as status:
+        outcome = bench_tabular(
+            output,
+            data=data or (),
+            splits=splits,
+            jobs=jobs,
+            tables=tables or (),
+            methods=methods or (),
+            progress=status.update,
+        )
+    for metric, comparison in outcome.comparisons.items():
+        table = Table("method", "average rank", "mean", title=metric, box=None, header_style="bold")
+        for name, rank, mean in zip(comparison.methods, comparison.average_rank, comparison.mean, strict=True):
+            table.add_row(name, f"{rank:.2f}", f"{mean:.4f}")
+        _console.print(table)
+    _console.print(f"summary: {outcome.folder / 'summary.md'}", soft_wrap=True, highlight=False)
 
 
 def _command() -> str:

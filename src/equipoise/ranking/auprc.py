@@ -206,7 +206,7 @@ class AUPRCLoss(nn.Module):
         num_v: int = 100,
         tpr_grad: bool = False,
         semi_variance: tuple[float, float] = (1.0, 5.0),
-        semi_variance_weight: float = 0.0,
+        semi_variance_weight: float = 1.0,
         *,
         gather: bool = False,
     ) -> None:
