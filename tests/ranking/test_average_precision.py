@@ -78,6 +78,13 @@ def test_gradients_are_those_of_finite_differences(tpr_grad):
             assert found[k][i].item() == pytest.approx((loss(*sides[0]) - loss(*sides[1])).item() / 2e-6, abs=1e-6)
 
 
+def test_a_second_derivative_is_refused_rather_than_wrong():
+    pos, neg = torch.tensor([0.5], requires_grad=True), torch.tensor([0.45])
+    (slope,) = torch.autograd.grad(soprc_query_loss(pos, neg, torch.zeros(2), 0.5), pos, create_graph=True)
+    with pytest.raises(RuntimeError, match="first-order gradients only"):
+        slope.sum().backward()
+
+
 def test_nothing_of_size_positives_times_negatives_is_made_and_extremes_stay_finite():
     generator = torch.Generator().manual_seed(0)
     target = torch.arange(400_000) < 40_000

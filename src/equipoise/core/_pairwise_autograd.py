@@ -21,7 +21,7 @@ _ROW = 1 << 10
 _SAMPLE = 1 << 12
 
 
-class _FirstOrder(torch.autograd.Function):
+class FirstOrder(torch.autograd.Function):
     """A step that cannot be differentiated: the kernels know gradients, not the gradients of gradients.
 
     Takes the differentiated inputs beside the upstream gradient, so that a second derivative in them, which would
@@ -116,7 +116,7 @@ class PairwiseLoss(torch.autograd.Function):
                 for x, g, scale in zip(inputs, stored, ctx.scales, strict=True)
             )
 
-        return (*_FirstOrder.apply(gradients, upstream[0], *inputs), None, None)
+        return (*FirstOrder.apply(gradients, upstream[0], *inputs), None, None)
 
 
 def _weight_gradient(value: Tensor, side: Side, weight: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ class SquareLoss(torch.autograd.Function):
                 _affine(neg, neg_centre, neg_excess, upstream) if needed[1] else None,
             )
 
-        return (*_FirstOrder.apply(gradients, upstream[0], pos, neg), None)
+        return (*FirstOrder.apply(gradients, upstream[0], pos, neg), None)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -6,6 +6,12 @@ A fraction f of n samples is seldom a whole number. Two conventions are in use, 
     fractional   ⌊f n⌋ samples with weight 1 and the next one with weight f n − ⌊f n⌋, so that the weights sum to f n
 
 The product f n is guarded against rounding: 0.29 · 100 is 28.999… in floating point, and means 29.
+
+The mean of the fractional top f of values x, the conditional value at risk, is a minimum over a threshold t,
+
+    average_top_fraction(x, f) = min_t  t + 1/f · mean [x − t]₊
+
+which needs no selection, and is smooth when the hinge [·]₊ is: `smoothed_relu`.
 """
 
 from __future__ import annotations
@@ -15,10 +21,12 @@ import math
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
-from equipoise.core.validate import check_choice, check_fraction
+from equipoise.core.validate import check_choice, check_finite, check_fraction, check_nonnegative, check_positive
 
 BOUNDARIES = ("floor", "fractional")
+HINGES = ("softplus", "huber", "none")
 _GUARD = 1e-9
 
 
@@ -90,3 +98,60 @@ def hardest(
     if rest > 0:
         weight[-1] = rest
     return index, weight
+
+
+def average_top_fraction(x: Float[Tensor, " n"], frac: float) -> Float[Tensor, ""]:
+    """The mean of the largest fraction of the values: conditional value at risk, average top-k.
+
+    Args:
+        x: (n,) values, at least one.
+        frac: in (0, 1]; the last of the frac · n kept values counts by its fraction.
+
+    Returns:
+        The mean, differentiable: the gradient of a kept value is its weight over frac · n.
+
+    Raises:
+        ValueError: if the fraction is not in (0, 1], there are no values, or one is NaN or infinite.
+
+    >>> average_top_fraction(torch.tensor([3.0, 1.0, 2.0]), 0.5)
+    tensor(2.6667)
+    """
+    check_fraction("frac", frac)
+    check_finite("x", x)
+    if x.shape[0] == 0:
+        raise ValueError("x is empty; the mean of its largest values needs at least one")
+    index, weight = hardest(x, frac, largest=True)
+    return (x[index] * weight).sum() / (x.shape[0] * frac)
+
+
+def smoothed_relu(x: Float[Tensor, "*shape"], mode: str = "softplus", strength: float = 8.0) -> Float[Tensor, "*shape"]:
+    """The hinge [x]₊ or one of its smooth neighbours.
+
+        softplus   log(1 + exp(κ x)) / κ                                  [x]₊ … [x]₊ + log 2 / κ
+        huber      x² / 4μ on [0, 2μ], x − μ above, 0 below               [x]₊ − μ … [x]₊
+        none       [x]₊
+
+    The Huber form is max over c in [0, 1] of c x − μ c² (Nesterov's smoothing), which c = clip(x / 2μ, 0, 1) attains.
+
+    Args:
+        x: any shape.
+        mode: "softplus", "huber" or "none".
+        strength: κ > 0 of the softplus, the sharper the larger; μ ≥ 0 of the Huber form, the smoother the larger.
+
+    Raises:
+        ValueError: if the mode is unknown or the strength out of range.
+
+    >>> smoothed_relu(torch.tensor([0.5, 3.0]), "huber", 0.5)
+    tensor([0.1250, 2.5000])
+    """
+    check_choice("mode", mode, HINGES)
+    if mode == "softplus":
+        check_positive("strength", strength)
+        # Beyond the threshold softplus is the identity; PyTorch's 20 is coarse for float64.
+        return F.softplus(x, beta=strength, threshold=40.0)
+    if mode == "huber":
+        check_nonnegative("strength", strength)
+        if strength > 0:
+            bent = x.clamp(0, 2 * strength)
+            return bent * (x - bent / 2) / (2 * strength)
+    return x.relu()

@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from equipoise.core._pairwise_autograd import FirstOrder
 from equipoise.core.distributed import gather_batch
 from equipoise.core.pairwise import split_classes
 from equipoise.core.validate import check_binary, check_finite, check_fraction, check_nonnegative, check_positive
@@ -334,26 +335,36 @@ class _HuberMeans(torch.autograd.Function):
         return ((quadratic.clamp_min(0) + linear) / n.shape[0]).to(pos.dtype)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
         pos, neg = ctx.saved_tensors
-        tau, count = ctx.tau, neg.shape[0]
-        p, n, g = pos.detach().double(), neg.detach().double(), upstream.detach().double() / count
-        pos_gradient = neg_gradient = None
-        if ctx.needs_input_grad[0]:
-            ordered = n.sort().values
-            near, above = _reaches(ordered, p, tau)
-            one, first = _running_sums(torch.ones_like(ordered)), _running_sums(ordered)
-            inside = (first[above] - first[near]) - (p - tau) * (one[above] - one[near])
-            pos_gradient = (g * (-2 * inside / tau**2 - 2 * (one[-1] - one[above]) / tau)).to(pos.dtype)
-        if ctx.needs_input_grad[1]:
-            ordered, order = p.sort()
-            share = g[order]
-            weight, first = _running_sums(share), _running_sums(share * ordered)
-            # A negative is beyond the positives below it, and near those in [n, n + τ).
-            below, reach = torch.searchsorted(ordered, n), torch.searchsorted(ordered, n + tau)
-            inside = (n + tau) * (weight[reach] - weight[below]) - (first[reach] - first[below])
-            neg_gradient = (2 * inside / tau**2 + 2 * weight[below] / tau).to(neg.dtype)
-        return pos_gradient, neg_gradient, None
+        needed = ctx.needs_input_grad
+
+        def gradients(g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+            return _huber_gradients(pos, neg, g, ctx.tau, *needed[:2])
+
+        return (*FirstOrder.apply(gradients, upstream[0], pos, neg), None)
+
+
+def _huber_gradients(
+    pos: Tensor, neg: Tensor, upstream: Tensor, tau: float, of_pos: bool, of_neg: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    p, n, g = pos.detach().double(), neg.detach().double(), upstream.detach().double() / neg.shape[0]
+    pos_gradient = neg_gradient = None
+    if of_pos:
+        ordered = n.sort().values
+        near, above = _reaches(ordered, p, tau)
+        one, first = _running_sums(torch.ones_like(ordered)), _running_sums(ordered)
+        inside = (first[above] - first[near]) - (p - tau) * (one[above] - one[near])
+        pos_gradient = (g * (-2 * inside / tau**2 - 2 * (one[-1] - one[above]) / tau)).to(pos.dtype)
+    if of_neg:
+        ordered, order = p.sort()
+        share = g[order]
+        weight, first = _running_sums(share), _running_sums(share * ordered)
+        # A negative is beyond the positives below it, and near those in [n, n + τ).
+        below, reach = torch.searchsorted(ordered, n), torch.searchsorted(ordered, n + tau)
+        inside = (n + tau) * (weight[reach] - weight[below]) - (first[reach] - first[below])
+        neg_gradient = (2 * inside / tau**2 + 2 * weight[below] / tau).to(neg.dtype)
+    return pos_gradient, neg_gradient
 
 
 def _reaches(negatives: Tensor, p: Tensor, tau: float) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core.phases import set_epoch
+from equipoise.core.saddle import descent_ascent
 
 Judge = Callable[[Tensor, Tensor], Tensor]
 
@@ -59,8 +60,8 @@ class ScoringModule(lightning.LightningModule):
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over the network and whatever the loss learns."""
-        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        """AdamW, ascending what a saddle loss maximises; the loss's own variables without weight decay."""
+        return descent_ascent(torch.optim.AdamW, self, lr=self.learning_rate, weight_decay=self.weight_decay)
 
 
 class KeepBest(lightning.Callback):

@@ -15,8 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from equipoise.core.phases import Phased
+from equipoise.core.saddle import SaddleLoss
 from equipoise.core.validate import check_choice, check_fraction
-from equipoise.ranking import AUPRCLoss, MulticlassAUCLoss, PairwiseAUCLoss, PartialAUCLoss, WeightedPartialAUCLoss
+from equipoise.ranking import (
+    AUPRCLoss,
+    InstancewisePartialAUCLoss,
+    MulticlassAUCLoss,
+    PairwiseAUCLoss,
+    PartialAUCLoss,
+    WeightedPartialAUCLoss,
+)
 
 # A selection by the scores of an untrained model is a selection at random: the first fifth of the epochs, and at least
 # one, ranks all pairs before a partial objective looks at the hardest.
@@ -113,6 +121,31 @@ class WarmUp(Phased):
         return loss
 
 
+class WarmStarted(nn.Module):
+    """A saddle loss whose variables begin at the saddle point of the first training batch that it sees.
+
+    Whether that was is in the state dict, so that a resumed run does not start them again.
+
+    Args:
+        loss: has a closed form, see `SaddleLoss.initialize`.
+    """
+
+    started: Tensor
+
+    def __init__(self, loss: SaddleLoss) -> None:
+        super().__init__()
+        self.loss = loss
+        self.register_buffer("started", torch.tensor(False))
+
+    def forward(self, logits: Float[Tensor, " n"], target: Int[Tensor, " n"] | Bool[Tensor, " n"]) -> Float[Tensor, ""]:
+        """The loss, after the start where it is due; a batch of one class cannot be started from."""
+        if self.training and not self.started and 0 < int(target.sum()) < len(target):
+            self.loss.initialize(logits.detach(), target)
+            self.started.fill_(True)
+        loss: Tensor = self.loss(logits, target)
+        return loss
+
+
 def _weighted_cross_entropy(request: Request) -> nn.Module:
     # Inverse frequency, scaled so that the mean weight of a training sample is 1.
     total, classes = sum(request.class_counts), len(request.class_counts)
@@ -141,6 +174,11 @@ def _weighted_partial_auc(request: Request) -> nn.Module:
         region="one_way" if request.min_tpr is None else "two_way",
         warmup_epochs=_warm_up_epochs(request),
     )
+
+
+def _instancewise_partial_auc(request: Request) -> nn.Module:
+    loss = InstancewisePartialAUCLoss(_given(request.max_fpr), request.min_tpr or 0.0)
+    return WarmUp(_auc(request), WarmStarted(loss), _warm_up_epochs(request))
 
 
 def _average_precision(request: Request) -> nn.Module:
@@ -186,6 +224,12 @@ OBJECTIVES: dict[str, Objective] = {
             "weighted_partial_auc",
             "square loss over all pairs, the harder a sample the more it weighs",
             _weighted_partial_auc,
+        ),
+        Objective(
+            "instancewise_partial_auc",
+            "square loss of the highest-scored negatives and, with min_tpr, the lowest-scored positives, one by one",
+            _instancewise_partial_auc,
+            needs_max_fpr=True,
         ),
         Objective(
             "average_precision",
