@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from equipoise.data.corruptions import CORRUPTIONS, corrupt, corrupted_sets
 from equipoise.data.identity_sampler import IdentityBatchSampler
 from equipoise.data.samplers import ClassBalancedBatchSampler, StratifiedBatchSampler
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from equipoise.data.tables import TableTask, read_table, table_task
 
 __all__ = [
+    "CORRUPTIONS",
     "ClassBalancedBatchSampler",
     "DatasetInfo",
     "EmbeddedTable",
@@ -23,6 +25,8 @@ __all__ = [
     "StratifiedBatchSampler",
     "TableEncoder",
     "TableTask",
+    "corrupt",
+    "corrupted_sets",
     "fold_splits",
     "holdout_split",
     "list_datasets",

@@ -84,7 +84,8 @@ def _distinct_classes(
     groups: NDArray[np.int64], num_ids: int, generator: np.random.Generator
 ) -> list[NDArray[np.int64]]:
     """Batches of different classes, those with most groups left first, ties at random: a fixed number."""
-    left, batches = groups.copy(), []
+    left = groups.copy()
+    batches: list[NDArray[np.int64]] = []
     while True:
         tie_break = generator.random(len(left))
         chosen = np.lexsort((tie_break, -left))[:num_ids]

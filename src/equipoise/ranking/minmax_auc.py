@@ -77,10 +77,19 @@ def minmax_auc_terms(
     square = torch.where(positive, scores - a, scores - b).square()
     pull = 2 * (1 + alpha) * torch.where(positive, -scores, scores)
     if prior is None:
-        n, n_pos = scores.shape[0], positive.sum()
-        weight = torch.where(positive, n / n_pos.clamp_min(1), n / (n - n_pos).clamp_min(1)).to(scores.dtype)
-        return weight * (square + pull) - _square(alpha)
-    return torch.where(positive, 1 - prior, prior) * (square + pull) - prior * (1 - prior) * _square(alpha)
+        return class_weights(scores, positive) * (square + pull) - _square(alpha)
+    weight = torch.where(positive, scores.new_tensor(1 - prior), scores.new_tensor(prior))
+    return weight * (square + pull) - prior * (1 - prior) * _square(alpha)
+
+
+def class_weights(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """n/n₊ and n/n₋, which make a mean over samples a sum of class means.
+
+    >>> class_weights(torch.zeros(4), torch.tensor([True, False, False, False]))
+    tensor([4.0000, 1.3333, 1.3333, 1.3333])
+    """
+    n, n_pos = scores.shape[0], positive.sum().to(scores.dtype)
+    return torch.where(positive, n / n_pos.clamp_min(1), n / (n - n_pos).clamp_min(1))
 
 
 def minmax_auc_loss(

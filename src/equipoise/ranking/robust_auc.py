@@ -48,6 +48,7 @@ from equipoise.core.validate import (
     check_probabilities,
 )
 from equipoise.ranking.adversarial_auc import Terms
+from equipoise.ranking.minmax_auc import class_weights
 from equipoise.ranking.pairwise_auc import warn_of_one_class
 
 BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
@@ -98,11 +99,9 @@ def margin_auc_terms(
     tensor([-0.7500,  1.2500])
     """
     positive = target == 1
-    n, n_pos = scores.shape[0], positive.sum()
-    weight = torch.where(positive, n / n_pos.clamp_min(1), n / (n - n_pos).clamp_min(1)).to(scores.dtype)
     square = torch.where(positive, scores - a, scores - b).square()
     pull = 2 * alpha * torch.where(positive, -scores, scores)
-    return weight * (square + pull) + 2 * alpha * margin - k * alpha * alpha
+    return class_weights(scores, positive) * (square + pull) + 2 * alpha * margin - k * alpha * alpha
 
 
 def drauc_loss(

@@ -20,6 +20,7 @@ from equipoise.core.validate import check_choice, check_fraction
 from equipoise.ranking import (
     AUPRCLoss,
     InstancewisePartialAUCLoss,
+    MinMaxAUCLoss,
     MulticlassAUCLoss,
     PairwiseAUCLoss,
     PartialAUCLoss,
@@ -224,6 +225,11 @@ OBJECTIVES: dict[str, Objective] = {
             "weighted_partial_auc",
             "square loss over all pairs, the harder a sample the more it weighs",
             _weighted_partial_auc,
+        ),
+        Objective(
+            "minmax_auc",
+            "square loss over all pairs, one sample at a time against a dual variable",
+            lambda _: WarmStarted(MinMaxAUCLoss()),
         ),
         Objective(
             "instancewise_partial_auc",
