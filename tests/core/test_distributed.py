@@ -6,9 +6,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from equipoise.core.distributed import gather_batch, gather_rows, world_size
 from equipoise.ranking import (
+    AUPRCLoss,
+    ExactPartialSquareLoss,
+    InstancewisePartialAUCLoss,
     MulticlassAUCLoss,
+    MultiTaskAUCLoss,
     PairwiseAUCLoss,
     PartialAUCLoss,
+    UnbiasedInstancewisePartialAUCLoss,
     WeightedPartialAUCLoss,
 )
 
@@ -19,6 +24,10 @@ LOSSES = {
     "logistic": (lambda gather: PairwiseAUCLoss("logistic", gather=gather), 1),
     "partial": (lambda gather: PartialAUCLoss(0.3, 0.5, gather=gather), 1),
     "weighted partial": (lambda gather: WeightedPartialAUCLoss("exp", 8.0, detach_weights=False, gather=gather), 1),
+    "average precision": (lambda gather: AUPRCLoss(0.2, tau1=0.5, gather=gather), 1),
+    "exact partial square": (lambda gather: ExactPartialSquareLoss(0.5, 0.5, gather=gather), 1),
+    "instance-wise": (lambda gather: InstancewisePartialAUCLoss(0.5, 0.5, gather=gather), 1),
+    "instance-wise, unbiased": (lambda gather: UnbiasedInstancewisePartialAUCLoss(0.5, 0.5, gather=gather), 1),
     "multiclass": (lambda gather: MulticlassAUCLoss("exponential", activation="softmax", gather=gather), 3),
 }
 
@@ -41,6 +50,12 @@ def _train_a_step(network, loss, x, y):
     return value.item(), torch.cat([p.grad.flatten() for p in network.parameters()]).tolist()
 
 
+def _users_step(loss, rows, wrap=lambda network: network):
+    x, y, network = _problem(1)
+    user = torch.arange(24) % 3
+    return _train_a_step(wrap(network), lambda scores, target: loss(scores, target, user[rows]), x[rows], y[rows])
+
+
 def _process(rank, store, results):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
@@ -53,6 +68,9 @@ def _process(rank, store, results):
     own = torch.full((rank + 1, 2), float(rank), requires_grad=True)
     scores, target, weight = gather_batch(own, torch.tensor([True, False])[: rank + 1], torch.ones(rank + 1))
     (scores * torch.arange(6.0).reshape(3, 2)).sum().backward()
+    for share, (first, _) in SHARES.items():
+        rows = slice(0, first) if rank == 0 else slice(first, None)
+        found[share, "users"] = _users_step(MultiTaskAUCLoss(gather=True), rows, DistributedDataParallel)
     found["rows"] = scores.tolist(), target.tolist(), weight.tolist(), own.grad.tolist()
     results[rank] = found
     distributed.destroy_process_group()
@@ -77,6 +95,14 @@ def test_two_processes_have_the_loss_and_the_averaged_gradient_of_one(two_proces
         found_value, found_gradient = two_processes[rank][share, name]
         assert found_value == pytest.approx(value, rel=1e-12)
         assert found_gradient == pytest.approx(gradient, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_users_are_spread_over_processes(two_processes, share):
+    value, gradient = _users_step(MultiTaskAUCLoss(), slice(None))
+    for rank in (0, 1):
+        assert two_processes[rank][share, "users"][0] == pytest.approx(value, rel=1e-12)
+        assert two_processes[rank][share, "users"][1] == pytest.approx(gradient, rel=1e-9, abs=1e-12)
 
 
 def test_rows_come_in_the_order_of_ranks_and_each_gets_its_own_gradient(two_processes):

@@ -167,13 +167,17 @@ def evaluate(
     seed: int = 0,
     output: Path = Path("equipoise-evaluation"),
     overwrite: _Flag = False,
+    stream: _Flag = False,
+    workers: int | None = None,
+    ray: _Flag = False,
 ) -> None:
     """Judge a file of scores: every curve, intervals, and thresholds for a wanted rate.
 
     Parameters
     ----------
     scores: Path
-        A CSV, TSV or Parquet file with a column of true labels and one or more of scores.
+        A CSV, TSV or Parquet file with a column of true labels and one or more of scores; of Parquet also a folder of
+        parts or a pattern such as 'scores/*.parquet'.
     target: str
         The column of true labels.
     score: list[str]
@@ -198,6 +202,13 @@ def evaluate(
         The folder to write: metrics.json, report.html.
     overwrite: bool
         Replace the folder if it exists.
+    stream: bool
+        Read Parquet piece by piece, whatever its size, and give certified bounds; done without asking for several
+        files and for one of more than five million rows.
+    workers: int
+        Threads of a stream; by default one for each core.
+    ray: bool
+        Stream on a Ray cluster (that of RAY_ADDRESS, else one on this machine).
     """
     from equipoise.report import terminal_table
     from equipoise.workflows.evaluate import evaluate_scores
@@ -216,9 +227,17 @@ def evaluate(
         seed=seed,
         output=output,
         overwrite=overwrite,
+        stream=stream,
+        workers=workers,
+        ray=ray,
         command=_command(),
     )
     _console.print(terminal_table(outcome.report))
+    for name, bounds in outcome.certified.items():
+        table = Table(f"certain for {name}", "at least", "at most", box=None, header_style="dim", pad_edge=False)
+        for metric, found in bounds.items():
+            table.add_row(metric, f"{found.lower:.7f}", f"{found.upper:.7f}")
+        _console.print(table)
     _console.print(f"report: {outcome.folder / 'report.html'}", soft_wrap=True, highlight=False)
 
 

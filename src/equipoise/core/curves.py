@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +24,11 @@ from torch import Tensor
 
 from equipoise.core.ranks import block_ends, sort_labelled
 from equipoise.core.validate import check_choice, check_fraction
+
+if TYPE_CHECKING:
+    from equipoise.core.sketch import CurveSketch
+
+__all__ = ["NORMALIZATIONS", "CurveSketch", "RocCurve"]
 
 # Products of a fraction and a count this close below a whole number mean that number.
 _GUARD = 1e-9
@@ -192,3 +198,12 @@ class RocCurve:
 
 def _tensor(values: NDArray[np.float64] | np.float64) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64)
+
+
+def __getattr__(name: str) -> Any:
+    # The sketch stands on the curve and is looked for beside it.
+    if name != "CurveSketch":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from equipoise.core.sketch import CurveSketch
+
+    return CurveSketch

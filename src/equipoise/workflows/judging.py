@@ -27,8 +27,8 @@ from equipoise.report import Cut, Provenance, ThresholdRow, ThresholdTable
 
 DEFAULT_MAX_FPR, DEFAULT_MIN_TPR = 0.05, 0.5
 _PACKAGES = ("torch", "numpy", "lightning", "scikit-learn", "skrub", "lightgbm", "xgboost")
-_WANTED_FPR = (0.001, 0.01, 0.05, 0.1)
-_WANTED_TPR = (0.8, 0.9, 0.95)
+WANTED_FPR = (0.001, 0.01, 0.05, 0.1)
+WANTED_TPR = (0.8, 0.9, 0.95)
 
 
 def curve_metrics(max_fpr: float | None, min_tpr: float | None) -> dict[str, Callable[[RocCurve], Any]]:
@@ -101,13 +101,13 @@ def threshold_table(
 
     rows = [
         ThresholdRow("fpr", rate, cut(threshold_at_fpr(neg, rate)), cut(guaranteed_threshold(neg, rate, confidence)))
-        for rate in (_WANTED_FPR if wanted_fpr is None else wanted_fpr)
+        for rate in (WANTED_FPR if wanted_fpr is None else wanted_fpr)
     ]
     rows += [
         ThresholdRow(
             "tpr", rate, cut(threshold_at_tpr(pos, rate)), cut(guaranteed_threshold_at_tpr(pos, rate, confidence))
         )
-        for rate in (_WANTED_TPR if wanted_tpr is None else wanted_tpr)
+        for rate in (WANTED_TPR if wanted_tpr is None else wanted_tpr)
     ]
     return ThresholdTable(name, tuple(rows), confidence, len(pos) / len(scores), sample, sample)
 
