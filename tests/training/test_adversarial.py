@@ -8,7 +8,6 @@ from equipoise.core.saddle_solvers import AcceleratedDescentAscent
 from equipoise.ranking import DRAUCLoss, MinMaxAUCLoss, PGDAttack, WassersteinPerturbation, robust_auroc
 from equipoise.training import AdversarialScoringModule, ScoringModule
 
-
 # What Lightning says of loaders, and of PyTorch's own newer names.
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore::FutureWarning")
 
@@ -53,7 +52,7 @@ def test_training_against_an_adversary_is_a_function_of_its_seed_and_ranks(name)
     for _ in range(2):
         loss, adversary = ADVERSARIES[name]()
         torch.manual_seed(len(runs))
-        module = _fit(AdversarialScoringModule(_network(), loss, adversary, learning_rate=0.05, seed=3), epochs=15)
+        module = _fit(AdversarialScoringModule(_network(), loss, adversary, learning_rate=0.05, seed=3), epochs=40)
         runs.append(module)
     for left, right in zip(runs[0].state_dict().values(), runs[1].state_dict().values(), strict=True):
         assert torch.equal(left, right)
