@@ -117,6 +117,28 @@ def test_a_named_objective_is_trained_beside_the_log_losses(table, tmp_path):
     assert "patient" in summary["data"]["split"]
 
 
+@pytest.mark.parametrize(
+    ("objective", "metric"),
+    [
+        ("average_precision", ("--metric", "ap")),
+        ("minmax_auc", ()),
+        ("instancewise_partial_auc", ("--metric", "tpauc", "--max-fpr", "0.5", "--min-tpr", "0.3")),
+    ],
+)
+def test_an_objective_of_networks_meets_the_log_losses_of_boosters(objective, metric, table, tmp_path):
+    main(
+        [
+            *("fit", str(table), "--target", "diagnosis", "--objective", objective, *metric),
+            *("--model", "linear", "lightgbm", "--folds", "2", "--output", str(tmp_path / "out")),
+        ]
+    )
+    summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert summary["chosen"] == {"model": "linear", "objective": objective}
+    held = {(entry["model"], entry["objective"]) for entry in summary["cross_validation"]}
+    assert ("lightgbm", "cross_entropy") in held
+    assert ("lightgbm", objective) not in held
+
+
 def test_a_split_by_time_tests_on_the_latest_rows(table, tmp_path):
     main(
         [
@@ -168,6 +190,7 @@ def test_an_embedded_set_knows_its_target(tmp_path):
         (["{table}", "--target", "diagnosis", "--model", "forest"], "forest"),
         (["{table}", "--target", "diagnosis", "--objective", "focal"], "focal"),
         (["{table}", "--target", "diagnosis", "--objective", "partial_auc"], "--max-fpr"),
+        (["{table}", "--target", "diagnosis", "--objective", "minmax_auc", "--model", "lightgbm"], "networks only"),
         (["{table}", "--target", "diagnosis", "--positive", "ill"], "ill"),
         (["{table}", "--target", "diagnosis", "--test-size", "2"], "test_size"),
         (["{table}", "--target", "diagnosis", "--folds", "1"], "folds=1"),

@@ -79,6 +79,7 @@ def test_a_contest_needs_plain_log_loss():
         (Criterion("opauc", 0.1), "weighted_partial_auc"),
         (Criterion("tpauc", 0.1, 0.5), "weighted_partial_auc"),
         (Criterion("ovo_auroc"), "auc"),
+        (Criterion("average_precision"), "average_precision"),
     ],
 )
 def test_objectives_aim_at_the_metric(criterion, last):

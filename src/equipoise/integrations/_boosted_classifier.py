@@ -16,10 +16,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from equipoise.core.calibration import fit_platt, fit_scaling
 from equipoise.core.validate import check_choice, check_fraction, check_positive
-from equipoise.integrations.boosting import RANKING_OBJECTIVES, Array, RankingObjective
+from equipoise.integrations.boosting import OWN_LOSSES, RANKING_OBJECTIVES, Array, RankingObjective
 from equipoise.ranking.criteria import ALIASES, CRITERIA, Criterion
 
-OWN_LOSSES = ("cross_entropy", "weighted_cross_entropy")
 _FORMAT = 1
 _DESCRIPTION = "estimator.json"
 

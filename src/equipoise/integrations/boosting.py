@@ -43,6 +43,8 @@ from equipoise.ranking.criteria import Criterion
 from equipoise.ranking.weighted_partial_auc import calibrated_weight
 
 # What each objective needs beside the scores.
+# What the boosters do by themselves, and what they are given.
+OWN_LOSSES = ("cross_entropy", "weighted_cross_entropy")
 RANKING_OBJECTIVES = ("auc", "partial_auc", "two_way_partial_auc", "weighted_partial_auc")
 _LEAST_HESSIAN = 1e-16
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from equipoise.core.validate import check_choice
+from equipoise.integrations.boosting import OWN_LOSSES, RANKING_OBJECTIVES
 from equipoise.ranking.criteria import Criterion
 from equipoise.training.objectives import OBJECTIVES
 
@@ -63,6 +64,15 @@ class Candidate:
         return XGBoostRankingClassifier(**common)
 
 
+def trains(model: str, objective: str) -> bool:
+    """Whether a model family can be trained with an objective: networks with every one, boosters with some.
+
+    >>> trains("mlp", "average_precision"), trains("lightgbm", "average_precision"), trains("lightgbm", "auc")
+    (True, False, True)
+    """
+    return model in NEURAL or objective in (*OWN_LOSSES, *RANKING_OBJECTIVES)
+
+
 def objectives_for(criterion: Criterion) -> list[str]:
     """The objectives worth comparing when the user cares about `criterion`: log loss first, then what aims at it.
 
@@ -74,4 +84,6 @@ def objectives_for(criterion: Criterion) -> list[str]:
         return [*usual, "partial_auc", "two_way_partial_auc", "weighted_partial_auc"]
     if criterion.max_fpr is not None:
         return [*usual, "partial_auc", "weighted_partial_auc"]
+    if criterion.name == "average_precision":
+        return [*usual, "average_precision"]
     return usual

@@ -32,7 +32,7 @@ from equipoise.report import (
     write_report,
 )
 from equipoise.training.objectives import OBJECTIVES
-from equipoise.workflows.candidates import LOG_LOSS, MODELS, Candidate, objectives_for
+from equipoise.workflows.candidates import LOG_LOSS, MODELS, Candidate, objectives_for, trains
 from equipoise.workflows.contest import Contest, decision_scores, run_contest
 from equipoise.workflows.errors import InputError, mendable
 from equipoise.workflows.judging import judged, multiclass_judged, plain, provenance, threshold_table
@@ -196,6 +196,8 @@ def _prepare(
             raise InputError(f"objective {name!r} needs a false-positive budget: --metric opauc --max-fpr 0.05")
         if needed.needs_min_tpr and criterion.min_tpr is None:
             raise InputError(f"objective {name!r} needs a least true-positive rate: --metric tpauc --min-tpr 0.5")
+        if not any(trains(family, name) for family in families):
+            raise InputError(f"objective {name!r} is trained by networks only; add `--model mlp`")
     train, test = holdout_split(task, test_size, seed)
     inner = fold_splits(task.take(train), folds, seed)
     split = f"by groups of {group}" if group else f"by time ({time_column})" if time_column else "stratified"
@@ -203,7 +205,7 @@ def _prepare(
         str(data),
         task,
         criterion,
-        tuple(Candidate(family, name) for family in families for name in dict.fromkeys(names)),
+        tuple(Candidate(family, name) for family in families for name in dict.fromkeys(names) if trains(family, name)),
         objective,
         train,
         test,
