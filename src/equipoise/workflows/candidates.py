@@ -81,9 +81,9 @@ def objectives_for(criterion: Criterion) -> list[str]:
     """
     usual = [LOG_LOSS, "weighted_cross_entropy", "auc"]
     if criterion.min_tpr is not None:
-        return [*usual, "partial_auc", "two_way_partial_auc", "weighted_partial_auc"]
+        return [*usual, "partial_auc", "two_way_partial_auc", "instancewise_partial_auc", "weighted_partial_auc"]
     if criterion.max_fpr is not None:
-        return [*usual, "partial_auc", "weighted_partial_auc"]
+        return [*usual, "partial_auc", "instancewise_partial_auc", "weighted_partial_auc"]
     if criterion.name == "average_precision":
         return [*usual, "average_precision"]
     return usual
