@@ -1,13 +1,19 @@
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from equipoise.report.rank_page import rank_page
 from equipoise.report.ranks import (
+    as_plain,
     compare_ranks,
     draw_critical_difference,
     friedman_p_value,
+    markdown_table,
     nemenyi_quantile,
-    ranks_markdown,
+    rank_rows,
+    rank_sentence,
 )
 
 # Demšar 2006, table 5.
@@ -70,13 +76,53 @@ def test_methods_that_are_not_told_apart_are_joined_once():
     assert noisy.groups() == [(0, 5)]
 
 
-def test_the_table_and_the_diagram_name_every_method(tmp_path):
+def test_the_table_and_the_page_name_every_method(tmp_path):
     values = np.random.default_rng(0).normal(size=(9, 4))
-    found = compare_ranks(values, ["one", "two", "three", "four"], reference="two")
-    text = ranks_markdown(found)
-    assert all(f"| {name} |" in text for name in found.methods)
+    found = compare_ranks(values, ["one", "two", "<b>three", "four|4"], reference="two")
+    text = markdown_table(rank_rows(found))
+    assert [line.split(" | ")[0][2:].replace("\\|", "|") for line in text.splitlines()[2:]] == list(found.methods)
     draw_critical_difference(found, tmp_path / "cd.svg", "AUROC")
-    assert (tmp_path / "cd.svg").stat().st_size > 3000
+    page = rank_page("Ranks", ["a fact"], {"AUROC": found}, {"AUROC": tmp_path / "cd.svg"}, [["method"], ["one"]])
+    assert "<td>&lt;b&gt;three</td>" in page
+    assert "<b>three" not in page
+    assert rank_sentence(found).replace("'", "&#x27;") in page or rank_sentence(found) in page
+    assert 'src="data:image/svg+xml;base64,' in page
+
+
+def test_the_diagram_is_a_function_of_the_comparison(tmp_path):
+    found = compare_ranks(np.random.default_rng(0).normal(size=(9, 4)), list("abcd"), reference="a")
+    for name in ("one.svg", "two.svg", "one.png"):
+        draw_critical_difference(found, tmp_path / name, "AUROC")
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    assert (tmp_path / "one.png").stat().st_size > 3000
+
+
+def test_labels_of_many_methods_do_not_overlap(tmp_path, monkeypatch):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    boxes = []
+
+    def measured(figure, path, **options):
+        FigureCanvasAgg(figure).draw()
+        renderer = figure.canvas.get_renderer()
+        boxes.extend(text.get_window_extent(renderer) for text in figure.axes[0].texts if "method" in text.get_text())
+
+    monkeypatch.setattr(Figure, "savefig", measured)
+    values = np.random.default_rng(0).normal(size=(40, 18))
+    names = [f"method number {k} of very many" for k in range(18)]
+    draw_critical_difference(compare_ranks(values, names, reference=names[0]), tmp_path / "cd.png", "AUROC")
+    assert len(boxes) == 18
+    assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
+
+
+def test_a_method_that_always_failed_is_plain_json():
+    values = np.array([[0.9, np.nan], [0.8, np.nan], [0.7, np.nan]])
+    found = compare_ranks(values, ["a", "b"], reference="a")
+    text = json.loads(json.dumps(as_plain(found), allow_nan=False))
+    assert text["methods"][1] == {"method": "b", "average_rank": 2.0, "mean": None}
+    assert text["against_reference"]["b"]["mean_gain"] is None
+    assert text["against_reference"]["b"]["losses"] == 3
 
 
 @pytest.mark.parametrize(

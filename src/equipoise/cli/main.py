@@ -315,6 +315,7 @@ def tabular(
     jobs: int = 1,
     tables: _Many = None,
     methods: _Many = None,
+    held_out: float = 0.2,
 ) -> None:
     """Train every objective on many real tables under one budget, and compare them by ranks.
 
@@ -323,7 +324,7 @@ def tabular(
     Parameters
     ----------
     output: Path
-        The folder to write: results.csv, summary.md, summary.json and a critical-difference diagram a metric.
+        The folder to write: results.csv, summary.md, .html and .json, and a critical-difference diagram a metric.
     data: list[Path]
         npz files of tables (NAME__X and NAME__y); by default the tables that ship in installed packages.
     splits: int
@@ -334,8 +335,11 @@ def tabular(
         Names of tables; all by default.
     methods: list[str]
         Names of methods, such as "mlp · auc"; all by default.
+    held_out: float
+        The share of the training part by which networks and boosters stop early; with 0 they train on all of it to the
+        end.
     """
-    from equipoise.workflows.tabular_benchmark import bench_tabular
+    from equipoise.workflows.tabular_benchmark import Budget, bench_tabular
 
     _one_thread()
     with _console.status("loading") as status:
@@ -346,6 +350,7 @@ def tabular(
             jobs=jobs,
             tables=tables or (),
             methods=methods or (),
+            budget=Budget(held_out=held_out),
             progress=status.update,
         )
     for metric, comparison in outcome.comparisons.items():
@@ -353,7 +358,7 @@ def tabular(
         for name, rank, mean in zip(comparison.methods, comparison.average_rank, comparison.mean, strict=True):
             table.add_row(name, f"{rank:.2f}", f"{mean:.4f}")
         _console.print(table)
-    _console.print(f"summary: {outcome.folder / 'summary.md'}", soft_wrap=True, highlight=False)
+    _console.print(f"summary: {outcome.folder / 'summary.html'}", soft_wrap=True, highlight=False)
 
 
 def _command() -> str:

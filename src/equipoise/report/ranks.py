@@ -165,28 +165,43 @@ def nemenyi_quantile(methods: int, alpha: float = 0.05) -> float:
     return float(stats.studentized_range.ppf(1 - alpha, methods, np.inf) / math.sqrt(2))
 
 
-def ranks_markdown(comparison: RankComparison) -> str:
-    """A table of the methods, best average rank first."""
-    lines = [
-        f"| method | average rank | mean | wins–losses against {comparison.reference} | mean gain | p (Holm) |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+def rank_rows(comparison: RankComparison) -> list[list[str]]:
+    """The cells of a table of the methods, header first, then the best average rank first."""
+    beside = f"wins–losses against {comparison.reference}"
+    cells = [["method", "average rank", "mean", beside, "mean gain", "p (Holm)"]]
     for name, rank, mean in zip(comparison.methods, comparison.average_rank, comparison.mean, strict=True):
-        beside = comparison.against.get(name)
+        found = comparison.against.get(name)
         rest = (
-            f"{beside.wins}–{beside.losses} | {beside.mean_gain:+.4f} | {beside.p_value:.2g}" if beside else "· | · | ·"
+            [f"{found.wins}–{found.losses}", f"{found.mean_gain:+.4f}", f"{found.p_value:.2g}"] if found else ["·"] * 3
         )
-        lines.append(f"| {name} | {rank:.2f} | {mean:.4f} | {rest} |")
-    lines.append("")
-    lines.append(
+        cells.append([name, f"{rank:.2f}", f"{mean:.4f}", *rest])
+    return cells
+
+
+def rank_sentence(comparison: RankComparison) -> str:
+    """What the tests over all methods say."""
+    return (
         f"{comparison.data_sets} data sets; Friedman (Iman–Davenport) p = {comparison.p_value:.2g}; Nemenyi's critical "
         f"difference at {comparison.alpha:g} is {comparison.critical_difference:.2f}."
     )
+
+
+def markdown_table(cells: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, header first; the first column is words and the others are numbers.
+
+    >>> print(markdown_table([["method", "rank"], ["a|b", "1.00"]]))
+    | method | rank |
+    |---|---:|
+    | a\\|b | 1.00 |
+    """
+    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in cells]
+    lines.insert(1, "|---|" + "---:|" * (len(cells[0]) - 1))
     return "\n".join(lines)
 
 
 def draw_critical_difference(comparison: RankComparison, path: Path, title: str) -> None:
     """Write the critical-difference diagram: methods on an axis of ranks, bars joining what is not told apart."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     count = len(comparison.methods)
@@ -229,14 +244,16 @@ def draw_critical_difference(comparison: RankComparison, path: Path, title: str)
             va="center",
             fontsize=9,
         )
-    figure.savefig(path)
+    # Neither the day nor a random name goes into the file: the same comparison gives the same bytes.
+    with rc_context({"svg.hashsalt": "equipoise"}):
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def as_plain(comparison: RankComparison) -> dict[str, Any]:
-    """Numbers and strings only, for JSON."""
+    """Numbers, strings and None only, for JSON."""
     return {
         "methods": [
-            {"method": m, "average_rank": r, "mean": v}
+            {"method": m, "average_rank": r, "mean": _finite(v)}
             for m, r, v in zip(comparison.methods, comparison.average_rank, comparison.mean, strict=True)
         ],
         "data_sets": comparison.data_sets,
@@ -244,8 +261,14 @@ def as_plain(comparison: RankComparison) -> dict[str, Any]:
         "critical_difference": comparison.critical_difference,
         "alpha": comparison.alpha,
         "reference": comparison.reference,
-        "against_reference": {name: vars(a) for name, a in comparison.against.items()},
+        "against_reference": {
+            name: {**vars(a), "mean_gain": _finite(a.mean_gain)} for name, a in comparison.against.items()
+        },
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _gain(value: Table, base: Table) -> Table:
