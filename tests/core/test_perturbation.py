@@ -84,3 +84,23 @@ def test_an_objective_that_does_not_see_the_inputs_is_said():
         input_gradient(lambda x: x, torch.ones(2), torch.zeros(2), lambda out: torch.ones(2, requires_grad=True))
     with pytest.raises(ValueError, match="norm='l1'"):
         project_ball(torch.ones(2, 2), 1.0, "l1")
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_every_sample_may_have_its_own_radius(norm):
+    radii = torch.tensor([0.1, 0.5, 0.0])
+    order = torch.inf if norm == "linf" else 2
+    far = torch.full((3, 2, 2), 5.0)
+    torch.testing.assert_close(project_ball(far, radii, norm).flatten(1).norm(order, dim=1), radii)
+    start = random_start(torch.zeros(3, 400), radii, norm, torch.Generator().manual_seed(0)).norm(order, dim=1)
+    assert (start <= radii + 1e-6).all()
+    assert start[1] > start[0] > start[2] == 0
+
+
+def test_a_gradient_is_taken_in_inference_mode_too():
+    layer = nn.Linear(3, 1)
+    with torch.inference_mode():
+        x = torch.ones(2, 3) * 0.5
+        _, gradient = input_gradient(layer, x, torch.zeros_like(x), lambda out: out.squeeze(1))
+        assert (x + gradient).isfinite().all()
+    torch.testing.assert_close(gradient, layer.weight.detach().expand(2, 3) / 2)

@@ -9,6 +9,12 @@ from equipoise.core.perturbation import input_gradient
 from golden_ops import Ops, renamed
 
 ops = Ops()
+_UNBOUNDED = (-float("inf"), float("inf"))
+
+
+def _given(params):
+    """The params that are not null."""
+    return {key: value for key, value in params.items() if value is not None}
 
 
 def _linear(inputs):
@@ -18,7 +24,7 @@ def _linear(inputs):
 @ops("adauc", "adauc_minmax_loss")
 def adauc_minmax_loss(inputs, params):
     scalars = [inputs[name] for name in ("a", "b", "alpha")]
-    options = renamed(params, {"prior": "prior"})
+    options = renamed(_given(params), {"prior": "prior"})
     return {"loss": ranking.minmax_auc_loss(inputs["scores"].double(), inputs["target"].long(), *scalars, **options)}
 
 
@@ -31,7 +37,7 @@ def adauc_inner_solution(inputs, params):
 @ops("adauc", "pgd_linf")
 def pgd_linf(inputs, params):
     options = renamed(
-        {key: value for key, value in params.items() if key not in ("prior", "model")},
+        {key: value for key, value in _given(params).items() if key not in ("prior", "model")},
         {"eps": "eps", "step": "step", "steps": "steps", "clip": "bounds", "random_start": "random_start"},
     )
     x, target, prior = inputs["X"].double(), inputs["target"].long(), params.get("prior")
@@ -40,7 +46,7 @@ def pgd_linf(inputs, params):
         return ranking.minmax_auc_terms(scores, target, inputs["a"], inputs["b"], inputs["alpha"], prior=prior)
 
     model = _linear(inputs)
-    options["bounds"] = tuple(options.get("bounds", (-float("inf"), float("inf"))))
+    options["bounds"] = tuple(options.get("bounds", _UNBOUNDED))
     delta = ranking.PGDAttack(**options, keep="last")(model, x, target, terms)
     _, gradient = input_gradient(model, x, delta, lambda scores: terms(scores, target))
     return {"delta": delta, "fosc": ranking.first_order_stationarity(gradient, delta, options["eps"])}
@@ -55,15 +61,15 @@ def adauc_project_alpha(inputs, params):
 @ops("drauc", "drauc_loss")
 def drauc_loss(inputs, params):
     scalars = [inputs[name] for name in ("a", "b", "alpha")]
-    options = renamed(params, {"margin": "margin", "k": "k"})
+    options = renamed(_given(params), {"margin": "margin", "k": "k"})
     return {"loss": ranking.drauc_loss(inputs["scores"].double(), inputs["target"].long(), *scalars, **options)}
 
 
 @ops("drauc", "drauc_perturb")
 def drauc_perturb(inputs, params):
     names = {"lr": "lr", "steps": "steps", "normalize_grad": "normalize", "clip": "bounds"}
-    options = renamed({key: value for key, value in params.items() if key not in ("cost", "model")}, names)
-    options["bounds"] = tuple(options["bounds"])
+    options = renamed({key: value for key, value in _given(params).items() if key not in ("cost", "model")}, names)
+    options["bounds"] = tuple(options.get("bounds", _UNBOUNDED))
     target = inputs["target"].long()
     multiplier = torch.where(target == 1, inputs["lambda_pos"], inputs["lambda_neg"]).double()
 

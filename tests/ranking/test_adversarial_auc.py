@@ -11,7 +11,9 @@ from equipoise.core.saddle import descent_ascent
 from equipoise.ranking import (
     MinMaxAUCLoss,
     PGDAttack,
+    RobustAUROC,
     adversarial_auc_step,
+    attacked_scores,
     auroc,
     first_order_stationarity,
     loss_agnostic_terms,
@@ -254,6 +256,73 @@ def test_robust_auroc_is_clean_at_no_radius_and_falls_with_it_in_any_batches():
     assert small == found
 
 
+def test_the_metric_of_batches_is_that_of_the_whole():
+    network, (_, _, x, _) = _network(5), _linear(5)
+    target = (network(x).squeeze(1) > network(x).median()).long()
+    attack = PGDAttack(eps=0.1, step=0.03, steps=6, random_start=False)
+    metric = RobustAUROC(attack, [0.02, 0.1])
+    for rows in torch.arange(12).split(5):
+        metric.update(network, x[rows], target[rows])
+    assert metric.compute() == robust_auroc(network, x, target, [0.02, 0.1], attack)
+    metric.reset()
+    with pytest.warns(UserWarning, match="before"), pytest.raises(ValueError, match="has seen no samples"):
+        metric.compute()
+
+
+def test_the_metric_draws_its_starts_from_its_seed_and_says_what_is_undefined():
+    network, (_, _, x, target) = _network(5), _linear(5)
+    found = []
+    for seed in (0, 0, 1):
+        metric = RobustAUROC(PGDAttack(eps=0.3, step=0.2, steps=1), [0.3], seed=seed)
+        for rows in torch.arange(12).split(6):
+            metric.update(network, x[rows], target[rows])
+        found.append(torch.cat(metric.scores))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    metric = RobustAUROC(PGDAttack(eps=0.3, step=0.2, steps=1), [0.3])
+    for _ in range(2):
+        metric.update(network, x, target)
+    assert torch.equal(metric.scores[0][:, 0], metric.scores[1][:, 0])
+    assert not torch.equal(*metric.scores)
+    metric = RobustAUROC(PGDAttack(eps=0.3), [0.3], on_undefined="raise")
+    metric.update(network, x[:4], target[:4])
+    with pytest.raises(ValueError, match="class"):
+        metric.compute()
+
+
+def test_a_batch_of_one_class_is_attacked_where_it_is_judged_and_in_inference_mode():
+    w, model, x, _ = _linear()
+    attack = PGDAttack(eps=0.1, step=0.03, steps=8, bounds=(-9.0, 9.0), random_start=False)
+    with torch.inference_mode():
+        worst = attacked_scores(model, 1 * x, torch.ones(12).long(), 0.05, attack)
+    torch.testing.assert_close(worst, model(x - 0.05 * w.sign()))
+    network, target = _network(), (torch.arange(12) < 4).long()
+    early = PGDAttack(eps=0.2, step=0.05, steps=6, random_start=False, fosc_threshold=1e-3)
+    with torch.inference_mode():
+        found = early(network, 1 * x, 1 * target, loss_agnostic_terms)
+    torch.testing.assert_close(found.clone(), early(network, x, target, loss_agnostic_terms))
+
+
+def test_steps_are_in_proportion_to_the_radius():
+    x, target = torch.full((2, 1), 0.5), torch.tensor([1, 0])
+    attack = PGDAttack(eps=0.1, step=0.02, steps=2, random_start=False)
+    for radius in (0.05, 0.1, 0.4):
+        worst = attacked_scores(lambda z: z, x, target, radius, attack)
+        torch.testing.assert_close(worst, 0.5 + 0.4 * radius * torch.tensor([-1.0, 1.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_counts_many_samples(dtype):
+    logits = torch.randn(70_000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    target = (torch.arange(70_000) < 700).long()
+    loss = MinMaxAUCLoss()
+    assert loss(logits, target).item() == pytest.approx(loss(logits.double(), target).item(), rel=1e-4)
+    halves = logits.clone().requires_grad_()
+    loss(halves, target).backward()
+    assert halves.grad.dtype == dtype
+    assert halves.grad.isfinite().all()
+
+
 def test_no_room_or_one_class_changes_nothing():
     _, model, x, target = _linear()
     assert PGDAttack(eps=0.0)(model, x, target, loss_agnostic_terms).eq(0).all()
@@ -296,6 +365,10 @@ X, Y = torch.rand(4, 2), torch.tensor([1, 0, 1, 0])
         (lambda: minmax_auc_loss(torch.tensor([2.0, 0.0]), torch.tensor([1, 0]), 0.0, 0.0, 0.0), "scores"),
         (lambda: minmax_inner_solution(torch.rand(2), torch.tensor([1, 1])), "needs both"),
         (lambda: robust_auroc(lambda x: x.sum(1), X, Y, [0.1], PGDAttack(eps=0.0)), "the attack's eps"),
+        (lambda: robust_auroc(lambda x: x.sum(1), X, Y, [-0.1], PGDAttack()), "eps=-0.1"),
+        (lambda: RobustAUROC(PGDAttack(eps=0.0), [0.1]), "the attack's eps"),
+        (lambda: RobustAUROC(PGDAttack(), [-0.1]), "radius=-0.1"),
+        (lambda: RobustAUROC(PGDAttack(), [0.1], on_undefined="zero"), "on_undefined='zero'"),
     ],
 )
 def test_bad_input_is_named(make, message, plain_inputs):

@@ -7,10 +7,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from equipoise.core.saddle import descent_ascent
+from equipoise.data import CORRUPTIONS, corrupt
 from equipoise.ranking import (
     DRAUCLoss,
     WassersteinPerturbation,
+    auroc,
     class_budgets,
+    corrupted_auroc,
     drauc_loss,
     dual_step,
     margin_auc_terms,
@@ -239,6 +242,59 @@ def test_projection_keeps_changes_in_the_ball_and_inputs_in_their_box():
     assert (X + delta).max() <= 1
 
 
+def test_with_a_ball_a_class_every_class_is_kept_in_its_own():
+    ball = WassersteinPerturbation(
+        eps=0.01, mode="aware", prior=0.3, k=2.0, steps=20, lr=0.05, lambda_init=0.0, project=True, bounds=(-9.0, 9.0)
+    )
+    w = torch.tensor([1.0, -1.0, 0.5, 0.2], dtype=torch.float64)
+    loss = DRAUCLoss(from_logits=False).double()
+    with torch.no_grad():
+        loss.alpha.fill_(2.0)
+    delta = ball(lambda z: 0.5 + 0.1 * z @ w, X, TARGET, loss.terms, torch.Generator().manual_seed(0))
+    pos, neg = ball.budgets
+    assert pos == pytest.approx(0.02)
+    torch.testing.assert_close(transport_cost(delta), torch.where(TARGET == 1, pos, neg).double(), rtol=1e-6, atol=0)
+
+
+def _report(**options):
+    images = torch.rand(60, 8, 8, generator=torch.Generator().manual_seed(0))
+    target = (torch.arange(60) % 3 == 0).long()
+    images[:, :2] = (images[:, :2] + 0.2 * target[:, None, None]).clamp(0, 1)
+    layer = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 1))
+    with torch.no_grad():
+        layer[2].weight.copy_((torch.arange(64) < 16).float()[None])
+    return corrupted_auroc(layer, images, target, **options), layer.eval(), images, target
+
+
+def test_the_auc_of_corrupted_images_is_that_of_each_set_and_their_mean():
+    report, model, images, target = _report(batch_size=7)
+    assert list(report.by_kind) == list(CORRUPTIONS)
+    assert report.clean == auroc(model(images).squeeze(1).detach(), target)
+    with torch.no_grad():
+        blurred = auroc(model(corrupt(images, "blur", 3)).squeeze(1), target)
+    assert report.by_kind["blur"][3] == blurred
+    values = [float(v) for kind in report.by_kind.values() for v in kind.values()]
+    assert len(values) == 30
+    assert float(report.mean) == pytest.approx(sum(values) / 30, abs=1e-6)
+    noise = [float(v) for v in report.by_kind["gaussian_noise"].values()]
+    assert noise[-1] < noise[0] <= report.clean + 0.02
+
+
+def test_a_set_is_the_same_whichever_others_are_asked_for():
+    whole, _, _, _ = _report(seed=4)
+    some, _, _, _ = _report(seed=4, kinds=["occlusion"], severities=[2], batch_size=11)
+    assert some.by_kind == {"occlusion": {2: whole.by_kind["occlusion"][2]}}
+    assert some.mean == whole.by_kind["occlusion"][2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_counts_many_samples(dtype):
+    logits = torch.randn(70_000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    target = (torch.arange(70_000) < 700).long()
+    loss = DRAUCLoss(alpha_rule="closed_form")
+    assert loss(logits, target).item() == pytest.approx(loss(logits.double(), target).item(), rel=1e-4)
+
+
 def test_robust_training_holds_against_noise_that_plain_training_falls_for():
     generator = torch.Generator().manual_seed(0)
     target = torch.arange(400) < 40
@@ -274,6 +330,21 @@ def test_a_batch_of_one_class_is_not_moved_and_gives_zero():
     assert scores.grad.eq(0).all()
 
 
+def _ascend(multiplier=None, steps=1, lr=0.1, **options):
+    multiplier = torch.ones(10).double() if multiplier is None else multiplier
+    return wasserstein_ascent(
+        _network(),
+        X,
+        TARGET,
+        DRAUCLoss().double().terms,
+        multiplier,
+        torch.zeros_like(X),
+        steps=steps,
+        lr=lr,
+        **options,
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -288,6 +359,14 @@ def test_a_batch_of_one_class_is_not_moved_and_gives_zero():
         (lambda: DRAUCLoss(k=0.0), "k=0"),
         (lambda: DRAUCLoss(margin=-1.0), "margin=-1"),
         (lambda: DRAUCLoss(alpha_rule="pesg"), "alpha_rule='pesg'"),
+        (lambda: DRAUCLoss().initialize(torch.zeros(3), torch.ones(3).long()), "needs both"),
+        (lambda: _ascend(steps=0), "steps=0"),
+        (lambda: _ascend(lr=-1.0), "lr=-1"),
+        (lambda: _ascend(norm="l1"), "norm='l1'"),
+        (lambda: _ascend(select="bce"), "select='bce'"),
+        (lambda: _ascend(multiplier=-torch.ones(10).double()), "multiplier must not be negative"),
+        (lambda: _report(kinds=[]), "no corruption"),
+        (lambda: _report(kinds=["fog"]), "kind='fog'"),
         (lambda: drauc_loss(torch.tensor([2.0, 0.0]), torch.tensor([1, 0]), 0.0, 0.0, 0.0), "scores"),
     ],
 )

@@ -5,7 +5,14 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from equipoise.core.saddle_solvers import AcceleratedDescentAscent
-from equipoise.ranking import DRAUCLoss, MinMaxAUCLoss, PGDAttack, WassersteinPerturbation, robust_auroc
+from equipoise.ranking import (
+    DRAUCLoss,
+    MinMaxAUCLoss,
+    PGDAttack,
+    RobustAUROC,
+    WassersteinPerturbation,
+    robust_auroc,
+)
 from equipoise.training import AdversarialScoringModule, ScoringModule
 
 # What Lightning says of loaders, and of PyTorch's own newer names.
@@ -60,6 +67,23 @@ def test_training_against_an_adversary_is_a_function_of_its_seed_and_ranks(name)
     found = robust_auroc(runs[0].eval(), x, y, [0.05], PGDAttack(eps=0.05, step=0.02, steps=5))
     assert found[0.0] > 0.8
     assert runs[0].loss.a > runs[0].loss.b
+
+
+class _Validated(AdversarialScoringModule):
+    def on_validation_start(self):
+        self.judge = RobustAUROC(PGDAttack(eps=0.05, step=0.02, steps=3), [0.05])
+
+    def validation_step(self, batch, batch_index):
+        self.judge.update(self, *batch)
+
+
+def test_a_validation_loop_measures_auc_under_attack():
+    module = _Validated(_network(), *ADVERSARIES["attack"]())
+    x, y = _data()
+    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    lightning.Trainer(**options).validate(module, DataLoader(TensorDataset(x, y), batch_size=50), verbose=False)
+    found = module.judge.compute()
+    assert found[0.05] < found[0.0] == robust_auroc(module, x, y, [], module.judge.attack)[0.0]
 
 
 def test_the_state_of_an_adversary_that_is_a_module_is_saved_with_the_weights():

@@ -67,9 +67,11 @@ def input_gradient(model: Model, inputs: Tensor, delta: Tensor, objective: Objec
     tensor([[1., 1., 1.],
             [1., 1., 1.]])
     """
-    with torch.enable_grad():
-        delta = delta.detach().requires_grad_()
-        values = objective(model(inputs.detach() + delta))
+    # Validation loops run in inference mode, whose tensors know no gradients: a copy made outside of it does.
+    with torch.inference_mode(False), torch.enable_grad():
+        delta = delta.detach().clone().requires_grad_()
+        inputs = inputs.detach().clone() if inputs.is_inference() else inputs.detach()
+        values = objective(model(inputs + delta))
         gradient = None
         if values.requires_grad:
             (gradient,) = torch.autograd.grad(values.mean(), delta, allow_unused=True)
@@ -93,15 +95,16 @@ def step_direction(gradient: Tensor, norm: str) -> Tensor:
     return gradient / (_per_sample(gradient.flatten(1).norm(dim=1), gradient) + _LEAST_NORM)
 
 
-def project_ball(delta: Tensor, eps: float, norm: str) -> Tensor:
-    """The nearest change of at most `eps` in the norm, for each sample.
+def project_ball(delta: Tensor, eps: float | Tensor, norm: str) -> Tensor:
+    """The nearest change of at most `eps`, one for all or (n,), in the norm, for each sample.
 
     >>> project_ball(torch.tensor([[3.0, 4.0]]), 1.0, "l2")
     tensor([[0.6000, 0.8000]])
     """
     check_choice("norm", norm, NORMS)
     if norm == "linf":
-        return delta.clamp(-eps, eps)
+        radius = _radii(eps, delta)
+        return delta.clamp(-radius, radius)
     length = delta.flatten(1).norm(dim=1)
     return delta * _per_sample(torch.where(length > eps, eps / length.clamp_min(_LEAST_NORM), 1.0), delta)
 
@@ -116,15 +119,23 @@ def project_box(inputs: Tensor, delta: Tensor, bounds: Bounds) -> Tensor:
     return (inputs + delta).clamp(min=low, max=high) - inputs
 
 
-def random_start(inputs: Tensor, eps: float, norm: str, generator: torch.Generator | None = None) -> Tensor:
-    """A random change: uniform in [−eps, eps] for "linf", a direction with a length uniform in [0, eps] for "l2"."""
+def random_start(inputs: Tensor, eps: float | Tensor, norm: str, generator: torch.Generator | None = None) -> Tensor:
+    """A random change: uniform in [−eps, eps] for "linf", a direction with a length uniform in [0, eps] for "l2".
+
+    `eps` is one for all or (n,).
+    """
     check_choice("norm", norm, NORMS)
     if norm == "linf":
         draw = torch.rand(inputs.shape, generator=generator, dtype=inputs.dtype, device=inputs.device)
-        return (2 * draw - 1) * eps
+        return (2 * draw - 1) * _radii(eps, inputs)
     direction = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype, device=inputs.device)
     length = torch.rand(len(inputs), generator=generator, dtype=inputs.dtype, device=inputs.device) * eps
     return step_direction(direction, "l2") * _per_sample(length, inputs)
+
+
+def _radii(eps: float | Tensor, like: Tensor) -> Tensor:
+    radii = torch.as_tensor(eps, dtype=like.dtype, device=like.device)
+    return _per_sample(radii, like) if radii.ndim else radii
 
 
 def _per_sample(values: Tensor, like: Tensor) -> Tensor:

@@ -5,12 +5,14 @@ The metric classes are loaded when first touched, see `equipoise.ranking.metrics
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from equipoise.ranking import metrics
 from equipoise.ranking.adversarial_auc import (
     PGDAttack,
     adversarial_auc_step,
+    attacked_scores,
     first_order_stationarity,
     loss_agnostic_terms,
     robust_auroc,
@@ -63,12 +65,16 @@ from equipoise.ranking.partial_auc import PartialAUCLoss, partial_auc_loss
 from equipoise.ranking.partial_auc_gap import SmoothingGap, smoothing_gap, smoothing_gap_table
 from equipoise.ranking.retrieval import SOPRCLoss, soprc_batch_loss
 from equipoise.ranking.robust_auc import (
+    CorruptionReport,
     DRAUCLoss,
+    corrupted_auroc,
+    drauc_loss,
+    margin_auc_terms,
+)
+from equipoise.ranking.wasserstein import (
     WassersteinPerturbation,
     class_budgets,
-    drauc_loss,
     dual_step,
-    margin_auc_terms,
     transport_cost,
     wasserstein_ascent,
 )
@@ -89,6 +95,7 @@ if TYPE_CHECKING:
         PartialAUROC,
         RetrievalMetrics,
     )
+    from equipoise.ranking.robust_metric import RobustAUROC
 
 __all__ = [
     "AUROC",
@@ -96,6 +103,7 @@ __all__ = [
     "TPAUC",
     "AUPRCLoss",
     "AveragePrecision",
+    "CorruptionReport",
     "Criterion",
     "DRAUCLoss",
     "ExactPartialSquareLoss",
@@ -112,18 +120,21 @@ __all__ = [
     "PartialAUROC",
     "PartialSquareRisk",
     "RetrievalMetrics",
+    "RobustAUROC",
     "SOPRCLoss",
     "SmoothingGap",
     "UnbiasedInstancewisePartialAUCLoss",
     "WassersteinPerturbation",
     "WeightedPartialAUCLoss",
     "adversarial_auc_step",
+    "attacked_scores",
     "auc_quadratic_form",
     "auroc",
     "average_precision",
     "calibrated_penalty",
     "calibrated_weight",
     "class_budgets",
+    "corrupted_auroc",
     "drauc_loss",
     "dual_step",
     "exact_partial_square_risk",
@@ -168,6 +179,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in metrics.__all__:
         return getattr(metrics, name)
+    if name == "RobustAUROC":
+        return getattr(importlib.import_module(f"{__name__}.robust_metric"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

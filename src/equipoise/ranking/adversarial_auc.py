@@ -19,7 +19,7 @@ Yang et al., "AdAUC: End-to-end Adversarial AUC Optimization Against Long-tail P
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -173,12 +173,11 @@ class PGDAttack:
         target: Tensor,
         objective: Terms,
         generator: torch.Generator | None,
-    ) -> Sequence[tuple[Tensor, Tensor]]:
-        """The changes of one start with their terms."""
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The changes of one start with their terms, each to be looked at before the next is asked for."""
         delta = torch.zeros_like(inputs)
         if self.random_start:
             delta = project_box(inputs, random_start(inputs, self.eps, self.norm, generator), self.bounds)
-        met = []
         active = torch.arange(len(inputs), device=inputs.device)
         values = torch.full((len(inputs),), -torch.inf, dtype=inputs.dtype, device=inputs.device)
         for _ in range(self.steps):
@@ -186,7 +185,7 @@ class PGDAttack:
             # go through the network again.
             found, gradient = self._gradient(model, inputs[active], delta[active], target, objective, active)
             values[active] = found.to(values.dtype)
-            met.append((delta.clone(), values.clone()))
+            yield delta, values
             if self.fosc_threshold is not None:
                 # The gradient of the batch's mean: that of the rows alone, shared among all.
                 share = len(active) / len(inputs)
@@ -194,12 +193,11 @@ class PGDAttack:
                 moving = left > self.fosc_threshold
                 active, gradient = active[moving], gradient[moving]
                 if not len(active):
-                    return met
+                    return
             moved = delta[active] + self.step * step_direction(gradient, self.norm)
             moved = project_ball(moved, self.eps, self.norm)
             delta[active] = project_box(inputs[active], moved, self.bounds)
-        met.append((delta, self._value(model, inputs, delta, target, objective)))
-        return met
+        yield delta, self._value(model, inputs, delta, target, objective)
 
     def _gradient(
         self, model: Model, inputs: Tensor, delta: Tensor, target: Tensor, objective: Terms, rows: Tensor
@@ -295,37 +293,59 @@ def robust_auroc(
     Raises:
         ValueError: if a radius is negative, the attack's own is 0, or as the attack.
     """
-    check_positive("the attack's eps", attack.eps)
     found = {}
-    with evaluation_mode(model):
-        for radius in (0.0, *radii):
-            scaled = PGDAttack(
-                radius,
-                attack.step * radius / attack.eps if radius else attack.step,
-                attack.steps,
-                attack.norm,
-                attack.bounds,
-                attack.random_start,
-                attack.restarts,
-            )
-            scores = []
-            for rows in torch.arange(len(inputs), device=inputs.device).split(batch_size):
-                delta = _attack_rows(scaled, model, inputs[rows], target[rows], generator)
-                with torch.no_grad():
-                    scores.append(_scores(model(inputs[rows] + delta)))
-            found[float(radius)] = auroc(torch.cat(scores), target)
+    for radius in (0.0, *radii):
+        scores = [
+            attacked_scores(model, inputs[rows], target[rows], radius, attack, generator)
+            for rows in torch.arange(len(inputs), device=inputs.device).split(batch_size)
+        ]
+        found[float(radius)] = auroc(torch.cat(scores), target)
     return found
 
 
-def _attack_rows(
-    attack: PGDAttack, model: Model, inputs: Tensor, target: Tensor, generator: torch.Generator | None
-) -> Tensor:
-    """The loss-agnostic attack, which does not mind a batch of one class: two more rows carry the other."""
-    if attack.eps == 0:
-        return torch.zeros_like(inputs)
-    both = torch.cat([inputs, inputs[:1], inputs[:1]])
-    labels = torch.cat([target.long(), torch.tensor([0, 1], device=target.device)])
-    return attack(model, both, labels, loss_agnostic_terms, generator)[: len(inputs)]
+def attacked_scores(
+    model: Model,
+    inputs: Tensor,
+    target: BinaryTarget,
+    radius: float,
+    attack: PGDAttack,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, " n"]:
+    """Scores under a loss-agnostic attack at a radius, steps in proportion to it; the scores as they are at 0.
+
+    Args:
+        model: inputs → scores (n,) or (n, 1).
+        inputs: (n, ...) within the attack's bounds.
+        target: (n,) in {0, 1}; one class is enough.
+        radius: ε to attack with.
+        attack: settings; its own `eps` and `step` give the ratio of step to radius.
+        generator: of the random starts.
+
+    Raises:
+        ValueError: if the radius is negative, the attack's own is 0, or as the attack.
+
+    >>> x, y = torch.full((2, 1), 0.5), torch.tensor([1, 0])
+    >>> attacked_scores(lambda x: x, x, y, 0.25, PGDAttack(random_start=False))
+    tensor([0.2500, 0.7500])
+    """
+    check_positive("the attack's eps", attack.eps)
+    delta = torch.zeros_like(inputs)
+    if radius != 0:
+        scaled = PGDAttack(
+            radius,
+            attack.step * radius / attack.eps,
+            attack.steps,
+            attack.norm,
+            attack.bounds,
+            attack.random_start,
+            attack.restarts,
+        )
+        # Two more rows carry both classes, without which an attack changes nothing.
+        both = torch.cat([inputs, inputs[:1], inputs[:1]])
+        labels = torch.cat([target.long(), torch.tensor([0, 1], device=target.device)])
+        delta = scaled(model, both, labels, loss_agnostic_terms, generator)[: len(inputs)]
+    with evaluation_mode(model), torch.no_grad():
+        return _scores(model(inputs + delta))
 
 
 def _scores(output: Tensor) -> Tensor:
@@ -337,5 +357,6 @@ def _terms_of(output: Tensor, target: Tensor, objective: Terms, rows: Tensor) ->
     scores = _scores(output)
     if len(rows) == len(target):
         return objective(scores, target)
+    rows = rows.clone()  # Kept for the gradient, which tensors of inference mode cannot be.
     whole = scores.new_zeros(len(target)).index_copy(0, rows, scores)
     return objective(whole, target)[rows]

@@ -70,10 +70,13 @@ def minmax_auc_terms(
         alpha: the dual variable.
         prior: p of the prior form; absent for the class-mean form, whose terms weigh n/n₊ and n/n₋.
 
+    Returns:
+        (n,), at least in float32: class sizes and small differences do not fit into half precision.
+
     >>> minmax_auc_terms(torch.tensor([0.75, 0.25]), torch.tensor([1, 0]), 0.75, 0.25, -0.5)
     tensor([-1.7500,  0.2500])
     """
-    positive = target == 1
+    scores, positive = at_least_single(scores), target == 1
     square = torch.where(positive, scores - a, scores - b).square()
     pull = 2 * (1 + alpha) * torch.where(positive, -scores, scores)
     if prior is None:
@@ -88,8 +91,28 @@ def class_weights(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> 
     >>> class_weights(torch.zeros(4), torch.tensor([True, False, False, False]))
     tensor([4.0000, 1.3333, 1.3333, 1.3333])
     """
-    n, n_pos = scores.shape[0], positive.sum().to(scores.dtype)
-    return torch.where(positive, n / n_pos.clamp_min(1), n / (n - n_pos).clamp_min(1))
+    n, n_pos = scores.shape[0], positive.sum()
+    of_pos, of_neg = (n / count.clamp_min(1).to(scores.dtype) for count in (n_pos, n - n_pos))
+    return torch.where(positive, of_pos, of_neg)
+
+
+def at_least_single(scores: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are.
+
+    >>> at_least_single(torch.zeros(1, dtype=torch.float16)).dtype
+    torch.float32
+    """
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def probabilities(scores: Tensor, from_logits: bool) -> Tensor:
+    """Scores in [0, 1], at least in float32.
+
+    >>> probabilities(torch.tensor([0.0]), from_logits=True)
+    tensor([0.5000])
+    """
+    scores = at_least_single(scores)
+    return scores.sigmoid() if from_logits else scores
 
 
 def minmax_auc_loss(
@@ -123,7 +146,7 @@ def minmax_auc_loss(
     """
     _check(scores, target, prior)
     if _lacks_a_class(scores, target):
-        return scores.sum() * 0
+        return (at_least_single(scores) * 0).sum()
     return minmax_auc_terms(scores, target, a, b, alpha, prior=prior).mean()
 
 
@@ -222,19 +245,19 @@ class MinMaxAUCLoss(SaddleLoss):
     @torch.no_grad()
     def initialize(self, scores: Tensor, target: Tensor) -> None:
         """Set a, b and α to the saddle point for these scores."""
-        found = minmax_inner_solution(scores.sigmoid() if self.from_logits else scores, target)
+        found = minmax_inner_solution(probabilities(scores, self.from_logits), target)
         for parameter, value in ((self.a, found.a), (self.b, found.b), (self.alpha, found.alpha)):
             parameter.copy_(value)
 
     def terms(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, " n"]:
         """One term a sample, for an attack, at the present a, b and α."""
-        probability = scores.sigmoid() if self.from_logits else scores
+        probability = probabilities(scores, self.from_logits)
         return minmax_auc_terms(probability, target, self.a, self.b, self.alpha, prior=self.prior)
 
     def forward(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, ""]:
         """The loss of scores (n,) by targets (n,)."""
         check_binary(scores, target)
-        probability = scores.sigmoid() if self.from_logits else scores
+        probability = probabilities(scores, self.from_logits)
         if self.inner == "closed_form" and not _lacks_a_class(probability, target):
             self.initialize(scores.detach(), target)
         return minmax_auc_loss(probability, target, self.a, self.b, self.alpha, prior=self.prior)
