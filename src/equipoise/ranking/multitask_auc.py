@@ -160,45 +160,43 @@ def multitask_auc_loss(
         raise ValueError(
             f"user must hold integers of shape {tuple(scores.shape)}, got {user.dtype} {tuple(user.shape)}"
         )
-    segment = torch.add((target == 1).long(), _segments(user), alpha=2)
-    value, users = _UserMoments.apply(scores, segment)
-    if not int(users):
+    place, users = _places(user)
+    # Segment 2u holds the negatives of user u and 2u + 1 the positives.
+    value, ranked = _UserMoments.apply(scores, torch.add(target.long(), place, alpha=2), users)
+    if not int(ranked):
         warn_once("the multi-task AUC loss is zero: no user of the batch has both classes")
         return scores.sum() * 0
-    return (value / users if reduction == "mean" else value).to(scores.dtype)
+    return (value / ranked if reduction == "mean" else value).to(scores.dtype)
 
 
 class _UserMoments(torch.autograd.Function):
     """The sum of the users' losses and how many they are; the gradient is found with the value.
 
-    Segment 2u holds the negatives of user u and 2u + 1 the positives. Positive i of user u has the gradient
-    (s_i − m₊)/n₊ − (1 − m₊ + m₋)/n₊, a negative (s_i − m₋)/n₋ + (1 − m₊ + m₋)/n₋.
+    With m the mean of its segment, a positive of user u has the gradient (s_i − m₊)/n₊ − (1 − m₊ + m₋)/n₊ and a
+    negative (s_i − m₋)/n₋ + (1 − m₊ + m₋)/n₋. The variances of all users are one sum over samples, Σ (s_i − m)²/n.
     """
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, segment: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, scores: Tensor, segment: Tensor, users: int) -> tuple[Tensor, Tensor]:
         wide = scores.detach().double()
-        segments = 2 * (int(segment.max()) // 2 + 1) if len(segment) else 2
-        count = torch.bincount(segment, minlength=segments)
-        both = (count.view(-1, 2) > 0).all(1)
+        count = torch.bincount(segment, minlength=2 * users).view(users, 2)
+        both = (count > 0).all(1)
         share = 1 / count.clamp_min(1).double()
-        mean = wide.new_zeros(segments).index_add_(0, segment, wide).mul_(share)
-        rest = wide - mean.index_select(0, segment)
-        variance = wide.new_zeros(segments).index_add_(0, segment, rest.square()).mul_(share)
-        lack = 1 - mean[1::2] + mean[::2]
-        value = ((lack.square() + variance.view(-1, 2).sum(1)) / 2)[both].sum()
-        pull = torch.stack([lack, -lack], 1) * both[:, None]
-        kept = share * both.repeat_interleave(2)
-        gradient = rest.add_(pull.flatten().index_select(0, segment)).mul_(kept.index_select(0, segment))
+        mean = wide.new_zeros(2 * users).index_add_(0, segment, wide).view(users, 2) * share
+        lack = (1 - mean[:, 1] + mean[:, 0]) * both
+        rest = wide - mean.flatten().index_select(0, segment)
+        gradient = rest * (share * both[:, None]).flatten().index_select(0, segment)
+        value = (lack.square().sum() + torch.dot(gradient, rest)) / 2
+        gradient += (torch.stack([lack, -lack], 1) * share).flatten().index_select(0, segment)
         ctx.save_for_backward(scores, gradient)
-        users = both.sum()
-        ctx.mark_non_differentiable(users)
-        return value, users
+        ranked = both.sum()
+        ctx.mark_non_differentiable(ranked)
+        return value, ranked
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         scores, gradient = ctx.saved_tensors
-        return (*FirstOrder.apply(lambda g: ((gradient * g).to(scores.dtype),), upstream[0], scores), None)
+        return (*FirstOrder.apply(lambda g: ((gradient * g).to(scores.dtype),), upstream[0], scores), None, None)
 
 
 class MultiTaskAUCLoss(nn.Module):
@@ -237,11 +235,14 @@ class MultiTaskAUCLoss(nn.Module):
         return multitask_auc_loss(scores, target, user, reduction=self.reduction)
 
 
-def _segments(user: Tensor) -> Tensor:
-    """Whole numbers from 0 for the users; small ids are taken as they are, which spares a sort."""
-    if len(user) and int(user.min()) >= 0 and int(user.max()) < 4 * len(user):
-        return user.long()
-    return torch.unique(user, return_inverse=True)[1]
+def _places(user: Tensor) -> tuple[Tensor, int]:
+    """Whole numbers from 0 for the users, and how many; small ids are taken as they are, which spares a sort."""
+    if len(user):
+        least, most = (int(v) for v in user.aminmax())
+        if least >= 0 and most < 4 * len(user):
+            return user.long(), most + 1
+    known, place = torch.unique(user, return_inverse=True)
+    return place, max(1, len(known))
 
 
 def multitask_penalty(
