@@ -112,6 +112,23 @@ def test_both_ways_to_the_gradient_agree_with_autograd():
     assert passes.curvature() >= top
 
 
+def test_a_user_with_one_class_adds_no_loss_to_the_objective():
+    x, y, user = _world(users=3)
+    sides = [(torch.from_numpy(x[user == u]), torch.from_numpy(y[user == u])) for u in ("u0", "u1", "u2")]
+    sides[1] = (sides[1][0], torch.ones_like(sides[1][1]))
+    point = [torch.ones(s, dtype=torch.float64) for s in ((5,), (5, 3), (5, 3))]
+    features, targets = ([side[k] for side in sides] for k in (0, 1))
+    found = multitask_auc_objective(features, targets, *point, **STRENGTHS)
+    rest = [point[0], *(p[:, [0, 2]] for p in point[1:])]
+    kept = multitask_auc_objective([features[0], features[2]], [targets[0], targets[2]], *rest, **STRENGTHS)
+    torch.testing.assert_close(found.loss, kept.loss)
+    assert found.penalty > kept.penalty
+    nobody = multitask_auc_objective(
+        features[1:2], targets[1:2], point[0], *(p[:, 1:2] for p in point[1:]), **STRENGTHS
+    )
+    assert nobody.loss == 0
+
+
 def test_many_features_and_few_labels_take_no_forms():
     x, y, user = _world(users=4, per_user=8, d=40)
     owner = torch.from_numpy(np.unique(user, return_inverse=True)[1])

@@ -104,7 +104,7 @@ def multitask_auc_objective(
 
     Args:
         features: (n_u, d) of each user.
-        targets: (n_u,) of each user, in {0, 1}.
+        targets: (n_u,) of each user, in {0, 1}; a user with one class adds no loss.
         theta: (d,) the shared part.
         G: (d, users) the group part.
         P: (d, users) the personal part.
@@ -122,10 +122,13 @@ def multitask_auc_objective(
     weights = theta[:, None] + G + P
     terms = []
     for x, y, w in zip(features, targets, weights.T, strict=True):
+        if not 0 < int((y == 1).sum()) < len(y):
+            # No pairs, no loss; the penalties still see this user.
+            continue
         form = auc_quadratic_form(x, y)
         wide = w.double()
         terms.append(wide @ form.A @ wide / 2 - form.c @ wide + 0.5)
-    loss = torch.stack(terms).sum().to(weights.dtype)
+    loss = (torch.stack(terms).sum() if terms else weights.sum() * 0).to(weights.dtype)
     penalty = multitask_penalty((theta, G, P), lambda_theta, lambda_group, lambda_personal, kappa)
     return MultiTaskObjective(loss, penalty, loss + penalty)
 
