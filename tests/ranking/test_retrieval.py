@@ -14,19 +14,20 @@ def _embeddings(seed=0, n=10):
 
 
 def _by_queries(similarity, target, v, priors, **options):
-    total, pairs = 0.0, 0
+    queries = []
     for i in range(len(target)):
         own = (target == target[i]) & (torch.arange(len(target)) != i)
         if own.any() and (target != target[i]).any():
-            value = soprc_query_loss(
-                similarity[i][own],
-                similarity[i][target != target[i]],
-                v[target[i]],
-                float(priors[target[i]]),
-                **options,
+            queries.append(
+                soprc_query_loss(
+                    similarity[i][own],
+                    similarity[i][target != target[i]],
+                    v[target[i]],
+                    float(priors[target[i]]),
+                    **options,
+                )
             )
-            total, pairs = total + value * int(own.sum()), pairs + int(own.sum())
-    return total / pairs
+    return torch.stack(queries).mean()
 
 
 @pytest.mark.parametrize("order", [None, 3])

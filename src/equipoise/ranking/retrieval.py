@@ -5,7 +5,7 @@ The prior of a class as a query is `prior_mul` · (its count / the largest count
 place of the share of relevant items in the whole data, and works as a temperature. A vector v a class follows the
 similarities of its relevant pairs.
 
-    L = mean over anchors and their positives of r / (1 + r)   +   weight · semi-variance of all similarities
+    L = mean over anchors of their query loss (the mean of r / (1 + r) over positives) + weight · semi-variance
 
 Wen et al., "Exploring the Algorithm-Dependent Generalization of AUPRC Optimization with List Stability", NeurIPS 2022
 (SOPRC).
@@ -63,7 +63,7 @@ def soprc_batch_loss(
     tau2: float = 1e-3,
     tpr_grad: bool = False,
 ) -> Float[Tensor, ""]:
-    """The mean query loss over all anchors and their positives.
+    """The mean query loss over all anchors, so that a large class weighs no more a query than a small one.
 
     Args:
         similarity: (n, n) similarity of every pair; the diagonal is not looked at.
@@ -75,7 +75,7 @@ def soprc_batch_loss(
         tpr_grad: as in `soprc_query_loss`.
 
     Returns:
-        The mean over (anchor, positive) pairs; anchors without a positive or a negative are left out.
+        The mean over anchors; those without a positive or a negative are left out.
 
     Raises:
         ValueError: if no anchor has both a positive and a negative.
@@ -106,7 +106,10 @@ def soprc_batch_loss(
     true_positives = true_positive_rate(similarity[anchors, positives], v[ids].to(similarity), tau2, grad=tpr_grad)
     prior = priors[ids].to(similarity)
     false_part = (1 - prior) * torch.cat(false_parts)
-    return (false_part / (false_part + prior * true_positives)).mean()
+    # Each anchor is one query, whatever the number of its positives.
+    num_positives = torch.bincount(anchors, minlength=len(target))
+    terms = false_part / (false_part + prior * true_positives) / num_positives[anchors]
+    return terms.sum() / (num_positives > 0).sum()
 
 
 def class_pictures(
