@@ -10,7 +10,18 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_ROOMS = ("catalog", "claims", "core", "data", "integrations", "ranking", "report", "training", "workflows")
+_ROOMS = (
+    "catalog",
+    "claims",
+    "core",
+    "data",
+    "integrations",
+    "openworld",
+    "ranking",
+    "report",
+    "training",
+    "workflows",
+)
 
 __all__ = ["__version__", *_ROOMS]
 

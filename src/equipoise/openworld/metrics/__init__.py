@@ -1,0 +1,1 @@
+"""How well a model ranks classes, and tells what it was taught from what it was not."""
