@@ -74,6 +74,20 @@ def check_finite(name: str, tensor: Tensor) -> None:
             )
 
 
+def check_not_nan(name: str, tensor: Tensor) -> None:
+    """Raise `ValueError` if a floating tensor holds NaN; infinities, which a metric can rank, pass."""
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} must be floating point, got {tensor.dtype}; convert with `.float()`")
+    if torch.compiler.is_compiling():
+        return
+    bad = tensor.detach().isnan()
+    if bool(bad.any()):
+        where = tuple(int(k) for k in bad.nonzero()[0])
+        raise ValueError(
+            f"{name} holds {int(bad.sum())} NaN, the first at index {where[0] if len(where) == 1 else where}"
+        )
+
+
 def check_probabilities(name: str, tensor: Tensor) -> None:
     """Raise `ValueError` unless every value is finite and in [0, 1]."""
     check_finite(name, tensor)
