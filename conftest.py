@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hypothesis
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,13 @@ hypothesis.settings.load_profile("shared machine")
 @pytest.fixture(autouse=True)
 def _fresh_warnings():
     reset_warnings()
+
+
+@pytest.fixture(autouse=True)
+def _repeatable():
+    """Layers that a test builds begin the same each time, whatever ran before it."""
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002
 
 
 @pytest.fixture(autouse=True)

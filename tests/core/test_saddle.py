@@ -73,6 +73,8 @@ def test_every_solver_finds_the_saddle_point(name):
 def test_variables_stay_in_their_boxes_and_the_network_is_free(name):
     loss, network = Quadratic(box=0.2), nn.Linear(3, 1).double()
     loss.project_()
+    nn.init.zeros_(network.weight)
+    nn.init.zeros_(network.bias)
     optimizer = SOLVERS[name](network, loss)
 
     def closure():
