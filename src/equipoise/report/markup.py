@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from xml.etree.ElementTree import Element, tostring
 
 import numpy as np
@@ -39,6 +40,33 @@ def append(parent: Element, child: Child) -> None:
 def render(element: Element) -> str:
     """The element as HTML."""
     return tostring(element, encoding="unicode", method="html")
+
+
+def document(title: str, *body: Child, extra_style: str = "") -> str:
+    """A page as the text of an HTML file: nothing is loaded and nothing is run, whatever its texts hold."""
+    style = files("equipoise.report").joinpath("style.css").read_text(encoding="utf-8")
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    head = node(
+        "head",
+        node("meta", charset="utf-8"),
+        node("meta", http_equiv="Content-Security-Policy", content=policy),
+        node("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        node("meta", name="color-scheme", content="light dark"),
+        node("link", rel="icon", href="data:,"),
+        node("title", title),
+        node("style", style + extra_style),
+    )
+    return "<!doctype html>\n" + render(node("html", head, node("body", *body), lang="en")) + "\n"
+
+
+def plain_table(cells: Sequence[Sequence[Child]]) -> Element:
+    """A table, its header first."""
+    header, *rows = cells
+    return node(
+        "table",
+        node("thead", node("tr", *(node("th", text, scope="col") for text in header))),
+        node("tbody", *(node("tr", *(node("td", text) for text in row)) for row in rows)),
+    )
 
 
 def _name(key: str) -> str:
