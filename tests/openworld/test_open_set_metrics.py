@@ -13,7 +13,12 @@ from equipoise.openworld.metrics.open_set import (
     open_set_f1,
     youden_index,
 )
-from equipoise.openworld.metrics.open_world import harmonic_mean_accuracy, openworld_auc, overall_accuracy
+from equipoise.openworld.metrics.open_world import (
+    harmonic_mean_accuracy,
+    openworld_auc,
+    openworld_curve,
+    overall_accuracy,
+)
 
 
 def _world(seed, n_known=13, n_unknown=9, num_classes=4):
@@ -182,3 +187,18 @@ def test_bad_input_says_what_to_mend():
         open_set_f1(torch.eye(3).long(), "mean")
     with pytest.raises(ValueError, match="measure='thresholds'"):
         open_set_curve(**_world(0), num_classes=4).best("thresholds")
+
+
+def test_the_area_under_the_hit_and_miss_curve_is_openworld_auc():
+    generator = torch.Generator().manual_seed(5)
+    for size in (1, 4, 40):
+        base, new = (torch.randint(0, 6, (size,), generator=generator).float() for _ in range(2))
+        right = [torch.randint(0, 2, (size,), generator=generator) for _ in range(2)]
+        for side in ("in", "out"):
+            miss, hit = openworld_curve(base, new, *right, higher_is=side)
+            area = torch.trapezoid(hit, miss)
+            torch.testing.assert_close(area, openworld_auc(base, new, *right, higher_is=side))
+            assert miss[0] == 1 - right[0].double().mean()
+            assert miss[-1] == 1
+            assert hit[-1] == right[1].double().mean()
+            assert bool((miss.diff() >= 0).all()) and bool((hit.diff() >= 0).all())

@@ -95,6 +95,11 @@ def normalizer_values(num_relevant: Int[Tensor, " n"], k: int, normalizer: str) 
     return shown * (2 * k + 1 - shown) / (2 * k)
 
 
+def row_counts(mask: Bool[Tensor, "n c"]) -> Int[Tensor, " n"]:
+    """True entries of every row; summing booleans as int64 would first copy them to eight bytes each."""
+    return mask.sum(1, dtype=torch.int32).long()
+
+
 def pack(mask: Bool[Tensor, "n c"]) -> Packed:
     """Move the true places of every row to the left, in their order.
 
@@ -103,7 +108,7 @@ def pack(mask: Bool[Tensor, "n c"]) -> Packed:
             [0, 0]])
     """
     rows, columns = mask.nonzero(as_tuple=True)
-    counts = mask.sum(1)
+    counts = row_counts(mask)
     places = torch.arange(len(rows), device=mask.device) - (counts.cumsum(0) - counts)[rows]
     width = int(counts.max()) if len(counts) else 0
     index = torch.zeros(mask.shape[0], width, dtype=torch.long, device=mask.device)

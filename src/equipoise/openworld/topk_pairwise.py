@@ -30,7 +30,7 @@ from equipoise.core._pairwise_autograd import FirstOrder
 from equipoise.core._pairwise_types import wide
 from equipoise.core.surrogates import SURROGATES, Surrogate, resolve_surrogate
 from equipoise.core.validate import check_choice, warn_once
-from equipoise.openworld._labels import NORMALIZERS, LabelMatrix, check_k, normalizer_values, pack, read_labels
+from equipoise.openworld._labels import NORMALIZERS, LabelMatrix, check_k, normalizer_values, pack, read_labels, row_counts
 
 COMPARATORS = ("irrelevant", "all")
 ACTIVATIONS = ("none", "sigmoid")
@@ -90,7 +90,7 @@ def tkpr_loss(
     labels = read_labels(logits, target, mask, name="logits")
     check_k(k, logits.shape[1])
     compared = labels.irrelevant if comparators == "irrelevant" else labels.relevant | labels.irrelevant
-    num_relevant, num_compared = labels.relevant.sum(1), compared.sum(1)
+    num_relevant, num_compared = row_counts(labels.relevant), row_counts(compared)
     counts = (num_relevant > 0) & (num_compared > 0)
     if not bool(counts.any()):
         warn_once("the TKPR loss is zero: no sample has both a relevant label and one to compare it with")

@@ -52,17 +52,49 @@ def openworld_auc(
     tensor(0.5000, dtype=torch.float64)
     """
     check_choice("ties", ties, TIES)
-    right = []
-    for side, scores, correct in (("base", base_scores, base_correct), ("new", new_scores, new_correct)):
-        check_scores(f"{side}_scores", scores)
-        check_finite(f"{side}_scores", scores)
-        right.append(check_correct(f"{side}_correct", correct, scores))
+    right = _right_by_side(base_scores, new_scores, base_correct, new_correct)
     spec = as_spec(higher_is)
     base, new = spec.inward(base_scores[right[0]]), spec.inward(new_scores[right[1]])
     if not len(base) or not len(new):
         return torch.zeros((), dtype=torch.float64)
     share = len(base) / len(base_scores) * (len(new) / len(new_scores))
     return torch.tensor(share * count_pairs(base, new).win_rate(ties), dtype=torch.float64)
+
+
+def openworld_curve(
+    base_scores: Float[Tensor, " n_base"],
+    new_scores: Float[Tensor, " n_new"],
+    base_correct: Bool[Tensor, " n_base"] | Int[Tensor, " n_base"],
+    new_correct: Bool[Tensor, " n_new"] | Int[Tensor, " n_new"],
+    *,
+    higher_is: ScoreSpec | Side = "in",
+) -> tuple[Float[Tensor, " points"], Float[Tensor, " points"]]:
+    """The curve whose area is OpenworldAUC: what a rising threshold loses among base samples and wins among new ones.
+
+    A base sample is missed if it is classified wrong or ranked below the threshold; a new sample is hit if it is ranked
+    below the threshold and classified right.
+
+    Returns:
+        (miss rate on base, hit rate on new), float64, from (1 − base accuracy, 0) to (1, new accuracy).
+
+    Raises:
+        ValueError: as `openworld_auc`.
+
+    >>> right = torch.tensor([1])
+    >>> openworld_curve(torch.tensor([0.9, 0.4]), torch.tensor([0.5]), torch.tensor([1, 1]), right)[0]
+    tensor([0.0000, 0.5000, 0.5000, 1.0000], dtype=torch.float64)
+    """
+    base_right, new_right = _right_by_side(base_scores, new_scores, base_correct, new_correct)
+    inward = as_spec(higher_is).inward(torch.cat([base_scores, new_scores])).cpu()
+    values, order = inward.sort()
+    right = torch.cat([base_right, new_right]).cpu().double()[order]
+    of_base = order < len(base_scores)
+    ends = torch.cat([values[1:] != values[:-1], torch.ones(1, dtype=torch.bool)])
+    start = torch.zeros(1, dtype=torch.float64)
+    lost = torch.cat([start, (right * of_base).cumsum(0)[ends]])
+    won = torch.cat([start, (right * ~of_base).cumsum(0)[ends]])
+    wrong = len(base_scores) - base_right.sum().cpu()
+    return (wrong + lost) / len(base_scores), won / len(new_scores)
 
 
 def harmonic_mean_accuracy(base_accuracy: float, new_accuracy: float) -> float:
@@ -89,3 +121,14 @@ def overall_accuracy(logits: Float[Tensor, "n classes"], target: Int[Tensor, " n
     if logits.ndim != 2 or target.shape != logits.shape[:1] or not len(target):
         raise ValueError(f"logits and target must be (n, classes) and (n,), got {tuple(logits.shape)}, {target.shape}")
     return (logits.argmax(1) == target).double().mean()
+
+
+def _right_by_side(
+    base_scores: Tensor, new_scores: Tensor, base_correct: Tensor, new_correct: Tensor
+) -> tuple[Tensor, Tensor]:
+    right = []
+    for side, scores, correct in (("base", base_scores, base_correct), ("new", new_scores, new_correct)):
+        check_scores(f"{side}_scores", scores)
+        check_finite(f"{side}_scores", scores)
+        right.append(check_correct(f"{side}_correct", correct, scores))
+    return right[0], right[1]
