@@ -201,4 +201,5 @@ def test_the_area_under_the_hit_and_miss_curve_is_openworld_auc():
             assert miss[0] == 1 - right[0].double().mean()
             assert miss[-1] == 1
             assert hit[-1] == right[1].double().mean()
-            assert bool((miss.diff() >= 0).all()) and bool((hit.diff() >= 0).all())
+            assert bool((miss.diff() >= 0).all())
+            assert bool((hit.diff() >= 0).all())

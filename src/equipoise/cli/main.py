@@ -162,6 +162,13 @@ def evaluate(
     min_tpr: float | None = None,
     wanted_fpr: _Rates = None,
     wanted_tpr: _Rates = None,
+    open_world: Annotated[bool, Parameter(name="--open", negative="")] = False,
+    open_score: str | None = None,
+    new: _Many = None,
+    unknown: str = "unknown",
+    higher_is: str = "in",
+    k: Annotated[list[int] | None, Parameter(negative="", consume_multiple=True)] = None,
+    known_recall: float = 0.95,
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
@@ -172,6 +179,9 @@ def evaluate(
     ray: _Flag = False,
 ) -> None:
     """Judge a file of scores: every curve, intervals, and thresholds for a wanted rate.
+
+    With --open the scores are those of classes, and some samples belong to none of them: is a sample known, which class
+    is it, and both at once.
 
     Parameters
     ----------
@@ -192,6 +202,21 @@ def evaluate(
         False-positive rates to find a threshold for.
     wanted_tpr: list[float]
         True-positive rates to find a threshold for.
+    open_world: bool
+        Judge a model that meets unknown classes: --score then names a column for each class, or a pattern such as
+        'score_*', and --target the true classes by name or position (or a pattern of label columns of 0 and 1).
+    open_score: str
+        With --open, the column that says how known a sample looks; the highest class score if not given.
+    new: list[str]
+        With --open, the columns of scores of new classes, which have names but were not trained on.
+    unknown: str
+        With --open, what the target holds for samples of no class.
+    higher_is: str
+        With --open, "in" where a higher open score means known, "out" where it means unknown.
+    k: list[int]
+        With --open, the lengths of the top-k list; those of 1, 3 and 5 that fit if not given.
+    known_recall: float
+        With --open, the share of known samples to accept at least.
     confidence: float
         Of intervals and guaranteed thresholds.
     resamples: int
@@ -210,6 +235,37 @@ def evaluate(
     ray: bool
         Stream on a Ray cluster (that of RAY_ADDRESS, else one on this machine).
     """
+    if open_world:
+        given = {"--positive": positive, "--max-fpr": max_fpr, "--min-tpr": min_tpr, "--wanted-fpr": wanted_fpr}
+        given |= {"--wanted-tpr": wanted_tpr, "--stream": stream, "--workers": workers, "--ray": ray}
+        odd = next((name for name, value in given.items() if value), None)
+        if odd:
+            raise InputError(f"{odd} belongs to a binary target and has no meaning with --open")
+        from equipoise.report.open_page import open_tables
+        from equipoise.workflows.evaluate_open import evaluate_open
+
+        judged = evaluate_open(
+            scores,
+            target=target,
+            score=score,
+            open_score=open_score,
+            new=new or (),
+            unknown=unknown,
+            higher_is=higher_is,
+            k=k,
+            known_recall=known_recall,
+            confidence=confidence,
+            resamples=resamples,
+            seed=seed,
+            output=output,
+            overwrite=overwrite,
+            command=_command(),
+        )
+        _console.print(open_tables(judged.report))
+        _console.print(f"report: {judged.folder / 'report.html'}", soft_wrap=True, highlight=False)
+        return
+    if open_score or new:
+        raise InputError(f"{'--open-score' if open_score else '--new'} needs --open")
     from equipoise.report import terminal_table
     from equipoise.workflows.evaluate import evaluate_scores
 

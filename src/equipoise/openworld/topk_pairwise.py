@@ -30,7 +30,15 @@ from equipoise.core._pairwise_autograd import FirstOrder
 from equipoise.core._pairwise_types import wide
 from equipoise.core.surrogates import SURROGATES, Surrogate, resolve_surrogate
 from equipoise.core.validate import check_choice, warn_once
-from equipoise.openworld._labels import NORMALIZERS, LabelMatrix, check_k, normalizer_values, pack, read_labels, row_counts
+from equipoise.openworld._labels import (
+    NORMALIZERS,
+    LabelMatrix,
+    check_k,
+    normalizer_values,
+    pack,
+    read_labels,
+    row_counts,
+)
 
 COMPARATORS = ("irrelevant", "all")
 ACTIVATIONS = ("none", "sigmoid")
