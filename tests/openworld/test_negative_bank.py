@@ -156,7 +156,7 @@ def test_one_template_and_plain_steps_are_the_written_recipe():
     tower, images = WordSum(), normalize(torch.ones(1, 5), dim=1)
     word = (0.02 * torch.randn(1, 1, 6, generator=torch.Generator().manual_seed(3))).requires_grad_()
     optimizer = torch.optim.AdamW([word], lr=2e-2, weight_decay=0.01)
-    ids = torch.tensor([[0, *tower.word_ids("a photo of"), 2, 1]])
+    ids = torch.tensor([[0, *tower.word_ids("a photo of"), tower.start_token, 1]])
 
     def text():
         vectors = tower.words[ids].detach()

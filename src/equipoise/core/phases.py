@@ -6,7 +6,9 @@ reads the clock and never counts epochs itself, so a resumed run is in the phase
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
+
+from torch import Tensor, nn
 
 
 class Phased(nn.Module):
@@ -36,6 +38,41 @@ class Phased(nn.Module):
         if epoch < 0 or total < 0:
             raise ValueError(f"epoch={epoch} and total={total} must not be negative")
         self.epoch, self.total_epochs = epoch, total
+
+
+class WarmupLoss(Phased):
+    """One loss for the first epochs and another from then on, with no mixing between.
+
+    Args:
+        warmup: used while the epoch, from 0, is below `epochs`.
+        main: used afterwards.
+        epochs: how many epochs to warm up; 0 for none.
+
+    Raises:
+        ValueError: if `epochs` is negative.
+
+    >>> loss = WarmupLoss(nn.CrossEntropyLoss(), nn.MultiMarginLoss(), epochs=5)
+    >>> loss.current
+    CrossEntropyLoss()
+    >>> loss.set_epoch(5)
+    >>> loss.current
+    MultiMarginLoss()
+    """
+
+    def __init__(self, warmup: nn.Module, main: nn.Module, epochs: int) -> None:
+        super().__init__()
+        if epochs < 0:
+            raise ValueError(f"epochs={epochs} must not be negative")
+        self.warmup, self.main, self.epochs = warmup, main, epochs
+
+    @property
+    def current(self) -> nn.Module:
+        """The loss of the epoch in progress."""
+        return self.warmup if self.epoch < self.epochs else self.main
+
+    def forward(self, *inputs: Any, **options: Any) -> Tensor:
+        """The value of `current`."""
+        return self.current(*inputs, **options)
 
 
 def set_epoch(module: nn.Module, epoch: int, total: int = 0) -> None:

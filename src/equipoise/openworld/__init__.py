@@ -10,6 +10,8 @@ from typing import Any
 
 # Public name → module of this room.
 _MODULES: dict[str, str] = {
+    "AUTKC": "metrics.modular_topk",
+    "AUTKCLoss": "topk_curve",
     "AsymmetricLoss": "multilabel_baselines",
     "ConfidenceControlLoss": "outlier_baselines",
     "DETECTORS": "detectors",
@@ -37,7 +39,11 @@ _MODULES: dict[str, str] = {
     "TKPR": "metrics.modular_multilabel",
     "TKPRLoss": "topk_pairwise",
     "TextualInverter": "negative_bank",
+    "TopKEntropyLoss": "topk_baselines",
+    "TopKHingeLoss": "topk_baselines",
     "UniformExposureLoss": "outlier_baselines",
+    "autkc": "metrics.topk",
+    "autkc_loss": "topk_curve",
     "base_to_new_score": "gated_pairs",
     "class_image_prototypes": "negative_texts",
     "class_map": "metrics.multilabel",
@@ -86,6 +92,9 @@ _MODULES: dict[str, str] = {
     "tail_ood_profile": "metrics.tail",
     "tkpr": "metrics.multilabel",
     "tkpr_loss": "topk_pairwise",
+    "top_k_accuracies": "metrics.topk",
+    "topk_accuracy": "metrics.topk",
+    "true_label_rank": "metrics.topk",
     "uniform_exposure_loss": "outlier_baselines",
     "update_negative_bank": "negative_bank",
     "youden_index": "metrics.open_set",

@@ -71,7 +71,7 @@ def topk_accuracy(
     >>> topk_accuracy(torch.tensor([[0.1, 0.7, 0.2], [0.9, 0.0, 0.1]]), torch.tensor([2, 0]), 1)
     tensor(0.5000, dtype=torch.float64)
     """
-    return topk_curve(scores, target, k, ties=ties)[-1]
+    return top_k_accuracies(scores, target, k, ties=ties)[-1]
 
 
 def autkc(
@@ -91,10 +91,10 @@ def autkc(
     >>> autkc(torch.tensor([[0.1, 0.7, 0.2]]), torch.tensor([2]), 2)
     tensor(0.5000, dtype=torch.float64)
     """
-    return topk_curve(scores, target, k, ties=ties).mean()
+    return top_k_accuracies(scores, target, k, ties=ties).mean()
 
 
-def topk_curve(
+def top_k_accuracies(
     scores: Float[Tensor, "n c"], target: Int[Tensor, " n"], k: int | None = None, *, ties: str = "strict"
 ) -> Float[Tensor, " k"]:
     """Top-k accuracy for k = 1..K, float64; the mean of its first K values is AUTKC@K.
@@ -108,7 +108,7 @@ def topk_curve(
     Raises:
         ValueError: as `topk_accuracy`.
 
-    >>> topk_curve(torch.tensor([[0.1, 0.7, 0.2], [0.9, 0.0, 0.1]]), torch.tensor([2, 0]))
+    >>> top_k_accuracies(torch.tensor([[0.1, 0.7, 0.2], [0.9, 0.0, 0.1]]), torch.tensor([2, 0]))
     tensor([0.5000, 1.0000, 1.0000], dtype=torch.float64)
     """
     check_choice("ties", ties, TIES)
