@@ -88,9 +88,11 @@ def prompt_tokens(tower: TwoTower, prompts: Sequence[tuple[str, int, str]]) -> P
     if not prompts:
         raise ValueError("at least one prompt is needed")
     rows, slots = [], []
+    # A slot holds the start token, which is never the end: many tokenizers pad with the end token, and a text tower
+    # that looks for the first end would read the text's feature there.
     for before, count, after in prompts:
         words_before, words_after = tower.word_ids(before), tower.word_ids(after)
-        row = [tower.start_token, *words_before, *[tower.pad_token] * count, *words_after, tower.end_token]
+        row = [tower.start_token, *words_before, *[tower.start_token] * count, *words_after, tower.end_token]
         if len(row) > tower.context_length:
             raise ValueError(
                 f"the prompt {before!r} + {count} learned words + {after!r} takes {len(row)} tokens, the text tower "
