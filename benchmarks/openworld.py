@@ -18,6 +18,8 @@ from equipoise.openworld import autkc_loss, open_auc, tkpr_loss
 
 _BATCH, _CLASSES, _K = 256, 10_000, 5
 
+Rows = tuple[Tensor, ...]
+
 
 def _scores(known: int, unknown: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
@@ -51,18 +53,18 @@ def _with_gradient(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Callable
     return work
 
 
-def _tkpr_by_sample(logits: Tensor, target: Tensor) -> Tensor:
+def _tkpr_by_sample(logits: Tensor | Rows, target: Tensor) -> Tensor:
     losses = []
-    for i in range(len(logits)):
+    for i in range(len(target)):
         positives, negatives = logits[i][target[i] == 1], logits[i][target[i] == 0]
         pairs = positives[:, None] - negatives.topk(_K).values
         losses.append(torch.nn.functional.softplus(-pairs).sum() / (len(positives) * _K))
     return torch.stack(losses).mean()
 
 
-def _autkc_by_sample(logits: Tensor, target: Tensor) -> Tensor:
+def _autkc_by_sample(logits: Tensor | Rows, target: Tensor) -> Tensor:
     losses = []
-    for i in range(len(logits)):
+    for i in range(len(target)):
         probabilities = logits[i].softmax(0)
         others = torch.cat([probabilities[: target[i]], probabilities[target[i] + 1 :]])
         gaps = probabilities[target[i]] - others.topk(_K + 1).values
@@ -88,11 +90,12 @@ def _long_lists(quick: bool) -> list[Row]:
 
 
 _PEAK = """
-import resource, torch
+import torch
 from equipoise.openworld import autkc_loss, tkpr_loss
 classes = {classes}
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Of this program alone; what getrusage tells includes the process that started it.
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 def step(classes):
     logits = torch.randn({batch}, classes, requires_grad=True)
     {loss}.backward()
