@@ -1,0 +1,461 @@
+"""Losses with a weight, a factor and an offset for every class: one family, and its members by name.
+
+    loss_i = α_y · ( log Σ_c exp(β_c z_c + Δ_c) − (β_y z_y + Δ_y) )          y = y_i, logits z = z_i
+
+| member                    | weight α           | factor β          | offset Δ            |
+|---------------------------|--------------------|-------------------|---------------------|
+| cross-entropy             | 1                  | 1                 | 0                   |
+| re-weighting              | any                | 1                 | 0                   |
+| logit adjustment          | 1                  | 1                 | τ log π_c           |
+| balanced softmax          | 1                  | 1                 | log π_c             |
+| CDT                       | 1                  | (n_c / n_max)^γ   | 0                   |
+| LDAM, of cosines times s  | any                | s                 | −s m_y at y only    |
+| vector scaling (VS)       | any                | (n_c / n_max)^γ   | τ log π_c           |
+
+What the analysis of the family says, and `localization_loss` does: re-weighting belongs to the last phase of training
+only; weights and factors work against each other, so the factors are switched off ("truncated") when the weights are
+switched on; and the weights should be a power of the prior ("aligned"). All decide by the argmax of the plain logits.
+
+Wang et al., "A Unified Perspective for Loss-Oriented Imbalanced Learning via Localization", TPAMI 2026 (VS with TLA and
+ADRW). Members: Menon et al., "Long-tail Learning via Logit Adjustment", 2021; Ren et al., "Balanced Meta-Softmax",
+2020; Ye et al., "Identifying and Compensating for Feature Deviation in Imbalanced Deep Learning", 2020 (CDT); Cao et
+al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss", 2019; Kini et al., "Label-Imbalanced and
+Group-Sensitive Classification under Overparameterization", 2021 (VS) [titles from memory].
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from equipoise.core.class_stats import ClassStats
+from equipoise.core.phases import Phased
+from equipoise.core.validate import check_choice, check_fraction, check_nonnegative, check_positive, warn_once
+
+REDUCTIONS = ("mean", "batch_mean", "sum", "none")
+
+# A class whose factor is smaller hardly sees its own logit.
+_FROZEN = 1e-3
+
+ClassVector = Float[Tensor, " c"]
+Target = Int[Tensor, " n"] | Float[Tensor, "n c"]
+
+
+def vs_loss(
+    logits: Float[Tensor, "n c"],
+    target: Target,
+    *,
+    weight: ClassVector | None = None,
+    factor: ClassVector | None = None,
+    offset: ClassVector | None = None,
+    reduction: str = "mean",
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> Float[Tensor, ""] | Float[Tensor, " n"]:
+    """Cross-entropy with a weight, a factor and an offset for every class.
+
+    Args:
+        logits: (n, C) raw scores; half precision is computed in float32.
+        target: (n,) class indices, or (n, C) probabilities, to which weights then apply class by class.
+        weight: (C,) α; ones if absent.
+        factor: (C,) β; ones if absent.
+        offset: (C,) Δ; zeros if absent.
+        reduction: "mean" divides by the sum of the weights of the targets, as PyTorch does; "batch_mean" divides by the
+            number of samples, as the risk of the theory does; "sum"; "none" for (n,).
+        ignore_index: class indices of this value do not count.
+        label_smoothing: in [0, 1).
+
+    Returns:
+        The loss; zero, attached to the graph, where every sample is ignored (warned once), NaN where a logit is.
+
+    Raises:
+        ValueError: on wrong shapes, labels outside [0, C), an empty batch for a mean, or settings out of range.
+
+    >>> logits, target = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+    >>> vs_loss(logits, target) == torch.nn.functional.cross_entropy(logits, target)
+    tensor(True)
+    """
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_fraction("label_smoothing", label_smoothing, zero=True, one=False)
+    counted = _check_targets(logits, target, ignore_index)
+    if not counted:
+        if not len(logits) and reduction in ("mean", "batch_mean"):
+            raise ValueError("logits are empty; a mean over no sample is undefined, use reduction='sum'")
+        if len(logits):
+            warn_once("the loss is zero: every sample is ignored")
+        return logits.sum() * 0 if reduction != "none" else logits.sum(1) * 0
+    wide = logits.float() if logits.dtype.itemsize < 4 else logits
+    if factor is not None:
+        wide = wide * factor.to(wide)
+    if offset is not None:
+        wide = wide + offset.to(wide)
+    loss = cross_entropy(
+        wide,
+        target.to(wide.dtype) if target.is_floating_point() else target.long(),
+        weight=None if weight is None else weight.to(wide),
+        ignore_index=ignore_index,
+        reduction="sum" if reduction == "batch_mean" else reduction,
+        label_smoothing=label_smoothing,
+    )
+    return (loss / counted if reduction == "batch_mean" else loss).to(logits.dtype)
+
+
+class _ClassDependent(nn.Module):
+    """`vs_loss` with constants that move and are saved with the module."""
+
+    weight: Tensor | None
+    factor: Tensor | None
+    offset: Tensor | None
+
+    def __init__(
+        self,
+        stats: ClassStats,
+        *,
+        weight: Any = None,
+        factor: Tensor | None = None,
+        offset: Tensor | None = None,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_fraction("label_smoothing", label_smoothing, zero=True, one=False)
+        self.num_classes = stats.num_classes
+        # In double precision, so that a float64 model gets what it asks for; `vs_loss` rounds them to the logits'.
+        for name, values in (("weight", _weights(weight, stats)), ("factor", factor), ("offset", offset)):
+            self.register_buffer(name, None if values is None else values.double())
+        self.reduction, self.ignore_index, self.label_smoothing = reduction, ignore_index, label_smoothing
+
+    def forward(self, logits: Float[Tensor, "n c"], target: Target) -> Float[Tensor, ""] | Float[Tensor, " n"]:
+        """The loss of logits (n, C) by class indices (n,) or probabilities (n, C); errors as `vs_loss`."""
+        _check_width(logits, self.num_classes)
+        return vs_loss(
+            logits,
+            target,
+            weight=self.weight,
+            factor=self.factor,
+            offset=self.offset,
+            reduction=self.reduction,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+        )
+
+
+class VSLoss(_ClassDependent):
+    """Vector scaling: β = (n_c / n_max)^γ and Δ = τ log π_c.
+
+    Args:
+        class_counts: samples of every class of the training set: a list, array, tensor or `ClassStats`.
+        gamma: γ of the factors, at least 0; 0 switches them off.
+        tau: τ of the offsets, at least 0; 0 switches them off.
+        weight: (C,) weights α of the classes, above 0, such as `ClassStats.aligned_weights()`.
+        options: `reduction`, `ignore_index` and `label_smoothing` as in `vs_loss`.
+
+    Raises:
+        ValueError: if a count is not a whole number of at least 1, or a setting out of range.
+
+    >>> x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    >>> y = (x[:, 0] > 1.3).long()
+    >>> model, loss = torch.nn.Linear(4, 2), VSLoss(torch.bincount(y), gamma=0.1, tau=1.0)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    >>> for _ in range(100):
+    ...     optimizer.zero_grad()
+    ...     loss(model(x), y).backward()
+    ...     optimizer.step()
+    >>> bool((model(x).argmax(1) == y)[y == 1].float().mean() > 0.9)
+    True
+    """
+
+    def __init__(
+        self, class_counts: Any, gamma: float = 0.05, tau: float = 1.0, weight: Any = None, **options: Any
+    ) -> None:
+        stats = ClassStats.of(class_counts)
+        super().__init__(stats, weight=weight, factor=_factors(stats, gamma), offset=_offsets(stats, tau), **options)
+        self.gamma, self.tau = gamma, tau
+
+    def extra_repr(self) -> str:
+        """Settings, for `print`."""
+        return f"num_classes={self.num_classes}, gamma={self.gamma}, tau={self.tau}, weighted={self.weight is not None}"
+
+
+class LogitAdjustedLoss(VSLoss):
+    """Logit adjustment: `VSLoss` without factors.
+
+    Args:
+        class_counts: as in `VSLoss`.
+        tau: strength, at least 0.
+        weight: as in `VSLoss`.
+        options: as in `VSLoss`.
+
+    >>> logits, target = torch.zeros(1, 2), torch.tensor([1])
+    >>> LogitAdjustedLoss([3, 1])(logits, target)
+    tensor(1.3863)
+    """
+
+    def __init__(self, class_counts: Any, tau: float = 1.0, weight: Any = None, **options: Any) -> None:
+        super().__init__(class_counts, 0.0, tau, weight, **options)
+
+
+class BalancedSoftmaxLoss(LogitAdjustedLoss):
+    """Balanced softmax: logit adjustment with τ = 1.
+
+    Args:
+        class_counts: as in `VSLoss`.
+        options: as in `VSLoss`.
+    """
+
+    def __init__(self, class_counts: Any, **options: Any) -> None:
+        super().__init__(class_counts, 1.0, **options)
+
+
+class CDTLoss(VSLoss):
+    """Class-dependent temperatures: `VSLoss` without offsets.
+
+    Args:
+        class_counts: as in `VSLoss`.
+        gamma: at least 0.
+        weight: as in `VSLoss`.
+        options: as in `VSLoss`.
+    """
+
+    def __init__(self, class_counts: Any, gamma: float = 0.3, weight: Any = None, **options: Any) -> None:
+        super().__init__(class_counts, gamma, 0.0, weight, **options)
+
+
+class LDAMLoss(_ClassDependent):
+    """Margins that are wider for rarer classes: m_c ∝ n_c^(−1/4), the widest being `max_m`.
+
+    Args:
+        class_counts: as in `VSLoss`.
+        max_m: margin of the rarest class, above 0.
+        s: scale of the cosines, above 0.
+        weight: as in `VSLoss`.
+        logits_scaled: whether the head multiplies its cosines by s already.
+        options: `reduction`, `ignore_index` and `label_smoothing` as in `vs_loss`.
+
+    Logits must be cosines of features and class vectors (or s times that); others are warned of once.
+
+    >>> LDAMLoss([1000, 10]).margins
+    tensor([0.1581, 0.5000], dtype=torch.float64)
+    """
+
+    margins: Tensor
+
+    def __init__(
+        self,
+        class_counts: Any,
+        max_m: float = 0.5,
+        s: float = 30.0,
+        weight: Any = None,
+        *,
+        logits_scaled: bool = False,
+        **options: Any,
+    ) -> None:
+        check_positive("max_m", max_m)
+        check_positive("s", s)
+        stats = ClassStats.of(class_counts)
+        super().__init__(stats, weight=weight, **options)
+        rarity = stats.counts.double().pow(-0.25)
+        self.register_buffer("margins", max_m * rarity / rarity.max())
+        self.s, self.logits_scaled = s, logits_scaled
+
+    def forward(
+        self, logits: Float[Tensor, "n c"], target: Int[Tensor, " n"]
+    ) -> Float[Tensor, ""] | Float[Tensor, " n"]:
+        """The loss of cosines (n, C) by class indices (n,).
+
+        Raises:
+            ValueError: as `vs_loss`; also for probabilities as target.
+        """
+        _check_width(logits, self.num_classes)
+        if target.is_floating_point():
+            raise ValueError("LDAM needs class indices (n,): a margin belongs to one class")
+        _check_targets(logits, target, self.ignore_index)
+        wide = logits.float() if logits.dtype.itemsize < 4 else logits
+        most = self.s if self.logits_scaled else 1.0
+        if wide.numel() and float(wide.detach().abs().max()) > most * 1.001:
+            warn_once(f"LDAM wants cosines{' times s' if self.logits_scaled else ''}; logits go beyond ±{most:g}")
+        known = target != self.ignore_index
+        rows, columns = known.nonzero().squeeze(1), target[known].long()
+        shift = torch.zeros_like(wide).index_put((rows, columns), -self.margins.to(wide)[columns])
+        moved = wide + self.s * shift if self.logits_scaled else self.s * (wide + shift)
+        return super().forward(moved, target).to(logits.dtype)
+
+    def extra_repr(self) -> str:
+        """Settings, for `print`."""
+        return f"num_classes={self.num_classes}, s={self.s}, widest={float(self.margins.max()):g}"
+
+
+class PhasedLoss(Phased):
+    """One loss up to an epoch and another from there on, by the epoch's number: deferred weights, truncated factors.
+
+    Args:
+        early: the loss of the first phase.
+        late: the loss of the last phase.
+        start: share of all epochs after which the last phase begins, in (0, 1]; with 1 it never does.
+
+    The trainer must say how many epochs there are: `core.phases.set_epoch(loss, epoch, total)`.
+
+    Raises:
+        ValueError: if `start` is out of range.
+
+    >>> from equipoise.core.class_stats import ClassStats
+    >>> stats = ClassStats.of([100, 10])
+    >>> drw = PhasedLoss(LDAMLoss(stats), LDAMLoss(stats, weight=stats.effective_number_weights()))
+    >>> drw.set_epoch(159, 200)
+    >>> drw.current is drw.early
+    True
+    >>> drw.set_epoch(160, 200)
+    >>> drw.current is drw.late
+    True
+    """
+
+    def __init__(self, early: nn.Module, late: nn.Module, start: float = 0.8) -> None:
+        super().__init__()
+        check_fraction("start", start)
+        self.early, self.late, self.start = early, late, start
+
+    @property
+    def current(self) -> nn.Module:
+        """The loss of the epoch in progress.
+
+        Raises:
+            RuntimeError: if an epoch was set without the total.
+        """
+        if not self.total_epochs:
+            if self.epoch:
+                raise RuntimeError("set_epoch(epoch, total) needs the total number of epochs to find the last phase")
+            return self.early
+        # 0.8 · 5 must be 4 and not 3.9999.
+        return self.late if self.epoch >= math.floor(self.start * self.total_epochs + 1e-9) else self.early
+
+    def forward(self, *inputs: Any, **options: Any) -> Tensor:
+        """The value of `current`."""
+        return self.current(*inputs, **options)
+
+
+def localization_loss(
+    class_counts: Any,
+    gamma: float = 0.05,
+    tau: float = 1.0,
+    nu: float = 0.25,
+    start: float = 0.8,
+    *,
+    late_tau: float | None = None,
+    **options: Any,
+) -> PhasedLoss:
+    """VS with truncated factors and aligned, deferred weights (VS + TLA + ADRW).
+
+    Args:
+        class_counts: as in `VSLoss`.
+        gamma: of the factors of the first phase.
+        tau: of the offsets.
+        nu: exponent of the aligned weights of the last phase.
+        start: share of the epochs after which the last phase begins.
+        late_tau: of the offsets of the last phase, if another.
+        options: `reduction`, `ignore_index` and `label_smoothing` as in `vs_loss`.
+
+    Raises:
+        ValueError: if a setting is out of range.
+
+    >>> loss = localization_loss([500, 50, 5])
+    >>> loss.early.factor, loss.late.factor.unique()
+    (tensor([1.0000, 0.8913, 0.7943], dtype=torch.float64), tensor([1.], dtype=torch.float64))
+    """
+    stats = ClassStats.of(class_counts)
+    last = tau if late_tau is None else late_tau
+    return PhasedLoss(
+        VSLoss(stats, gamma, tau, **options), VSLoss(stats, 0.0, last, stats.aligned_weights(nu), **options), start
+    )
+
+
+def post_hoc_adjust(logits: Float[Tensor, "n c"], class_counts: Any, tau: float = 1.0) -> Float[Tensor, "n c"]:
+    """z − τ log π: logit adjustment of a model that was trained with plain cross-entropy.
+
+    Raises:
+        ValueError: if `tau` is negative or shapes do not fit.
+
+    >>> post_hoc_adjust(torch.tensor([[1.0, 0.0]]), [9, 1]).argmax()
+    tensor(1)
+    """
+    check_nonnegative("tau", tau)
+    stats = ClassStats.of(class_counts)
+    _check_width(logits, stats.num_classes)
+    return logits - (tau * stats.log_prior).to(logits)
+
+
+def consistency_gap(tau: float, nu: float) -> float:
+    """|ν + τ − 1|: 0 where offsets τ log π with weights π^−ν are Fisher consistent for the balanced error.
+
+    [inferred] from the condition α_c = δ_c / π_c with Δ_c = log δ_c (Menon et al., 2021 [memory]); factors must be 1.
+
+    >>> consistency_gap(0.75, 0.25)
+    0.0
+    """
+    check_nonnegative("tau", tau)
+    check_nonnegative("nu", nu)
+    return abs(nu + tau - 1)
+
+
+def class_factors(class_counts: Any, gamma: float) -> ClassVector:
+    """β_c = (n_c / n_max)^γ, float64.
+
+    >>> class_factors([100, 25], 0.5)
+    tensor([1.0000, 0.5000], dtype=torch.float64)
+    """
+    stats = ClassStats.of(class_counts)
+    return _factors(stats, gamma)
+
+
+def _factors(stats: ClassStats, gamma: float) -> Tensor:
+    check_nonnegative("gamma", gamma)
+    factor = (stats.counts / stats.counts.max()).double().pow(gamma)
+    if float(factor.min()) < _FROZEN:
+        warn_once(f"gamma={gamma} gives the rarest class a factor below {_FROZEN:g}: its logit hardly counts")
+    return factor
+
+
+def _offsets(stats: ClassStats, tau: float) -> Tensor:
+    check_nonnegative("tau", tau)
+    return tau * stats.log_prior
+
+
+def _weights(weight: Any, stats: ClassStats) -> Tensor | None:
+    if weight is None:
+        return None
+    values = torch.as_tensor(weight).detach().double()
+    if values.shape != (stats.num_classes,) or not bool((values.isfinite() & (values > 0)).all()):
+        raise ValueError(f"weight must hold {stats.num_classes} positive numbers, got shape {tuple(values.shape)}")
+    return values
+
+
+def _check_width(logits: Tensor, num_classes: int) -> None:
+    if logits.ndim != 2 or logits.shape[1] != num_classes:
+        raise ValueError(f"logits must have shape (n, {num_classes}) for these class counts, got {tuple(logits.shape)}")
+
+
+def _check_targets(logits: Tensor, target: Tensor, ignore_index: int) -> int:
+    """How many samples count."""
+    if logits.ndim != 2 or target.shape not in (logits.shape[:1], logits.shape):
+        raise ValueError(
+            f"logits and target must be (n, C) and (n,) or (n, C), got {tuple(logits.shape)}, {tuple(target.shape)}"
+        )
+    if target.is_floating_point():
+        if target.shape != logits.shape:
+            raise ValueError(f"a float target holds probabilities (n, C), got {tuple(target.shape)}")
+        return len(target)
+    if target.ndim != 1:
+        raise ValueError(f"an integer target holds class indices (n,), got {tuple(target.shape)}")
+    known = target[target != ignore_index]
+    if known.numel() and not torch.compiler.is_compiling():
+        low, high = (int(x) for x in known.aminmax())
+        if low < 0 or high >= logits.shape[1]:
+            wrong = low if low < 0 else high
+            raise ValueError(f"target holds {wrong}; classes are 0 to {logits.shape[1] - 1}")
+    return int(known.numel())

@@ -1,0 +1,1 @@
+"""Measures of the long tail: groups, trees, experts, neural collapse."""

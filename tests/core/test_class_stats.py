@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+
+from equipoise.core.class_stats import ClassStats
+
+
+def test_counts_come_from_anything_that_holds_whole_numbers():
+    for counts in ([3, 1], np.array([3, 1]), torch.tensor([3, 1]), torch.tensor([3.0, 1.0]), ClassStats.of([3, 1])):
+        assert ClassStats.of(counts).counts.tolist() == [3, 1]
+    assert ClassStats.from_target(torch.tensor([2, 0, 0, 1, 2, 2])).counts.tolist() == [2, 1, 3]
+
+
+def test_effective_numbers_keep_their_digits_where_the_power_is_close_to_one():
+    found = ClassStats.of([1, 10]).effective_number_weights(1 - 1e-9)
+    # The effective number of n samples tends to n.
+    torch.testing.assert_close(found, torch.tensor([20 / 11, 2 / 11], dtype=torch.float64), rtol=1e-7, atol=0)
+    assert ClassStats.of([7, 3, 1]).effective_number_weights(0.0).tolist() == [1, 1, 1]
+
+
+def test_weights_sum_to_the_number_of_classes_and_rise_with_rarity():
+    stats = ClassStats.of([1000, 50, 2, 1])
+    for weights in (stats.effective_number_weights(), stats.aligned_weights(0.5), stats.aligned_weights(3.0)):
+        assert float(weights.sum()) == pytest.approx(4)
+        assert bool((weights.diff() > 0).all())
+    inverse = 1 / stats.prior
+    torch.testing.assert_close(stats.aligned_weights(1.0), 4 * inverse / inverse.sum())
+    assert stats.aligned_weights(0.0).tolist() == [1, 1, 1, 1]
+
+
+def test_groups_are_strict_at_both_thresholds():
+    groups = ClassStats.of([101, 100, 20, 19]).groups(100, 20)
+    assert {name: members.tolist() for name, members in groups.items()} == {"many": [0], "medium": [1, 2], "few": [3]}
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ([], "one count for each class"),
+        ([[1, 2]], "one count for each class"),
+        ([3, 0], "class 1 has 0 samples"),
+        ([3, -1], r"class_counts\[1\] is -1"),
+        ([3, 1.5], r"class_counts\[1\] is 1.5"),
+        ([3, float("nan")], r"class_counts\[1\] is nan"),
+        ([float("inf")], r"class_counts\[0\] is inf"),
+    ],
+)
+def test_bad_counts_are_named(counts, message):
+    with pytest.raises(ValueError, match=message):
+        ClassStats.of(counts)
+
+
+def test_bad_targets_and_settings_are_named(plain_inputs):
+    with pytest.raises(ValueError, match="class -1"):
+        ClassStats.from_target([0, -1])
+    with pytest.raises(ValueError, match="class 3"):
+        ClassStats.from_target([0, 3], num_classes=3)
+    with pytest.raises(ValueError, match="class 1 has 0"):
+        ClassStats.from_target([0, 2])
+    with pytest.raises(ValueError, match="class indices"):
+        ClassStats.from_target(torch.tensor([0.0]))
+    stats = ClassStats.of([2, 1])
+    for bad in (
+        lambda: stats.effective_number_weights(1.0),
+        lambda: stats.aligned_weights(-1),
+        lambda: stats.groups(5, 6),
+    ):
+        with pytest.raises(ValueError, match=r"beta|nu|few"):
+            bad()
