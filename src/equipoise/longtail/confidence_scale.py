@@ -49,6 +49,7 @@ class CVSLoss(nn.Module):
 
     prior: Tensor
     kappa: Tensor
+    _stage: Tensor
 
     def __init__(self, class_counts: Any, gamma: float = 0.15, tau: float = 0.9, rho: float = 0.15) -> None:
         super().__init__()
