@@ -36,13 +36,17 @@ def claims_page(results: Sequence[ClaimResult]) -> str:
 
 
 def write_result(result: ClaimResult, folder: Path) -> None:
-    """Write `claims/<slug>.json` in the folder, and `claims.md` anew from all JSON files there."""
+    """Write `claims/<slug>.json` in the folder, and `claims.md` anew from all JSON files there, and what there is in
+    Markdown (tables of larger experiments) behind them.
+    """
     place = folder / "claims"
     place.mkdir(parents=True, exist_ok=True)
     _write(place / f"{result.slug}.json", json.dumps(_plain(result.to_dict()), indent=1, allow_nan=False) + "\n")
     order = {paper.slug: number for number, paper in enumerate(load_catalog())}
     found = [ClaimResult.from_dict(_numbers(json.loads(path.read_text("utf-8")))) for path in place.glob("*.json")]
-    _write(folder / "claims.md", claims_page(sorted(found, key=lambda r: (order.get(r.slug, len(order)), r.slug))))
+    page = claims_page(sorted(found, key=lambda r: (order.get(r.slug, len(order)), r.slug)))
+    larger = [path.read_text("utf-8") for path in sorted(place.glob("*.md"))]
+    _write(folder / "claims.md", "\n".join([page, *larger]))
 
 
 def _section(result: ClaimResult) -> str:
