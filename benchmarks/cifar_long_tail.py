@@ -186,9 +186,9 @@ def main() -> None:
         shown.append(f"{np.median([one['seconds'] for one in found]) / plain:.2f}×")
         lines.append(f"| {name} | " + " | ".join(shown) + " |")
     setting = (
-        f"Accuracy on a balanced test set in points, mean ± standard deviation over {options.seeds} seeds: CIFAR-10 with "
-        f"a ratio of 100, {options.largest} images of the largest class and {counts[-1]} of the smallest, 200 test images "
-        f"a class, {options.epochs} epochs, a residual network of three blocks. Groups by training images: many > "
+        f"Accuracy on a balanced test set in points, mean ± standard deviation over {options.seeds} seeds: CIFAR-10 "
+        f"with a ratio of 100, {options.largest} images of the largest class and {counts[-1]} of the smallest, 200 "
+        f"test images a class, {options.epochs} epochs, a residual network of three blocks. Groups by images: many > "
         f"{counts[0] // 5}, few < {max(2, counts[0] // 25)}. Time beside CE."
     )
     head = "*One budget for losses, optimizers and experts on real images; `benchmarks/cifar_long_tail.py` repeats it.*"
