@@ -8,7 +8,7 @@ def test_the_digits_recipe_of_the_multiclass_claim():
     assert long_tail_counts(10, 90, 30) == [int(90 * (3 / 90) ** (i / 9) + 1e-9) for i in range(10)]
 
 
-@pytest.mark.parametrize("kind", ["exponential", "step"])
+@pytest.mark.parametrize("kind", ["exponential", "step", "pareto"])
 def test_counts_fall_from_the_most_to_the_ratio(kind):
     counts = long_tail_counts(7, 500, 100, kind)
     assert counts[0] == 500
@@ -19,6 +19,18 @@ def test_counts_fall_from_the_most_to_the_ratio(kind):
 def test_a_ratio_of_one_is_balanced_and_halves_are_rounded_up():
     assert long_tail_counts(3, 40, 1) == [40, 40, 40]
     assert long_tail_counts(5, 40, 4, "step") == [40, 40, 40, 10, 10]
+
+
+def test_one_class_keeps_all_and_a_tail_may_run_backward():
+    assert long_tail_counts(1, 50, 10) == [50]
+    for kind in ("exponential", "step", "pareto"):
+        assert long_tail_counts(6, 300, 20, kind, reverse=True) == long_tail_counts(6, 300, 20, kind)[::-1]
+
+
+def test_a_pareto_tail_is_a_power_of_the_rank():
+    counts = long_tail_counts(100, 10**6, 1000, "pareto")
+    assert counts[9] == pytest.approx(10**6 * 1000**-0.5, rel=1e-4)
+    assert counts[0] / counts[1] > counts[50] / counts[51]
 
 
 def test_a_subset_has_the_counts_and_is_a_function_of_the_seed():
@@ -34,8 +46,8 @@ def test_a_subset_has_the_counts_and_is_a_function_of_the_seed():
     ("make", "message"),
     [
         (lambda: long_tail_counts(10, 50, 100), "leaves the smallest class 0.5 of a sample"),
-        (lambda: long_tail_counts(1, 50, 10), "must be at least 2, 1 and 1"),
-        (lambda: long_tail_counts(3, 50, 0.5), "must be at least 2, 1 and 1"),
+        (lambda: long_tail_counts(0, 50, 10), "must be at least 1"),
+        (lambda: long_tail_counts(3, 50, 0.5), "must be at least 1"),
         (lambda: long_tail_counts(3, 50, 2, "linear"), "kind='linear'"),
         (lambda: long_tail_subset(torch.tensor([0, 1, 1]), [2, 1]), "2 samples of class 0 are asked for, it has 1"),
         (lambda: long_tail_subset(torch.tensor([0, 2]), [1, 0]), "target holds class 2, but counts has 2"),

@@ -78,8 +78,8 @@ def scale(inputs, params):
 @ops("localization", "imbalance_counts")
 def counts(inputs, params):
     kind = {"exp": "exponential"}.get(params["kind"], params["kind"])
-    found = long_tail_counts(params["num_classes"], params["n_max"], 1 / params["ratio"], kind)
-    return {"counts": found[::-1] if params.get("reverse") else found}
+    options = {"reverse": bool(params.get("reverse", False))}
+    return {"counts": long_tail_counts(params["num_classes"], params["n_max"], 1 / params["ratio"], kind, **options)}
 
 
 @ops("localization", "shot_accuracy")

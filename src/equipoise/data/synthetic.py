@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,17 +15,21 @@ from torch import Tensor
 from equipoise.core.validate import check_choice
 
 
-def long_tail_counts(num_classes: int, max_count: int, ratio: float, kind: str = "exponential") -> list[int]:
+def long_tail_counts(
+    num_classes: int, max_count: int, ratio: float, kind: str = "exponential", *, reverse: bool = False
+) -> list[int]:
     """How many samples each class keeps in a long tail.
 
     - exponential: ⌊max_count · ratio^(−i / (num_classes − 1))⌋, from `max_count` down to `max_count / ratio`;
-    - step: the first half of the classes (rounded up) keep `max_count`, the others `max_count / ratio`.
+    - step: the first half of the classes (rounded up) keep `max_count`, the others `max_count / ratio`;
+    - pareto: ⌊max_count · (i + 1)^−a⌋, the power a chosen so that the last class keeps `max_count / ratio`.
 
     Args:
-        num_classes: classes, at least 2, the largest first.
+        num_classes: classes, the largest first; one class keeps `max_count`.
         max_count: samples of the largest class.
         ratio: of the largest to the smallest class, at least 1 (the imbalance factor ρ).
-        kind: "exponential" or "step".
+        kind: "exponential", "step" or "pareto".
+        reverse: the smallest class first, as in backward test sets.
 
     Raises:
         ValueError: if the smallest class would keep nothing, or an argument is out of its range.
@@ -35,13 +40,16 @@ def long_tail_counts(num_classes: int, max_count: int, ratio: float, kind: str =
     >>> long_tail_counts(10, 90, 30)
     [90, 61, 42, 28, 19, 13, 9, 6, 4, 3]
     """
-    check_choice("kind", kind, ("exponential", "step"))
-    if num_classes < 2 or max_count < 1 or not ratio >= 1:
-        raise ValueError(
-            f"num_classes={num_classes}, max_count={max_count} and ratio={ratio} must be at least 2, 1 and 1"
-        )
+    check_choice("kind", kind, ("exponential", "step", "pareto"))
+    if num_classes < 1 or max_count < 1 or not ratio >= 1:
+        raise ValueError(f"num_classes={num_classes}, max_count={max_count} and ratio={ratio} must be at least 1")
+    if num_classes == 1:
+        return [max_count]
     if kind == "exponential":
         shares = [ratio ** (-i / (num_classes - 1)) for i in range(num_classes)]
+    elif kind == "pareto":
+        power = math.log(ratio) / math.log(num_classes)
+        shares = [(i + 1) ** -power for i in range(num_classes)]
     else:
         shares = [1.0 if 2 * i < num_classes else 1 / ratio for i in range(num_classes)]
     # 90 / 30 must be 3 and not 2.9999.
@@ -51,7 +59,7 @@ def long_tail_counts(num_classes: int, max_count: int, ratio: float, kind: str =
             f"ratio={ratio} leaves the smallest class {max_count / ratio:.2g} of a sample; lower it to at most "
             f"{max_count}"
         )
-    return counts
+    return counts[::-1] if reverse else counts
 
 
 def long_tail_subset(
