@@ -1,0 +1,122 @@
+"""Low-rank adaptation: tune a frozen encoder by a small matrix beside each chosen layer.
+
+    y = W x + b + (scale / r) B A dropout(x)        A (r, in) random, B (out, r) zero: nothing changes at the start
+
+The standard method (Hu et al., ICLR 2022) from memory; that arXiv 2509.12990 adapts the attention's query and value
+with it is known from a summary, rank 8 and scale 16 are a reconstruction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from equipoise.core.validate import check_fraction, check_positive
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer and its low-rank change.
+
+    Args:
+        base: the layer; its parameters are frozen.
+        r: rank, 1..min(in, out).
+        scale: the change is multiplied by scale / r.
+        dropout: on the input of the change.
+
+    Raises:
+        ValueError: on a rank, scale or dropout out of range.
+
+    >>> base = torch.nn.Linear(4, 3)
+    >>> torch.equal(LoRALinear(base, r=2)(torch.ones(1, 4)), base(torch.ones(1, 4)))
+    True
+    """
+
+    def __init__(self, base: nn.Linear, r: int = 8, scale: float = 16.0, dropout: float = 0.0) -> None:
+        super().__init__()
+        most = min(base.in_features, base.out_features)
+        if not 1 <= r <= most:
+            raise ValueError(f"r={r} must lie in 1..{most} for a layer of {base.in_features} to {base.out_features}")
+        check_positive("scale", scale)
+        check_fraction("dropout", dropout, zero=True, one=False)
+        self.base = base.requires_grad_(False)
+        self.lora_a = nn.Parameter(base.weight.new_empty(r, base.in_features))
+        self.lora_b = nn.Parameter(base.weight.new_zeros(base.out_features, r))
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        self.dropout, self.factor = nn.Dropout(dropout), scale / r
+
+    def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
+        """The layer with its change."""
+        return self.base(x) + linear(linear(self.dropout(x), self.lora_a), self.lora_b) * self.factor
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """A plain layer with the change in its weight, for inference; this one is left as it is."""
+        layer = nn.Linear(self.base.in_features, self.base.out_features, self.base.bias is not None)
+        layer = layer.to(self.base.weight)
+        layer.weight.copy_(self.base.weight + self.factor * self.lora_b @ self.lora_a)
+        if self.base.bias is not None:
+            layer.bias.copy_(self.base.bias)
+        return layer.train(self.training)
+
+
+def add_lora(
+    model: nn.Module,
+    targets: Sequence[str] = ("q", "v", "query", "value", "q_proj", "v_proj"),
+    r: int = 8,
+    scale: float = 16.0,
+    dropout: float = 0.0,
+) -> list[str]:
+    """Freeze a model and put `LoRALinear` in the place of its linear layers with these names, in place.
+
+    Args:
+        model: any module; `torch.nn.MultiheadAttention` has no separate layers to adapt.
+        targets: last parts of layer names; the default has the query and value names of common attentions.
+        r: as in `LoRALinear`.
+        scale: as in `LoRALinear`.
+        dropout: as in `LoRALinear`.
+
+    Returns:
+        Names of the layers that were replaced.
+
+    Raises:
+        ValueError: if no layer matches, listing the names there are; or on a rank out of range.
+
+    >>> model = torch.nn.ModuleDict({"q": torch.nn.Linear(8, 8), "k": torch.nn.Linear(8, 8)})
+    >>> add_lora(model, ("q",), r=2)
+    ['q']
+    """
+    linears = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and name]
+    inside = {f"{name}.base" for name, part in model.named_modules() if isinstance(part, LoRALinear)}
+    found = [name for name in linears if name.rpartition(".")[2] in targets and name not in inside]
+    if not found:
+        candidates = sorted({name.rpartition(".")[2] for name in linears if name not in inside})
+        raise ValueError(f"no linear layer is named {list(targets)}; candidates: {', '.join(candidates) or 'none'}")
+    # Layers are made first, so that a rank that does not fit leaves the model as it was.
+    layers = {name: LoRALinear(model.get_submodule(name), r, scale, dropout) for name in found}  # type: ignore[arg-type]
+    model.requires_grad_(False)
+    for name, layer in layers.items():
+        parent, _, last = name.rpartition(".")
+        model.get_submodule(parent)._modules[last] = layer.train(model.training)
+    return found
+
+
+def merge_lora(model: nn.Module) -> nn.Module:
+    """Put plain layers with the change in their weights back in place."""
+    for name, part in list(model.named_modules()):
+        if isinstance(part, LoRALinear) and name:
+            parent, _, last = name.rpartition(".")
+            model.get_submodule(parent)._modules[last] = part.merged()
+    return model
+
+
+def trainable_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that are trained: what has to be stored beside a frozen encoder's own weights.
+
+    Load with `model.load_state_dict(state, strict=False)`.
+    """
+    return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}

@@ -1,0 +1,122 @@
+"""How well mistakes are found: precision, recall and F1 of both classes, and their average.
+
+With a few per cent of mistakes a detector that never speaks is 94 % accurate; macro-F1 is what the challenge of
+egocentric mistake detection ranks by. A metric with nothing in its denominator is `zero_division`.
+
+arXiv 2509.12990 and 2606.02120; the seven numbers follow the challenge as known from memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchmetrics import Metric
+
+from equipoise.core.validate import check_binary, check_fraction, check_probabilities
+
+Labels = Int[Tensor, " n"] | Bool[Tensor, " n"]
+
+
+def mistake_detection_metrics(
+    prob_mistake: Float[Tensor, " n"], target: Labels, threshold: float = 0.5, zero_division: float = 0.0
+) -> dict[str, Tensor]:
+    """Precision, recall and F1 of mistakes and of correct actions, and macro-F1, their average.
+
+    Args:
+        prob_mistake: (n,) probabilities of a mistake.
+        target: (n,), 1 for a mistake, 0 for correct.
+        threshold: called a mistake from this probability on, in (0, 1).
+        zero_division: value of a ratio 0 / 0.
+
+    Returns:
+        precision_mistake, recall_mistake, f1_mistake, the same for correct, and macro_f1; float64 scalars.
+
+    Raises:
+        ValueError: on probabilities outside [0, 1], wrong shapes or labels, or a threshold outside (0, 1).
+
+    >>> found = mistake_detection_metrics(torch.tensor([0.9, 0.6, 0.1, 0.2]), torch.tensor([1, 0, 0, 0]))
+    >>> round(float(found["macro_f1"]), 4)
+    0.7333
+    """
+    _check(prob_mistake, target, threshold)
+    return _report(_cells(prob_mistake, target, threshold), zero_division)
+
+
+class MistakeDetectionMetrics(Metric):
+    """`mistake_detection_metrics` over all samples seen; it keeps four counts.
+
+    Args:
+        threshold: as in `mistake_detection_metrics`; choose it on validation data with `tune_threshold`.
+        zero_division: likewise.
+        kwargs: of `torchmetrics.Metric`.
+
+    >>> metric = MistakeDetectionMetrics()
+    >>> metric.update(torch.tensor([0.9, 0.6]), torch.tensor([1, 0]))
+    >>> metric.update(torch.tensor([0.1, 0.2]), torch.tensor([0, 0]))
+    >>> round(float(metric.compute()["macro_f1"]), 4)
+    0.7333
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    cells: Tensor
+
+    def __init__(self, threshold: float = 0.5, zero_division: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_fraction("threshold", threshold, one=False)
+        self.threshold, self.zero_division = threshold, zero_division
+        self.add_state("cells", default=torch.zeros(4, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, prob_mistake: Tensor, target: Tensor) -> None:
+        """Take a batch.
+
+        Raises:
+            ValueError: as `mistake_detection_metrics`.
+        """
+        _check(prob_mistake, target, self.threshold)
+        self.cells += _cells(prob_mistake, target, self.threshold)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The seven numbers.
+
+        Raises:
+            ValueError: if nothing was seen.
+        """
+        if not int(self.cells.sum()):
+            raise ValueError("MistakeDetectionMetrics has seen no samples; call update(prob_mistake, target) first")
+        return _report(self.cells, self.zero_division)
+
+
+def _check(prob: Tensor, target: Tensor, threshold: float) -> None:
+    check_binary(prob, target, name="prob_mistake")
+    check_probabilities("prob_mistake", prob)
+    check_fraction("threshold", threshold, one=False)
+
+
+def _cells(prob: Tensor, target: Tensor, threshold: float) -> Tensor:
+    """Counts by 2 · truth + call."""
+    called = prob.detach() >= threshold
+    return torch.bincount(2 * target.long() + called.long(), minlength=4)
+
+
+def _report(cells: Tensor, zero_division: float) -> dict[str, Tensor]:
+    true_neg, false_pos, false_neg, true_pos = cells.double().unbind()
+
+    def ratio(part: Tensor, whole: Tensor) -> Tensor:
+        return torch.where(whole > 0, part / whole.clamp(min=1), torch.full_like(part, zero_division))
+
+    found = {}
+    for name, hit, spurious, missed in (
+        ("mistake", true_pos, false_pos, false_neg),
+        ("correct", true_neg, false_neg, false_pos),
+    ):
+        found[f"precision_{name}"] = ratio(hit, hit + spurious)
+        found[f"recall_{name}"] = ratio(hit, hit + missed)
+        found[f"f1_{name}"] = ratio(2 * hit, 2 * hit + spurious + missed)
+    found["macro_f1"] = (found["f1_mistake"] + found["f1_correct"]) / 2
+    return found
