@@ -10,6 +10,7 @@ from equipoise.data.identity_sampler import IdentityBatchSampler
 from equipoise.data.samplers import ClassBalancedBatchSampler, StratifiedBatchSampler
 
 if TYPE_CHECKING:
+    from equipoise.data.cifar import read_cifar
     from equipoise.data.embedded import DatasetInfo, EmbeddedTable, list_datasets, load_dataset, load_npz_tables
     from equipoise.data.encoding import TableEncoder, make_encoder
     from equipoise.data.splits import fold_splits, holdout_split
@@ -35,6 +36,7 @@ __all__ = [
     "long_tail_counts",
     "long_tail_subset",
     "make_encoder",
+    "read_cifar",
     "read_table",
     "table_task",
 ]
@@ -53,6 +55,7 @@ _ROOMS = {
     "long_tail_counts": "synthetic",
     "long_tail_subset": "synthetic",
     "make_encoder": "encoding",
+    "read_cifar": "cifar",
     "read_table": "tables",
     "table_task": "tables",
 }
