@@ -218,6 +218,26 @@ def test_scaling_the_loss_scales_the_gradient_and_not_the_perturbation():
         torch.testing.assert_close(7 * a.grad, b.grad)
 
 
+def test_a_scaler_changes_nothing_where_gradients_are_finite_and_skips_where_they_are_not():
+    (model, x, y), (other, _, _) = _world(15), _world(15)
+    weights = torch.rand(4, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    plain = GroupSAM(model.parameters(), torch.optim.SGD, (0.0, 0.3), weights, lr=0.1, momentum=0.9)
+    scaled = GroupSAM(other.parameters(), torch.optim.SGD, (0.0, 0.3), weights, lr=0.1, momentum=0.9)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for _ in range(3):
+        plain.step(lambda: (_each(model, x, y), y))
+        loss = scaled.step(lambda: (_each(other, x, y), y), scaler=scaler)
+    assert float(loss) < 10
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    before = [p.detach().clone() for p in other.parameters()]
+    scaled.step(lambda: (_each(other, x, y) * torch.inf, y), scaler=scaler)
+    assert all(torch.equal(p, q) for p, q in zip(other.parameters(), before, strict=True))
+    assert scaler.get_scale() == 512.0
+    with pytest.raises(ValueError, match="scaler"):
+        GroupSAM(other.parameters(), torch.optim.SGD, [0.1], lr=0.1).step(lambda: _each(other, x, y).mean(), scaler)
+
+
 def _worker(rank, path, sync, queue):
     import torch.distributed as dist
 

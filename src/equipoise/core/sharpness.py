@@ -114,7 +114,9 @@ class GroupSAM(Optimizer):
         super().load_state_dict(state_dict)
         self._link()
 
-    def step(self, closure: Closure | Sequence[Closure] | None = None) -> Tensor:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closure: Closure | Sequence[Closure] | None = None, scaler: torch.amp.GradScaler | None = None
+    ) -> Tensor:
         """One step.
 
         Args:
@@ -122,6 +124,9 @@ class GroupSAM(Optimizer):
                 the class of every sample: (losses (B,), target (B,)). Several closures are the parts of one large
                 batch (gradient accumulation). With one group, also losses alone, or PyTorch's kind of closure, which
                 clears gradients, calls backward and returns a scalar, as Lightning passes it.
+            scaler: of losses in half precision. Losses are scaled before every backward pass and gradients unscaled
+                before the perturbation; where a gradient overflows, the step is skipped and the scale lowered, as
+                usual. The scaler is updated here: call neither its `step` nor its `update`.
 
         Returns:
             The mean loss at the weights before the step, without graph.
@@ -129,7 +134,7 @@ class GroupSAM(Optimizer):
         Raises:
             RuntimeError: without a closure.
             ValueError: if a closure returns something else; no weight has moved then.
-            FloatingPointError: if a gradient is not finite; every weight is as before.
+            FloatingPointError: if a gradient is not finite and there is no scaler; every weight is as before.
             NotImplementedError: on sparse gradients.
         """
         if closure is None:
@@ -139,27 +144,36 @@ class GroupSAM(Optimizer):
         with torch.enable_grad():
             first = closures[0]()
         if isinstance(first, Tensor) and first.ndim == 0:
+            if scaler is not None:
+                raise ValueError("a scaler needs a closure that returns losses of shape (B,) and calls no backward")
             return self._plain_step(closures, first, params)
+        # Asked in this way, a new scaler sets itself up.
+        scale = 1.0 if scaler is None else float(scaler.scale(torch.ones((), device=params[0].device)))
         moving = {g: [g] for g, radius in enumerate(self.rho) if radius > 0}
         still = [g for g, radius in enumerate(self.rho) if radius == 0]
-        clean, loss = self._gradients(closures, moving | ({_STILL: still} if still else {}), params, first)
+        clean, loss = self._gradients(closures, moving | ({_STILL: still} if still else {}), params, scale, first)
         result = clean.pop(_STILL, None) or [torch.zeros_like(p) for p in params]
         for g, gradients in clean.items():
             norm = self._norm(gradients, params)
-            if not bool(norm.isfinite()):
+            if not bool(norm.isfinite()) and scaler is None:
                 raise FloatingPointError(f"the gradient of group {g} is not finite; nothing was changed")
-            if bool(norm > 0):
+            if bool(norm.isfinite()) and bool(norm > 0):
                 with self._moved(gradients, norm, self.rho[g], params):
-                    gradients = self._gradients(closures, {g: [g]}, params)[0].get(g, gradients)
+                    gradients = self._gradients(closures, {g: [g]}, params, scale)[0].get(g, gradients)
             torch._foreach_add_(result, gradients)
         if self.sync == "local" and world_size() > 1:
             _all_reduce(result)
             torch._foreach_div_(result, world_size())
-        if not all(bool(gradient.isfinite().all()) for gradient in result):
+        if scaler is None and not all(bool(gradient.isfinite().all()) for gradient in result):
             raise FloatingPointError("the gradient at the perturbed weights is not finite; nothing was changed")
         for p, gradient in zip(params, result, strict=True):
-            p.grad = gradient
-        self.base.step()
+            p.grad = gradient if scaler is None else gradient * scale
+        if scaler is None:
+            self.base.step()
+        else:
+            # It unscales again, and steps only where every gradient is finite.
+            scaler.step(self.base)
+            scaler.update()
         return loss
 
     def _plain_step(self, closures: list[Closure], loss: Tensor, params: list[Tensor]) -> Tensor:
@@ -180,7 +194,12 @@ class GroupSAM(Optimizer):
         return loss.detach()
 
     def _gradients(
-        self, closures: list[Closure], groups: dict[int, list[int]], params: list[Tensor], first: Any = None
+        self,
+        closures: list[Closure],
+        groups: dict[int, list[int]],
+        params: list[Tensor],
+        scale: float = 1.0,
+        first: Any = None,
     ) -> tuple[dict[int, Gradients], Tensor]:
         """Of every key of `groups` the gradient of its columns' share of the mean loss, and the mean loss."""
         held: dict[int, Gradients] = {}
@@ -194,7 +213,9 @@ class GroupSAM(Optimizer):
             parts = {key: weights[:, columns].sum(1) for key, columns in groups.items()}
             live = {key: weight for key, weight in parts.items() if bool((weight != 0).any())}
             for left, (key, weight) in enumerate(live.items(), 1):
-                found = torch.autograd.grad(losses, params, weight, retain_graph=left < len(live), allow_unused=True)
+                found = torch.autograd.grad(
+                    losses, params, weight * scale, retain_graph=left < len(live), allow_unused=True
+                )
                 dense = [torch.zeros_like(p) if g is None else g for p, g in zip(params, found, strict=True)]
                 if any(g.is_sparse for g in dense):
                     raise NotImplementedError("sparse gradients cannot be perturbed; use dense embeddings")
@@ -210,7 +231,7 @@ class GroupSAM(Optimizer):
                 _all_reduce(held[key])
             _all_reduce([whole])
         for gradients in held.values():
-            torch._foreach_div_(gradients, float(whole))
+            torch._foreach_div_(gradients, float(whole) * scale)
         return held, total / count
 
     def _read(self, found: Any) -> tuple[Tensor, Tensor]:
