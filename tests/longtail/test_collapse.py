@@ -125,6 +125,10 @@ def test_nc1_is_the_trace_with_the_pseudo_inverse(c, d):
     found = neural_collapse_metrics(h, y, w, b)
     assert float(found["nc1"]) == pytest.approx(float(torch.trace(s_w @ torch.linalg.pinv(s_b, rtol=1e-10)) / c))
     assert float(found["nc1_trace_ratio"]) == pytest.approx(float(torch.trace(s_w) / torch.trace(s_b)))
+    spread = [float(within[y == k].square().sum(1).mean()) for k in range(c)]
+    pairs = [(a, b) for a in range(c) for b in range(c) if a != b]
+    apart = [(spread[a] + spread[b]) / (2 * float((means[a] - means[b]).square().sum())) for a, b in pairs]
+    assert float(found["cdnv"]) == pytest.approx(sum(apart) / len(apart))
     nearest = torch.cdist(h, means).argmin(1)
     assert float(found["nc4_disagreement"]) == pytest.approx(
         float(((h @ w.T + b).argmax(1) != nearest).double().mean())
