@@ -17,8 +17,8 @@ def rows(quick: bool) -> list[Row]:
         return []
     import numpy as np
 
-    from equipoise.integrations.boosting import RankingObjective
-    from equipoise.integrations.lightgbm import train
+    from equipoise.estimators.boosting import RankingObjective
+    from equipoise.estimators.lightgbm import train
 
     n, rounds = (20_000, 10) if quick else (200_000, 30)
     random = np.random.RandomState(0)

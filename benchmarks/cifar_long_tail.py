@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from equipoise.core.experts import MultiExpertHead
+from equipoise.core.models.experts import MultiExpertHead
 from equipoise.core.phases import set_epoch
 from equipoise.data import long_tail_counts, long_tail_subset
 from equipoise.longtail import (

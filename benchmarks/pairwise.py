@@ -15,8 +15,8 @@ from torch.nn.functional import one_hot
 sys.path.insert(0, str(Path(__file__).parent))
 from _timing import Row, medians, ratio, table
 
-from equipoise.core.pairwise import columnwise_pairwise_loss, pairwise_loss, split_classes
-from equipoise.core.surrogates import SURROGATES
+from equipoise.core.pairs.loss import columnwise_pairwise_loss, pairwise_loss, split_classes
+from equipoise.core.pairs.surrogates import SURROGATES
 
 
 def _problem(n: int, rate: float) -> tuple[Tensor, Tensor]:

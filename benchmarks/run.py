@@ -31,7 +31,7 @@ def _import_time(module: str) -> float:
 def import_rows(quick: bool) -> list[Row]:
     """What it costs to import the package, beside torch."""
     found = []
-    for work, goal in (("equipoise", 1.15), ("equipoise.core.pairwise", None), ("equipoise.ranking", None)):
+    for work, goal in (("equipoise", 1.15), ("equipoise.core.pairs.loss", None), ("equipoise.ranking", None)):
         pairs = [(_import_time(work), _import_time("torch")) for _ in range(3 if quick else 9)]
         ratio = median(a for a, _ in pairs) / median(b for _, b in pairs)
         found.append(Row(f"import {work}", "import torch", ratio, goal, larger_is_better=False))

@@ -3,34 +3,8 @@
 `import equipoise` is light: a room is loaded when it is first touched, e.g. `equipoise.ranking.auroc`.
 """
 
-from __future__ import annotations
-
-import importlib
-from types import ModuleType
+import lazy_loader
 
 __version__ = "0.1.0"
 
-_ROOMS = (
-    "catalog",
-    "claims",
-    "core",
-    "data",
-    "integrations",
-    "openworld",
-    "ranking",
-    "report",
-    "training",
-    "workflows",
-)
-
-__all__ = ["__version__", *_ROOMS]
-
-
-def __getattr__(name: str) -> ModuleType:
-    if name in _ROOMS:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; its rooms are {', '.join(_ROOMS)}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

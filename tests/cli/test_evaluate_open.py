@@ -9,9 +9,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from equipoise.cli.main import main
-from equipoise.openworld.metrics.open_set import open_auc
-from equipoise.openworld.metrics.open_world import openworld_auc
-from equipoise.openworld.metrics.topk import autkc
+from equipoise.openworld.openset.metrics import open_auc
+from equipoise.openworld.prompts.openworld_auc import openworld_auc
+from equipoise.openworld.topk.metrics import autkc
 
 CLASSES, NEW = ["cat", "dog", "fish", "horse"], ["deer", "crane"]
 

@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("transformers")
 
-from equipoise.core.two_tower import TwoTower, encode_prompts, encode_texts, prompt_tokens
+from equipoise.core.models.two_tower import TwoTower, encode_prompts, encode_texts, prompt_tokens
 from equipoise.data.shapes import KINDS, kind_images, kind_name, tokenize
 from equipoise.data.tiny_clip import TinyCLIPConfig, tiny_clip, tiny_tokenizer, train_tiny_clip, untrained_tiny_clip
 from equipoise.integrations.clip import CLIPTower

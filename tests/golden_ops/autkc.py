@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from equipoise.openworld import AUTKC, AUTKCLoss, TopKEntropyLoss, TopKHingeLoss, true_label_rank
+from equipoise.openworld import AUTKC, AUTKCLoss, TopKEntropyLoss, TopKHingeLoss
+from equipoise.openworld.topk.metrics import true_label_rank
 from golden_ops import Ops, renamed
 
 ops = Ops()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from equipoise import ranking
+from equipoise.ranking.precision import auprc
 from golden_ops import Ops, renamed
 
 ops = Ops()
@@ -17,13 +18,13 @@ def soprc_query_loss(inputs, params):
 
 @ops("soprc", "soprc_interpolate")
 def soprc_interpolate(inputs, params):
-    return {"v": ranking.soprc_interpolate(inputs["sim_pos"].double(), **renamed(params, {"num_v": "num_v"}))}
+    return {"v": auprc.soprc_interpolate(inputs["sim_pos"].double(), **renamed(params, {"num_v": "num_v"}))}
 
 
 @ops("soprc", "semi_variance")
 def semi_variance(inputs, params):
     options = renamed(params, {"lambda_pos": "lambda_pos", "lambda_neg": "lambda_neg"})
-    return {"loss": ranking.semi_variance(inputs["sim_pos"].double(), inputs["sim_neg"].double(), **options)}
+    return {"loss": auprc.semi_variance(inputs["sim_pos"].double(), inputs["sim_neg"].double(), **options)}
 
 
 @ops("soprc", "soprc_batch_loss")

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from equipoise.longtail import (
-    classification_margins,
-    frame_correlation,
-    grassmannian_frame,
+from equipoise.longtail import classification_margins, grassmannian_frame, neural_collapse_metrics, simplex_etf
+from equipoise.longtail.collapse.grassmannian import frame_correlation, welch_bound
+from equipoise.longtail.collapse.margins import (
     greedy_cover_number,
     multiclass_margin_bound,
-    neural_collapse_metrics,
     pairwise_min_margin,
-    simplex_etf,
     ufm_svm_optimum,
-    welch_bound,
 )
 from golden_ops import Ops
 

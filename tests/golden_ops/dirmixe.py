@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from equipoise.longtail import (
-    DirichletMixture,
-    Trials,
-    dirmixe_loss,
-    diverse_expert_loss,
-    inverse_prior,
-    view_consistency,
-)
+from equipoise.longtail import DirichletMixture, dirmixe_loss, diverse_expert_loss, view_consistency
+from equipoise.longtail.experts.dirichlet_experts import Trials, inverse_prior
 from golden_ops import Ops
 
 ops = Ops()

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from equipoise import ranking
-from equipoise.core.saddle import SaddleLoss
-from equipoise.core.saddle_solvers import AcceleratedDescentAscent
-from equipoise.core.selection import average_top_fraction
+from equipoise.core.curves.selection import average_top_fraction
+from equipoise.core.solvers.saddle import SaddleLoss
+from equipoise.core.solvers.saddle_solvers import AcceleratedDescentAscent
+from equipoise.ranking.partial.instancewise_objective import InnerVariables
 from golden_ops import Ops, renamed
 
 ops = Ops()
@@ -30,7 +31,7 @@ def _objective(inputs, params, relaxation, **options):
     value = ranking.instancewise_partial_auc_objective(
         inputs["scores"].double(),
         inputs["target"],
-        ranking.InnerVariables(**inner),
+        InnerVariables(**inner),
         relaxation=relaxation,
         from_logits=False,
         **region,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from equipoise.openworld import negative_bank, negative_texts
+from equipoise.openworld.prompts import negative_bank, negative_texts
 from golden_ops import Ops, renamed
 
 ops = Ops()

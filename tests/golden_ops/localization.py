@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from equipoise.core.class_stats import ClassStats
 from equipoise.data import long_tail_counts
-from equipoise.longtail import (
-    CVSLoss,
-    LDAMLoss,
-    VSLoss,
-    class_factors,
-    fit_confidence_scale,
-    shot_accuracy,
-    vs_local_lipschitz,
-)
+from equipoise.longtail import CVSLoss, LDAMLoss, VSLoss, fit_confidence_scale, shot_accuracy
+from equipoise.longtail.reweighting.class_dependent import class_factors
+from equipoise.longtail.reweighting.local_lipschitz import vs_local_lipschitz
 from golden_ops import Ops
 
 ops = Ops()

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from equipoise.core.experts import soft_expert_fusion as fuse_experts
-from equipoise.longtail.branch_collaboration import collaboration_gate_fusion as fuse_branches
-from equipoise.longtail.metrics import mistakes
-from equipoise.longtail.mistake_objectives import (
+from equipoise.core.models.experts import soft_expert_fusion as fuse_experts
+from equipoise.longtail.mistakes import metrics as mistakes
+from equipoise.longtail.mistakes.branch_collaboration import collaboration_gate_fusion as fuse_branches
+from equipoise.longtail.mistakes.objectives import (
     ComplementaryObjective,
     class_weights,
 )
-from equipoise.longtail.mistake_objectives import (
+from equipoise.longtail.mistakes.objectives import (
     binary_auc_square_loss as auc_loss,
 )
-from equipoise.longtail.mistake_objectives import (
+from equipoise.longtail.mistakes.objectives import (
     logit_adjusted_loss as adjusted_loss,
 )
-from equipoise.longtail.mistake_objectives import (
+from equipoise.longtail.mistakes.objectives import (
     reweighted_ce as weighted_loss,
 )
 from golden_ops import Ops, renamed

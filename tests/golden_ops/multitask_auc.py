@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from equipoise import ranking
-from equipoise.core.proximal import prox_group_columns, prox_squared_l2, prox_tail_spectrum
+from equipoise.core.solvers.proximal import prox_group_columns, prox_squared_l2, prox_tail_spectrum
+from equipoise.ranking.multitask import estimator, multitask_auc
 from golden_ops import Ops, renamed
 
 ops = Ops()
@@ -21,13 +21,13 @@ def _users(inputs):
 @ops("multitask-auc", "auc_quadratic_form")
 def auc_quadratic_form(inputs, params):
     renamed(params, {})
-    return ranking.auc_quadratic_form(inputs["X"].double(), inputs["target"].long())._asdict()
+    return multitask_auc.auc_quadratic_form(inputs["X"].double(), inputs["target"].long())._asdict()
 
 
 @ops("multitask-auc", "multitask_auc_objective")
 def multitask_auc_objective(inputs, params):
     variables = [inputs[name].double() for name in ("theta", "G", "P")]
-    return ranking.multitask_auc_objective(*_users(inputs), *variables, **renamed(params, _WEIGHTS))._asdict()
+    return multitask_auc.multitask_auc_objective(*_users(inputs), *variables, **renamed(params, _WEIGHTS))._asdict()
 
 
 @ops("multitask-auc", "prox_squared_l2")
@@ -50,5 +50,6 @@ def multitask_auc_step(inputs, params):
     params = dict(params)
     point = tuple(inputs[name].double() for name in ("theta", "G", "P"))
     features, target = _users(inputs)
-    found = ranking.multitask_auc_step(features, target, *point, lipschitz=params.pop("L"), **renamed(params, _WEIGHTS))
+    lipschitz = params.pop("L")
+    found = estimator.multitask_auc_step(features, target, *point, lipschitz=lipschitz, **renamed(params, _WEIGHTS))
     return dict(zip(("theta", "G", "P"), found, strict=True))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from equipoise.openworld import open_set
-from equipoise.openworld.metrics import detection
-from equipoise.openworld.metrics import open_set as metrics
+from equipoise.openworld.openset import metrics
+from equipoise.openworld.openset import open_auc_loss as open_set
+from equipoise.openworld.outliers import detection
 from golden_ops import Ops, renamed
 
 ops = Ops()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from equipoise.openworld import gated_pairs
-from equipoise.openworld.metrics import detection, open_world
+from equipoise.openworld.outliers import detection
+from equipoise.openworld.prompts import gated_auc as gated_pairs
+from equipoise.openworld.prompts import openworld_auc as open_world
 from golden_ops import Ops, renamed
 
 ops = Ops()

@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 
 from equipoise import ranking
-from equipoise.core.perturbation import input_gradient
+from equipoise.core.solvers.perturbation import input_gradient
+from equipoise.ranking.robust.adversarial_auc import first_order_stationarity
+from equipoise.ranking.robust.distributional_auc import margin_auc_terms
+from equipoise.ranking.robust.minmax_auc import minmax_auc_terms, minmax_inner_solution, project_alpha
+from equipoise.ranking.robust.wasserstein import class_budgets, dual_step
 from golden_ops import Ops, renamed
 
 ops = Ops()
@@ -31,7 +35,7 @@ def adauc_minmax_loss(inputs, params):
 @ops("adauc", "adauc_inner_solution")
 def adauc_inner_solution(inputs, params):
     renamed(params, {})
-    return ranking.minmax_inner_solution(inputs["scores"].double(), inputs["target"].long())._asdict()
+    return minmax_inner_solution(inputs["scores"].double(), inputs["target"].long())._asdict()
 
 
 @ops("adauc", "pgd_linf")
@@ -43,19 +47,19 @@ def pgd_linf(inputs, params):
     x, target, prior = inputs["X"].double(), inputs["target"].long(), params.get("prior")
 
     def terms(scores, target):
-        return ranking.minmax_auc_terms(scores, target, inputs["a"], inputs["b"], inputs["alpha"], prior=prior)
+        return minmax_auc_terms(scores, target, inputs["a"], inputs["b"], inputs["alpha"], prior=prior)
 
     model = _linear(inputs)
     options["bounds"] = tuple(options.get("bounds", _UNBOUNDED))
     delta = ranking.PGDAttack(**options, keep="last")(model, x, target, terms)
     _, gradient = input_gradient(model, x, delta, lambda scores: terms(scores, target))
-    return {"delta": delta, "fosc": ranking.first_order_stationarity(gradient, delta, options["eps"])}
+    return {"delta": delta, "fosc": first_order_stationarity(gradient, delta, options["eps"])}
 
 
 @ops("adauc", "adauc_project_alpha")
 def adauc_project_alpha(inputs, params):
     renamed(params, {})
-    return {"alpha": ranking.project_alpha(inputs["a"], inputs["b"], inputs["alpha"])}
+    return {"alpha": project_alpha(inputs["a"], inputs["b"], inputs["alpha"])}
 
 
 @ops("drauc", "drauc_loss")
@@ -74,7 +78,7 @@ def drauc_perturb(inputs, params):
     multiplier = torch.where(target == 1, inputs["lambda_pos"], inputs["lambda_neg"]).double()
 
     def terms(scores, target):
-        return ranking.margin_auc_terms(scores, target, inputs["a"], inputs["b"], inputs["alpha"])
+        return margin_auc_terms(scores, target, inputs["a"], inputs["b"], inputs["alpha"])
 
     moved = ranking.wasserstein_ascent(
         _linear(inputs), inputs["X"].double(), target, terms, multiplier, inputs["delta0"].double(), **options
@@ -90,10 +94,10 @@ def drauc_perturb(inputs, params):
 @ops("drauc", "drauc_class_budgets")
 def drauc_class_budgets(inputs, params):
     renamed(params, {})
-    return ranking.class_budgets(float(inputs["epsilon"]), float(inputs["prior"]), float(inputs["k"]))._asdict()
+    return class_budgets(float(inputs["epsilon"]), float(inputs["prior"]), float(inputs["k"]))._asdict()
 
 
 @ops("drauc", "drauc_dual_step")
 def drauc_dual_step(inputs, params):
     options = renamed(params, {"lr": "lr"})
-    return {"lambda": ranking.dual_step(inputs["lambda"], float(inputs["budget"]), inputs["mean_cost"], **options)}
+    return {"lambda": dual_step(inputs["lambda"], float(inputs["budget"]), inputs["mean_cost"], **options)}

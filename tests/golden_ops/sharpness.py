@@ -15,8 +15,8 @@ from equipoise.longtail import (
     class_hessian_extremes,
     class_sharpness,
     focal_coefficients,
-    sse_rho_head_schedule,
 )
+from equipoise.longtail.sharpness.class_sam import sse_rho_head_schedule
 from golden_ops import Ops
 
 ops = Ops()

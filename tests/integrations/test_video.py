@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from equipoise.core.models.low_rank import add_lora
 from equipoise.integrations.video import VideoEncoder
-from equipoise.longtail.lora import add_lora
 
 transformers = pytest.importorskip("transformers")
 

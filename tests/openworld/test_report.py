@@ -6,10 +6,10 @@ from sklearn.metrics import roc_auc_score
 
 from equipoise.core.scores import ScoreSpec
 from equipoise.openworld import OpenWorldReport, fooled_measures
-from equipoise.openworld.metrics.multilabel import multilabel_ranking_metrics, tkpr
-from equipoise.openworld.metrics.open_set import open_auc, open_set_confusion, open_set_f1, youden_index
-from equipoise.openworld.metrics.open_world import openworld_auc
-from equipoise.openworld.metrics.topk import autkc, topk_accuracy
+from equipoise.openworld.multilabel.metrics import multilabel_ranking_metrics, tkpr
+from equipoise.openworld.openset.metrics import open_auc, open_set_confusion, open_set_f1, youden_index
+from equipoise.openworld.prompts.openworld_auc import openworld_auc
+from equipoise.openworld.topk.metrics import autkc, topk_accuracy
 
 C, NEW = 6, 3
 

@@ -6,20 +6,19 @@ import math
 import pytest
 import torch
 
-from equipoise.core.surrogates import SURROGATES
+from equipoise.core.pairs.surrogates import SURROGATES
 from equipoise.ranking import (
     MulticlassAUCLoss,
     PairwiseAUCLoss,
     PartialAUCLoss,
     WeightedPartialAUCLoss,
-    calibrated_penalty,
-    calibrated_weight,
     multiclass_auc_loss,
     pairwise_auc_loss,
     partial_auc_loss,
-    plugin_scores,
     weighted_partial_auc_loss,
 )
+from equipoise.ranking.multiclass_auc import plugin_scores
+from equipoise.ranking.partial.weighted_partial_auc import calibrated_penalty, calibrated_weight
 
 BINARY = [
     PairwiseAUCLoss(),
@@ -221,7 +220,7 @@ class TestEveryBinaryLoss:
         order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(2))
         torch.testing.assert_close(loss(scores, target), loss(scores[order], target[order]))
 
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_the_dtype_of_the_scores_is_kept(self, loss, dtype):
         scores, target = _batch()
         value = loss(scores.to(dtype), target)

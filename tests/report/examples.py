@@ -2,7 +2,7 @@
 
 import torch
 
-from equipoise.core.intervals import Interval
+from equipoise.core.curves.intervals import Interval
 from equipoise.report import (
     ContestRow,
     Curves,

@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from equipoise.core.intervals import Interval
+from equipoise.core.curves.intervals import Interval
 from equipoise.report import numbers
 from equipoise.report.markup import Frame, node, render, tick_label, ticks
 

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from equipoise.core.intervals import Interval
+from equipoise.core.curves.intervals import Interval
 from equipoise.report import (
     ContestRow,
     Curves,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from equipoise.core.curves import RocCurve
+from equipoise.core.curves.roc import RocCurve
 from equipoise.report import Curves, curves_per_class
 from equipoise.report.figures import _cut
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from equipoise.core.saddle_solvers import AcceleratedDescentAscent
+from equipoise.core.solvers.saddle_solvers import AcceleratedDescentAscent
 from equipoise.ranking import (
     DRAUCLoss,
     MinMaxAUCLoss,

@@ -9,10 +9,10 @@ from equipoise.ranking import (
     InstancewisePartialAUCLoss,
     PairwiseAUCLoss,
     UnbiasedInstancewisePartialAUCLoss,
-    inner_solution,
     opauc,
     pairwise_auc_loss,
 )
+from equipoise.ranking.partial.instancewise_objective import inner_solution
 from equipoise.training import HeldOut, Plan, ScoringModule, fit_module, make_objective
 from equipoise.training.networks import mlp
 from equipoise.training.objectives import WarmStarted
@@ -149,7 +149,7 @@ def test_a_warm_start_is_made_once_in_training_from_both_classes():
 
 
 def test_a_loss_without_a_closed_form_says_so():
-    from equipoise.core.saddle import SaddleLoss
+    from equipoise.core.solvers.saddle import SaddleLoss
 
     class Free(SaddleLoss):
         def __init__(self):

@@ -1,6 +1,5 @@
 """The papers, where each lives, and which claim proves it."""
 
-from equipoise.catalog.papers import Paper, find_paper, load_catalog
-from equipoise.catalog.table import methods_table, update_methods_table
+import lazy_loader
 
-__all__ = ["Paper", "find_paper", "load_catalog", "methods_table", "update_methods_table"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

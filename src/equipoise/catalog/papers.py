@@ -1,4 +1,4 @@
-"""The rows of `papers.toml`: which papers there are, where each lives, and which claim proves it."""
+"""The rows of `papers.toml`: which papers there are and where each lives."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ class Paper:
         status: `working` when `provides` can be imported and the claim runs, else `planned`.
         problem: what a user has who needs it.
         provides: dotted public names.
-        claim: slug of the experiment that proves it; None while planned.
         arxiv: number on arXiv; None where not known.
     """
 
@@ -50,14 +49,13 @@ class Paper:
     status: str
     problem: str
     provides: tuple[str, ...] = ()
-    claim: str | None = None
     arxiv: str | None = None
 
     def __post_init__(self) -> None:
         if self.room not in ROOMS or self.status not in STATUSES:
             raise ValueError(f"paper {self.slug!r}: room={self.room!r} or status={self.status!r} is not known")
-        if (self.status == "working") != bool(self.provides and self.claim):
-            raise ValueError(f"paper {self.slug!r}: a working paper has `provides` and `claim`, a planned one neither")
+        if (self.status == "working") != bool(self.provides):
+            raise ValueError(f"paper {self.slug!r}: a working paper has `provides`, a planned one has not")
 
     @property
     def working(self) -> bool:

@@ -29,7 +29,7 @@ def available_claims() -> list[str]:
 
 
 def load_claim(slug: str) -> Claim:
-    """The claim of a paper, from `equipoise.claims.experiments`.
+    """The claim of a paper, from `equipoise.claims.<room>`.
 
     Raises:
         ValueError: if there is no such paper, or it is only planned.
@@ -39,7 +39,7 @@ def load_claim(slug: str) -> Claim:
     if not paper.working:
         raise ValueError(f"{slug!r} is planned and has no claim yet; those that run: {', '.join(available_claims())}")
     try:
-        module = importlib.import_module(f"equipoise.claims.experiments.{str(paper.claim).replace('-', '_')}")
+        module = importlib.import_module(f"equipoise.claims.{paper.room}.{slug.replace('-', '_')}")
     except ModuleNotFoundError as error:
         if error.name and error.name.startswith("equipoise."):
             raise

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from equipoise.core.intervals import Interval, paired_bootstrap
+from equipoise.core.curves.intervals import Interval, paired_bootstrap
 
 SUPPORTED = "supported"
 NOT_SUPPORTED = "not supported"

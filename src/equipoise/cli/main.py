@@ -94,7 +94,7 @@ def fit(
         Replace the folder if it exists.
     """
     from equipoise.report import terminal_table
-    from equipoise.workflows.fit import fit_table
+    from equipoise.workflows.tables.fit import fit_table
 
     _one_thread()
     with _console.status("reading") as status:
@@ -144,7 +144,7 @@ def predict(
     overwrite: bool
         Replace the folder if it exists.
     """
-    from equipoise.workflows.predict import predict_table
+    from equipoise.workflows.tables.predict import predict_table
 
     path = predict_table(model, data, output=output, overwrite=overwrite)
     _console.print(f"predictions: {path}", soft_wrap=True, highlight=False)
@@ -242,7 +242,7 @@ def evaluate(
         if odd:
             raise InputError(f"{odd} belongs to a binary target and has no meaning with --open")
         from equipoise.report.open_page import open_tables
-        from equipoise.workflows.evaluate_open import evaluate_open
+        from equipoise.workflows.scores.evaluate_open import evaluate_open
 
         judged = evaluate_open(
             scores,
@@ -267,7 +267,7 @@ def evaluate(
     if open_score or new:
         raise InputError(f"{'--open-score' if open_score else '--new'} needs --open")
     from equipoise.report import terminal_table
-    from equipoise.workflows.evaluate import evaluate_scores
+    from equipoise.workflows.scores.evaluate import evaluate_scores
 
     outcome = evaluate_scores(
         scores,
@@ -395,7 +395,7 @@ def tabular(
         The share of the training part by which networks and boosters stop early; with 0 they train on all of it to the
         end.
     """
-    from equipoise.workflows.tabular_benchmark import Budget, bench_tabular
+    from equipoise.workflows.bench.tabular_benchmark import Budget, bench_tabular
 
     _one_thread()
     with _console.status("loading") as status:

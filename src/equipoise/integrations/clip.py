@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 
 class CLIPTower(nn.Module):
-    """A CLIP model and its tokenizer behind the protocol `core.two_tower.TwoTower`.
+    """A CLIP model and its tokenizer behind the protocol `core.models.two_tower.TwoTower`.
 
     Args:
         model: transformers' `CLIPModel`.

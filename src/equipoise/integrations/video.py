@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from equipoise.longtail.video_features import MeanPoolVideoEncoder
+from equipoise.longtail.mistakes.video_features import MeanPoolVideoEncoder
 
 KINDS = ("vivit", "clip", "qwen_vl")
 

@@ -5,7 +5,7 @@
 
 N_i is the number of samples of class i, S_i their indices, f_i column i of the scores. Over samples, one-vs-rest lets
 the frequent classes drown the rare ones; one-vs-one does not. With weights 1/N_y on the negatives both are one weighted
-binary problem per column, so that a batch costs O(C n log n) at most (`core.pairwise`).
+binary problem per column, so that a batch costs O(C n log n) at most (`core.pairs.loss`).
 
 The surrogates carry no factor 1/2 (the authors' square does). Differentiable surrogates with ℓ'(0) < 0 are Fisher
 consistent for the metric; the hinge is not covered by that theorem [paper abstract and memory].
@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from equipoise.core.distributed import gather_batch
-from equipoise.core.pairwise import SurrogateLike, columnwise_pairwise_loss
+from equipoise.core.pairs.loss import SurrogateLike, columnwise_pairwise_loss
 from equipoise.core.validate import (
     check_choice,
     check_multiclass,
@@ -54,7 +54,7 @@ def multiclass_auc_loss(
         scores: (n, C), column i the scorer of class i, any real numbers. The authors apply a softmax first; that is the
             caller's choice. Scores (n,) or (n, 1) are a binary problem with class 1 positive.
         target: (n,) class indices.
-        surrogate: a name of `core.surrogates`, or a function of the difference.
+        surrogate: a name of `core.pairs.surrogates`, or a function of the difference.
         margin: margin or rate of the surrogate; the paper's γ.
         average: "ovo" for pairs of classes, "ovr" for one class against the rest (the paper's "ova").
         reduction: "mean" over the ordered pairs of classes (or the classes) that are present, or their "sum".

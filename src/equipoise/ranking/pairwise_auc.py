@@ -2,38 +2,39 @@
 
     L(s, y) = 1 / (n₊ n₋)  Σ_{y_i = 1} Σ_{y_j = 0}  ℓ(s_i − s_j)
 
-ℓ is a convex surrogate of the ranking error 1[s_i < s_j]. All pairs are counted exactly; `core.pairwise` says how this
-costs O(n log n) and less.
+ℓ is a convex surrogate of the ranking error 1[s_i < s_j]. All pairs are counted exactly; `core.pairs.loss` says how
+this costs O(n log n) and less.
 
 Yang et al., "Learning with Multiclass AUC: Theory and Algorithms", TPAMI 2021, for its fast evaluation.
 """
 
 from __future__ import annotations
 
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from equipoise.core.distributed import gather_batch
-from equipoise.core.pairwise import SurrogateLike, pairwise_loss, split_classes
-from equipoise.core.validate import check_binary, check_positive, check_weights, warn_once
+from equipoise.core.pairs.loss import SurrogateLike, pairwise_loss
+from equipoise.core.pairs.sides import binary_sides
+from equipoise.core.signature import checked
+from equipoise.core.types import BinaryTarget, Positive, SampleWeight, Scalar, Scores
+from equipoise.core.validate import warn_once
 
-BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
 
-
+@checked
 def pairwise_auc_loss(
-    scores: Float[Tensor, " n"],
+    scores: Scores,
     target: BinaryTarget,
     *,
     surrogate: SurrogateLike = "squared_hinge",
-    margin: float = 1.0,
-    sample_weight: Float[Tensor, " n"] | None = None,
-) -> Float[Tensor, ""]:
+    margin: Positive = 1.0,
+    sample_weight: SampleWeight | None = None,
+) -> Scalar:
     """Mean surrogate loss over all (positive, negative) pairs.
 
     Args:
         scores: (n,) raw scores, higher means more positive.
         target: (n,) 1 for positive, 0 for negative.
-        surrogate: the loss of one pair as a function of s_i − s_j; a name of `core.surrogates` or a function.
+        surrogate: the loss of one pair as a function of s_i − s_j; a name of `core.pairs.surrogates` or a function.
         margin: margin or rate of the surrogate, in units of the score.
         sample_weight: (n,) non-negative; a pair weighs the product of its two samples' weights.
 
@@ -47,14 +48,8 @@ def pairwise_auc_loss(
     >>> pairwise_auc_loss(torch.tensor([2.0, 0.5, 0.0]), torch.tensor([1, 0, 0]))
     tensor(0.)
     """
-    check_binary(scores, target)
-    if sample_weight is not None:
-        check_weights("sample_weight", sample_weight, scores)
-    positive = target == 1
-    pos, neg = split_classes(scores, positive)
-    warn_of_one_class(pos, neg, "the AUC loss")
-    weights = (None, None) if sample_weight is None else (sample_weight[positive], sample_weight[~positive])
-    return pairwise_loss(pos, neg, surrogate, margin, *weights)
+    pos, neg, pos_weight, neg_weight = binary_sides(scores, target, sample_weight, objective="the AUC loss")
+    return pairwise_loss(pos, neg, surrogate, margin, pos_weight, neg_weight)
 
 
 class PairwiseAUCLoss(nn.Module):
@@ -79,16 +74,14 @@ class PairwiseAUCLoss(nn.Module):
     True
     """
 
+    @checked
     def __init__(
-        self, surrogate: SurrogateLike = "squared_hinge", margin: float = 1.0, *, gather: bool = False
+        self, surrogate: SurrogateLike = "squared_hinge", margin: Positive = 1.0, *, gather: bool = False
     ) -> None:
         super().__init__()
-        check_positive("margin", margin)
         self.surrogate, self.margin, self.gather = surrogate, margin, gather
 
-    def forward(
-        self, scores: Float[Tensor, " n"], target: BinaryTarget, sample_weight: Float[Tensor, " n"] | None = None
-    ) -> Float[Tensor, ""]:
+    def forward(self, scores: Scores, target: BinaryTarget, sample_weight: SampleWeight | None = None) -> Scalar:
         """The loss of scores (n,) by targets (n,)."""
         if self.gather:
             scores, target, sample_weight = gather_batch(scores, target, sample_weight)

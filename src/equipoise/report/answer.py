@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from equipoise.core.intervals import Interval
+from equipoise.core.curves.intervals import Interval
 from equipoise.report.model import EvaluationReport, FitReport, ModelMetrics, Report
 from equipoise.report.numbers import UNKNOWN, estimate, interval, known
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from equipoise.core.intervals import Interval
+from equipoise.core.curves.intervals import Interval
 from equipoise.report.markup import append, node, tick_label, ticks
 from equipoise.report.model import ContestRow
 from equipoise.report.numbers import duration, estimate, interval, known, number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from equipoise.core.intervals import Interval
+from equipoise.core.curves.intervals import Interval
 
 UNKNOWN = "–"
 

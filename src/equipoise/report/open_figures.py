@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.openworld.metrics.open_set import OpenSetCurve
-from equipoise.openworld.metrics.report import Decisions
+from equipoise.openworld.openset.metrics import OpenSetCurve
+from equipoise.openworld.report import Decisions
 from equipoise.report.markup import Frame, node
 
 # More dots than this hide each other and make the page heavy.

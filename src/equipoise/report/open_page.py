@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
-from equipoise.core.intervals import Interval
+from equipoise.core.curves.intervals import Interval
 from equipoise.report.markup import Child, document, node, plain_table
 from equipoise.report.model import Provenance
 from equipoise.report.numbers import estimate, interval, with_interval

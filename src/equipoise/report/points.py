@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.core.curves import RocCurve
+from equipoise.core.curves.roc import RocCurve
 from equipoise.core.validate import check_binary
 
 Points = NDArray[np.float64]

@@ -62,7 +62,7 @@ def contest_markdown(report: FitReport) -> str:
     """The contest as a Markdown table, followed by the verdict.
 
     >>> from equipoise.report import ContestRow, DataSummary, Provenance
-    >>> from equipoise.core.intervals import Interval
+    >>> from equipoise.core.curves.intervals import Interval
     >>> row = ContestRow("mlp · auc", (0.8, 0.82), Interval(0.81, 0.79, 0.83), winner=True)
     >>> data = DataSummary("a.csv", 100, 3, "y", {"0": 90, "1": 10}, "1")
     >>> print(contest_markdown(FitReport("t", data, "AUROC", Provenance("equipoise fit a.csv"), contest=(row,))))

@@ -1,17 +1,5 @@
 """Training on Lightning: objectives, modules, checkpoints, resume."""
 
-from equipoise.training.adversarial import AdversarialScoringModule
-from equipoise.training.fit import HeldOut, Plan, Run, fit_module
-from equipoise.training.module import ScoringModule
-from equipoise.training.objectives import OBJECTIVES, make_objective
+import lazy_loader
 
-__all__ = [
-    "OBJECTIVES",
-    "AdversarialScoringModule",
-    "HeldOut",
-    "Plan",
-    "Run",
-    "ScoringModule",
-    "fit_module",
-    "make_objective",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

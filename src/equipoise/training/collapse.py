@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning
 from torch import nn
 
-from equipoise.longtail.collapse_monitor import Batches, TPTMonitor
+from equipoise.longtail.collapse.monitor import Batches, TPTMonitor
 
 
 class CollapseCallback(lightning.Callback):

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from equipoise.core.phases import Phased
 from equipoise.core.validate import check_nonnegative, check_positive
-from equipoise.data.samplers import StratifiedBatchSampler
+from equipoise.data.sampling.batches import StratifiedBatchSampler
 from equipoise.training.module import Judge, KeepBest, ResumePoint, ScoringModule, SeedEachEpoch
 
 RESUME_FILE = "resume.ckpt"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.core.phases import set_epoch
-from equipoise.core.saddle import descent_ascent
+from equipoise.core.solvers.saddle import descent_ascent
 
 Judge = Callable[[Tensor, Tensor], Tensor]
 

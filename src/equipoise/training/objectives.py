@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from equipoise.core.phases import Phased
-from equipoise.core.saddle import SaddleLoss
+from equipoise.core.solvers.saddle import SaddleLoss
 from equipoise.core.validate import check_choice, check_fraction
 from equipoise.ranking import (
     AUPRCLoss,

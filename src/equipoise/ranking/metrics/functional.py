@@ -30,9 +30,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from equipoise.core.curves import NORMALIZATIONS, RocCurve
-from equipoise.core.ranks import TIES, block_ends, count_labelled_pairs, count_pairs, sort_labelled
-from equipoise.core.selection import highest, keep_count, lowest
+from equipoise.core.curves.ranks import TIES, block_ends, count_labelled_pairs, count_pairs, sort_labelled
+from equipoise.core.curves.roc import NORMALIZATIONS, RocCurve
+from equipoise.core.curves.selection import highest, keep_count, lowest
 from equipoise.core.validate import (
     check_binary,
     check_choice,
@@ -214,7 +214,7 @@ def roc_curve(
 ) -> tuple[Float[Tensor, " points"], Float[Tensor, " points"], Float[Tensor, " points"]]:
     """Corners (fpr, tpr, thresholds) of the ROC polygon, from (0, 0) at threshold +inf to (1, 1).
 
-    Every distinct score is a corner; none is dropped. For a part of the curve see `core.curves.RocCurve.region`.
+    Every distinct score is a corner; none is dropped. For a part of the curve see `core.curves.roc.RocCurve.region`.
 
     Raises:
         ValueError: as `auroc`, and if one class is absent.

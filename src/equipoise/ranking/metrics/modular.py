@@ -12,8 +12,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from equipoise.core.curves import NORMALIZATIONS, RocCurve
-from equipoise.core.ranks import TIES
+from equipoise.core.curves.ranks import TIES
+from equipoise.core.curves.roc import NORMALIZATIONS, RocCurve
 from equipoise.core.validate import (
     check_binary,
     check_choice,
@@ -24,7 +24,7 @@ from equipoise.core.validate import (
 )
 from equipoise.ranking.metrics import functional
 from equipoise.ranking.metrics.plots import plot_pair_matrix, plot_precision_recall, plot_roc
-from equipoise.ranking.metrics.retrieval import NO_POSITIVE, SIMILARITIES, retrieval_metrics
+from equipoise.ranking.precision.retrieval_metrics import NO_POSITIVE, SIMILARITIES, retrieval_metrics
 
 
 class _RankingMetric(Metric):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equipoise.core.curves import RocCurve
+from equipoise.core.curves.roc import RocCurve
 
 
 def plot_roc(curve: RocCurve, *, max_fpr: float = 1.0, min_tpr: float = 0.0, ax: Any = None) -> Any:

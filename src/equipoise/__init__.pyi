@@ -1,0 +1,38 @@
+from . import (
+    catalog as catalog,
+)
+from . import (
+    claims as claims,
+)
+from . import (
+    core as core,
+)
+from . import (
+    data as data,
+)
+from . import (
+    estimators as estimators,
+)
+from . import (
+    integrations as integrations,
+)
+from . import (
+    longtail as longtail,
+)
+from . import (
+    openworld as openworld,
+)
+from . import (
+    ranking as ranking,
+)
+from . import (
+    report as report,
+)
+from . import (
+    training as training,
+)
+from . import (
+    workflows as workflows,
+)
+
+__version__: str

@@ -1,0 +1,14 @@
+from .model import Bound as Bound
+from .model import Claim as Claim
+from .model import Experiment as Experiment
+from .model import Gain as Gain
+from .page import claims_page as claims_page
+from .page import write_result as write_result
+from .results import ClaimResult as ClaimResult
+from .results import PartResult as PartResult
+from .runner import available_claims as available_claims
+from .runner import load_claim as load_claim
+from .runner import run_claim as run_claim
+from .runner import run_claims as run_claims
+from .verdict import judge_bound as judge_bound
+from .verdict import judge_gain as judge_gain

@@ -1,1 +1,0 @@
-"""A module a paper, `<slug with underscores>.py`, that defines `CLAIM`."""

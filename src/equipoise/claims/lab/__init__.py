@@ -1,0 +1,1 @@
+"""What several claims share: worlds, networks, training loops."""

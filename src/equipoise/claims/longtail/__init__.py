@@ -1,0 +1,1 @@
+"""The claims of `longtail`, one module per paper."""

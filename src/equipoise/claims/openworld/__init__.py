@@ -1,0 +1,1 @@
+"""The claims of `openworld`, one module per paper."""

@@ -1,0 +1,1 @@
+"""The claims of `ranking`, one module per paper."""

@@ -1,0 +1,197 @@
+"""Thresholds for a wanted false-positive or true-positive rate, as estimated and as guaranteed.
+
+A sample is called positive when its score lies strictly *above* the threshold. The plug-in threshold keeps the rate on
+the sample at hand; on new data it overshoots about half of the time. The guaranteed threshold is the order statistic
+for which
+
+    P( FPR(threshold) > max_fpr ) ≤ 1 − confidence
+
+over the draw of the n negatives: with the k-th highest negative as threshold the true FPR is at most a variable of
+distribution Beta(k, n − k + 1), so k is the largest number with P(Binomial(n, max_fpr) < k) ≤ 1 − confidence. It holds
+for any distribution, with ties too (then on the safe side), and needs n ≥ log(1 − confidence) / log(1 − max_fpr). For a
+wanted TPR the same is done from below on the positives. Tong, Feng and Li, "Neyman-Pearson classification
+algorithms and NP receiver operating characteristics", Science Advances 2018, call it the umbrella algorithm.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from equipoise.core.curves.intervals import incomplete_beta
+from equipoise.core.validate import check_finite, check_fraction, check_nonempty
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where to cut: a sample is positive when its score is greater than `value`.
+
+    Attributes:
+        value: infinite (upwards for a wanted FPR, downwards for a wanted TPR) where the sample is too small to promise
+            the rate with any other cut.
+        rate: the share of the given sample above `value`.
+        samples: how many scores were given.
+        samples_needed: the least number for which a finite value can be promised; None where no number is enough.
+    """
+
+    value: float
+    rate: float
+    samples: int
+    samples_needed: int | None
+
+    @property
+    def finite(self) -> bool:
+        """Whether the sample was large enough to say where to cut."""
+        return math.isfinite(self.value)
+
+
+def threshold_at_fpr(negative_scores: Float[Tensor, " n"], max_fpr: float) -> Threshold:
+    """The lowest threshold with at most the share `max_fpr` of these negatives above it.
+
+    Args:
+        negative_scores: (n,) scores of negatives.
+        max_fpr: false-positive rate in (0, 1].
+
+    Raises:
+        ValueError: if there are no scores, one is not finite, or `max_fpr` is out of range.
+
+    >>> threshold_at_fpr(torch.tensor([0.1, 0.2, 0.3, 0.9]), max_fpr=0.25).value
+    0.30000001192092896
+    """
+    scores = _checked("negative_scores", negative_scores)
+    check_fraction("max_fpr", max_fpr)
+    return _cut_above(scores, math.floor(scores.numel() * max_fpr + 1e-9), samples_needed=1)
+
+
+def threshold_at_tpr(positive_scores: Float[Tensor, " n"], min_tpr: float) -> Threshold:
+    """The highest threshold with at least the share `min_tpr` of these positives above it.
+
+    Args:
+        positive_scores: (n,) scores of positives.
+        min_tpr: true-positive rate in (0, 1].
+
+    Raises:
+        ValueError: if there are no scores, one is not finite, or `min_tpr` is out of range.
+
+    >>> cut = threshold_at_tpr(torch.tensor([0.1, 0.7, 0.8, 0.9]), min_tpr=0.75)
+    >>> cut.rate, 0.1 < cut.value < 0.7
+    (0.75, True)
+    """
+    scores = _checked("positive_scores", positive_scores)
+    check_fraction("min_tpr", min_tpr)
+    return _cut_below(scores, math.floor(scores.numel() * (1 - min_tpr) + 1e-9), samples_needed=1)
+
+
+def guaranteed_threshold(negative_scores: Float[Tensor, " n"], max_fpr: float, confidence: float = 0.95) -> Threshold:
+    """The lowest threshold whose false-positive rate on new data is at most `max_fpr` with this confidence.
+
+    The negatives must not have been used to train the model, and new negatives must come from where these came from.
+
+    Args:
+        negative_scores: (n,) scores of held-out negatives.
+        max_fpr: false-positive rate in (0, 1].
+        confidence: probability over the draw of the negatives that the promise holds, in (0, 1).
+
+    Returns:
+        The threshold; `value` is infinite, so that nothing is called positive, when n < `samples_needed`.
+
+    Raises:
+        ValueError: if there are no scores, one is not finite, or a rate is out of range.
+
+    >>> guaranteed_threshold(torch.linspace(0, 1, 1001), max_fpr=0.05).rate < 0.05
+    True
+    >>> guaranteed_threshold(torch.linspace(0, 1, 50), max_fpr=0.05).samples_needed
+    59
+    """
+    scores = _checked("negative_scores", negative_scores)
+    check_fraction("max_fpr", max_fpr)
+    check_fraction("confidence", confidence, one=False)
+    if max_fpr == 1:
+        return _cut_above(scores, scores.numel(), samples_needed=1)
+    return _cut_above(
+        scores, _order(scores.numel(), max_fpr, confidence) - 1, samples_needed=_least_sample(max_fpr, confidence)
+    )
+
+
+def guaranteed_threshold_at_tpr(
+    positive_scores: Float[Tensor, " n"], min_tpr: float, confidence: float = 0.95
+) -> Threshold:
+    """The highest threshold whose true-positive rate on new data is at least `min_tpr` with this confidence.
+
+    Args:
+        positive_scores: (n,) scores of held-out positives.
+        min_tpr: true-positive rate in (0, 1]; a rate of 1 cannot be promised from any sample.
+        confidence: probability over the draw of the positives that the promise holds, in (0, 1).
+
+    Returns:
+        The threshold; `value` is minus infinity, so that everything is called positive, when n < `samples_needed`.
+
+    Raises:
+        ValueError: if there are no scores, one is not finite, or a rate is out of range.
+
+    >>> guaranteed_threshold_at_tpr(torch.linspace(0, 1, 1001), min_tpr=0.9).rate > 0.9
+    True
+    """
+    scores = _checked("positive_scores", positive_scores)
+    check_fraction("min_tpr", min_tpr)
+    check_fraction("confidence", confidence, one=False)
+    missed = 1 - min_tpr
+    if missed == 0:
+        return _cut_below(scores, -1, samples_needed=None)
+    return _cut_below(
+        scores, _order(scores.numel(), missed, confidence) - 1, samples_needed=_least_sample(missed, confidence)
+    )
+
+
+def _checked(name: str, scores: Tensor) -> Tensor:
+    if scores.ndim != 1:
+        raise ValueError(f"{name} must have shape (n,), got {tuple(scores.shape)}")
+    check_nonempty(name, scores)
+    check_finite(name, scores)
+    scores = scores.detach()
+    # The neighbour of a half-precision score is taken among float32, where every half-precision value is exact.
+    return scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
+
+
+def _order(n: int, rate: float, confidence: float) -> int:
+    """The largest k ≤ n with P(Binomial(n, rate) ≤ k − 1) ≤ 1 − confidence; 0 if there is none."""
+    allowed = (1 - confidence) * (1 + 1e-12)  # so that rounding does not refuse an equality
+    low, high = 0, n
+    while low < high:
+        k = (low + high + 1) // 2
+        if incomplete_beta(n - k + 1, k, 1 - rate) <= allowed:  # P(Binomial(n, rate) ≤ k − 1)
+            low = k
+        else:
+            high = k - 1
+    return low
+
+
+def _least_sample(rate: float, confidence: float) -> int:
+    return math.ceil(math.log1p(-confidence) / math.log1p(-rate) - 1e-9)
+
+
+def _cut_above(scores: Tensor, allowed: int, samples_needed: int | None) -> Threshold:
+    """The lowest value with at most `allowed` scores above it."""
+    n = scores.numel()
+    if allowed < 0:
+        value = math.inf
+    elif allowed >= n:
+        value = -math.inf
+    else:
+        value = float(scores.kthvalue(n - allowed).values)
+    return Threshold(value, float((scores > value).double().mean()), n, samples_needed)
+
+
+def _cut_below(scores: Tensor, allowed: int, samples_needed: int | None) -> Threshold:
+    """The highest value with at most `allowed` scores at or below it."""
+    n = scores.numel()
+    if allowed < 0:
+        value = -math.inf
+    else:
+        next_lowest = scores.kthvalue(min(allowed, n - 1) + 1).values
+        value = float(torch.nextafter(next_lowest, torch.full_like(next_lowest, -math.inf)))
+    return Threshold(value, float((scores > value).double().mean()), n, samples_needed)

@@ -1,0 +1,1 @@
+"""Saddle problems, proximal maps, sharpness-aware steps and perturbations."""

@@ -1,0 +1,298 @@
+"""Solvers of saddle problems that do more than PyTorch's optimizers: with variance reduction, and stage by stage.
+
+`AcceleratedDescentAscent` (Huang et al., "Accelerated Zeroth-Order and First-Order Momentum Methods from Mini to
+Minimax Optimization", JMLR 2022, as used by Shao et al., NeurIPS 2022, Algorithm 1), with τ all minimised and γ all
+maximised variables, Π the projection onto their boxes, and gradients g of one batch at two points:
+
+    η_t = k / (m + t)^(1/3)
+    τ_{t+1} = (1 − η) τ_t + η Π(τ_t − ν v_t)              γ_{t+1} = (1 − η) γ_t + η Π(γ_t + λ w_t)
+    v_{t+1} = g_τ(t + 1) + (1 − c₁ η²)(v_t − g_τ(t))      w_{t+1} = g_γ(t + 1) + (1 − c₂ η²)(w_t − g_γ(t))
+
+`ProximalDescentAscent` (the proximal epoch stochastic method for AUC margin losses, Yuan et al., ICCV 2021): clipped
+gradients, and a pull towards the mean of the previous stage's iterates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
+
+from equipoise.core.solvers.saddle import NETWORK, Box, clamp_, parameter_groups, saddle_losses
+from equipoise.core.validate import check_fraction, check_nonnegative, check_positive
+
+Closure = Callable[[], Tensor]
+
+
+class AcceleratedDescentAscent(Optimizer):
+    """Stochastic descent-ascent with variance-reduced gradient estimates (ASGDA).
+
+    `step` takes a closure that clears the gradients, computes the loss of the *current* batch, calls `backward` and
+    returns the loss. It is called twice, before and after the move, with the same random numbers; running statistics
+    of batch norm count the batch once, at the new point. The estimates start at the first gradient [inferred: the
+    paper starts them at zero, which delays the start by some twenty steps].
+
+    A variable with sparse gradients, such as one value a training sample, moves only in the rows of the batch.
+
+    Args:
+        modules: the network and the loss, or a module that holds both.
+        lr: ν, of what is minimised, and λ, of what is maximised.
+        dual_lr: ν or λ of the losses' own variables, one for all or by name; `lr` where not given.
+        k: η₀ = k / m^(1/3), the weight of a move, which must be at most 1.
+        m: how slowly η falls, in steps.
+        c1: speed at which old gradients of what is minimised are forgotten.
+        c2: the same of what is maximised.
+        weight_decay: L2 penalty on the network only.
+
+    Raises:
+        ValueError: if a step size, k, m, c1 or c2 is not above 0, η₀ is above 1, or a loss does not declare a variable.
+
+    >>> x, y = torch.randn(80, 3, generator=torch.Generator().manual_seed(0)), torch.arange(80) < 20
+    >>> model = nn.Linear(3, 1)
+    >>> optimizer = AcceleratedDescentAscent(model, lr=0.5, m=8)
+    >>> def closure():
+    ...     optimizer.zero_grad()
+    ...     loss = nn.functional.binary_cross_entropy_with_logits(model(x).squeeze(1), y.float())
+    ...     loss.backward()
+    ...     return loss
+    >>> losses = [optimizer.step(closure).item() for _ in range(20)]
+    >>> losses[-1] < losses[0]
+    True
+    """
+
+    def __init__(
+        self,
+        *modules: nn.Module,
+        lr: float = 0.02,
+        dual_lr: float | Mapping[str, float] | None = None,
+        k: float = 1.0,
+        m: float = 500.0,
+        c1: float = 3.0,
+        c2: float = 3.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        for name, value in (("k", k), ("m", m), ("c1", c1), ("c2", c2)):
+            check_positive(name, value)
+        if k / m ** (1 / 3) > 1:
+            raise ValueError(f"k / m^(1/3) = {k / m ** (1 / 3):.3g}, but eta_0 must be <= 1; raise m or lower k")
+        groups = parameter_groups(*modules, lr=lr, dual_lr=dual_lr, weight_decay=weight_decay)
+        for group in groups:
+            group["forgetting"] = c2 if group["maximize"] else c1
+        super().__init__(groups, {"lr": lr, "k": k, "m": m, "steps": 0})
+        self._modules = modules
+
+    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
+        """Move once.
+
+        Returns:
+            The loss at the old point.
+
+        Raises:
+            TypeError: without a closure.
+        """
+        if closure is None:
+            raise TypeError("this solver needs step(closure): the loss is computed before and after the move")
+        random_state = _RandomState(self.param_groups)
+        with torch.enable_grad(), _running_statistics_kept(self._modules):
+            loss = closure()
+        before = self._gradients()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self._start(parameter, before.get(parameter))
+        with torch.no_grad():
+            self._move(before)
+        random_state.restore()
+        with torch.enable_grad():
+            closure()
+        after = self._gradients()
+        with torch.no_grad():
+            for group in self.param_groups:
+                share = 1 - min(1.0, group["forgetting"] * _eta(group) ** 2)
+                for parameter in group["params"]:
+                    self._estimate(parameter, before.get(parameter), after.get(parameter), share)
+                group["steps"] += 1
+        return loss
+
+    def _gradients(self) -> dict[nn.Parameter, Tensor]:
+        found = {}
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                gradient = parameter.grad.detach()
+                if gradient.is_sparse:
+                    found[parameter] = gradient.coalesce().clone()
+                else:
+                    found[parameter] = gradient.add(parameter.detach(), alpha=group["weight_decay"])
+        return found
+
+    def _start(self, parameter: nn.Parameter, gradient: Tensor | None) -> None:
+        state = self.state[parameter]
+        if gradient is None:
+            return
+        if not gradient.is_sparse:
+            if "estimate" not in state:
+                state["estimate"] = gradient.clone()
+            return
+        if "estimate" not in state:
+            state["estimate"] = torch.zeros_like(parameter)
+            state["seen"] = torch.zeros(len(parameter), dtype=torch.bool, device=parameter.device)
+        rows = gradient.indices()[0]
+        new = ~state["seen"][rows]
+        state["estimate"][rows[new]] = gradient.values()[new]
+        state["seen"][rows] = True
+
+    def _move(self, gradients: Mapping[nn.Parameter, Tensor]) -> None:
+        losses = list(saddle_losses(*self._modules))
+        # The boxes of what is maximised may depend on what is minimised, which therefore moves first.
+        for ascends in (False, True):
+            boxes: dict[nn.Parameter, Box] = {p: box for loss in losses for p, box in loss.bounds().items()}
+            for group in (g for g in self.param_groups if g["maximize"] == ascends):
+                eta, rate = _eta(group), group["lr"] if ascends else -group["lr"]
+                for parameter in (p for p in group["params"] if p in gradients):
+                    estimate, box = self.state[parameter]["estimate"], boxes.get(parameter)
+                    if gradients[parameter].is_sparse:
+                        rows = gradients[parameter].indices()[0]
+                        wanted = parameter[rows] + rate * estimate[rows]
+                        parameter[rows] = parameter[rows].lerp(wanted if box is None else clamp_(wanted, box), eta)
+                    else:
+                        wanted = parameter + rate * estimate
+                        parameter.lerp_(wanted if box is None else clamp_(wanted, box), eta)
+        for loss in losses:
+            loss.project_()
+
+    def _estimate(self, parameter: nn.Parameter, before: Tensor | None, after: Tensor | None, share: float) -> None:
+        if before is None or after is None:
+            return
+        estimate = self.state[parameter]["estimate"]
+        if after.is_sparse:
+            rows = after.indices()[0]
+            estimate[rows] = after.values() + share * (estimate[rows] - before.values())
+        else:
+            estimate.sub_(before).mul_(share).add_(after)
+
+
+class ProximalDescentAscent(Optimizer):
+    """Descent-ascent with clipped gradients and a pull towards a reference point, renewed at every stage.
+
+        d = clip(g, −clip, clip) + epoch_decay (w − w_ref) + weight_decay w       (the last two for the network only)
+        buf = momentum buf + (1 − momentum) d         w ← Π(w ∓ lr buf)
+
+    w_ref begins at the first weights; `update_reference`, called where a stage ends and the step size is lowered, sets
+    it to the mean of the stage's iterates. The published code weighs the new direction by 0.9, which is `momentum=0.1`
+    here.
+
+    Args:
+        modules: the network and the loss, or a module that holds both.
+        lr: step size of the network.
+        dual_lr: step size of the losses' own variables, one for all or by name; `lr` where not given.
+        momentum: weight of the past directions, in [0, 1).
+        weight_decay: of the network only.
+        epoch_decay: strength of the pull towards the reference point; 0 switches it off.
+        clip: largest absolute value of a gradient's entry.
+
+    Raises:
+        ValueError: if a setting is out of range, or a loss does not declare a variable.
+
+    >>> model = nn.Linear(3, 1)
+    >>> optimizer = ProximalDescentAscent(model, lr=0.1)
+    >>> model(torch.ones(4, 3)).square().mean().backward()
+    >>> optimizer.step()
+    >>> optimizer.update_reference()
+    """
+
+    def __init__(
+        self,
+        *modules: nn.Module,
+        lr: float = 0.1,
+        dual_lr: float | Mapping[str, float] | None = None,
+        momentum: float = 0.1,
+        weight_decay: float = 0.0,
+        epoch_decay: float = 2e-3,
+        clip: float = 1.0,
+    ) -> None:
+        check_fraction("momentum", momentum, zero=True, one=False)
+        check_nonnegative("epoch_decay", epoch_decay)
+        check_positive("clip", clip)
+        groups = parameter_groups(*modules, lr=lr, dual_lr=dual_lr, weight_decay=weight_decay)
+        for group in groups:
+            group["epoch_decay"] = epoch_decay if group["role"] == NETWORK else 0.0
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "clip": clip, "iterates": 0})
+        self._losses = list(saddle_losses(*modules))
+        for parameter in (p for group in self.param_groups if group["epoch_decay"] for p in group["params"]):
+            self.state[parameter]["reference"] = parameter.detach().clone()
+            self.state[parameter]["sum"] = torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
+        """Move once, by the gradients that are there or those of the closure.
+
+        Returns:
+            The closure's loss, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in (p for p in group["params"] if p.grad is not None):
+                state = self.state[parameter]
+                direction = parameter.grad.clamp(-group["clip"], group["clip"])
+                if group["epoch_decay"]:
+                    direction.add_(parameter - state["reference"], alpha=group["epoch_decay"])
+                direction.add_(parameter, alpha=group["weight_decay"])
+                if group["momentum"]:
+                    past = state.setdefault("direction", direction.clone())
+                    direction = past.lerp_(direction, 1 - group["momentum"])
+                parameter.add_(direction, alpha=group["lr"] if group["maximize"] else -group["lr"])
+                if group["epoch_decay"]:
+                    state["sum"].add_(parameter)
+            group["iterates"] += 1
+        for saddle in self._losses:
+            saddle.project_()
+        return loss
+
+    @torch.no_grad()
+    def update_reference(self) -> None:
+        """End a stage: the mean of its iterates becomes the reference point."""
+        for group in (g for g in self.param_groups if g["epoch_decay"] and g["iterates"]):
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                state["reference"] = state["sum"] / group["iterates"]
+                state["sum"].zero_()
+            group["iterates"] = 0
+
+
+def _eta(group: Mapping[str, Any]) -> float:
+    return float(group["k"] / (group["m"] + group["steps"]) ** (1 / 3))
+
+
+class _RandomState:
+    """Torch's generators on the CPU and on the devices of the parameters, to be drawn from a second time."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        devices = {p.device for group in groups for p in group["params"] if p.device.type == "cuda"}
+        self._cpu = torch.get_rng_state()
+        self._cuda = {device: torch.cuda.get_rng_state(device) for device in devices}
+
+    def restore(self) -> None:
+        torch.set_rng_state(self._cpu)
+        for device, state in self._cuda.items():
+            torch.cuda.set_rng_state(state, device)
+
+
+@contextmanager
+def _running_statistics_kept(modules: tuple[nn.Module, ...]) -> Iterator[None]:
+    """Undo what normalisation layers record inside the block."""
+    layers = [part for module in modules for part in module.modules() if isinstance(part, _NormBase)]
+    kept = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers(recurse=False)]
+    try:
+        yield
+    finally:
+        for buffer, value in kept:
+            buffer.copy_(value)

@@ -1,0 +1,1 @@
+"""Which samples make a batch, and which samples make a long tail."""

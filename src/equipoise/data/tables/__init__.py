@@ -1,0 +1,1 @@
+"""Tables: reading, encoding, splitting, and sets that ship inside installed packages."""

@@ -1,0 +1,5 @@
+"""scikit-learn estimators over networks and boosters: the engine of `equipoise fit`."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

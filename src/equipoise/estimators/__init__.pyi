@@ -1,0 +1,3 @@
+from .lightgbm import LightGBMRankingClassifier as LightGBMRankingClassifier
+from .network_classifier import EquipoiseClassifier as EquipoiseClassifier
+from .xgboost import XGBoostRankingClassifier as XGBoostRankingClassifier

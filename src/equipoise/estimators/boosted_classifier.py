@@ -1,0 +1,286 @@
+"""What the LightGBM and XGBoost classifiers share: labels, the held-out part, calibration, saving."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from equipoise.core.calibration import fit_platt, fit_scaling
+from equipoise.core.validate import check_choice, check_fraction, check_positive
+from equipoise.estimators.boosting import OWN_LOSSES, RANKING_OBJECTIVES, Array, RankingObjective
+from equipoise.ranking.criteria import ALIASES, CRITERIA, Criterion
+
+_FORMAT = 1
+_DESCRIPTION = "estimator.json"
+
+
+class Part(NamedTuple):
+    """Rows with class indices and, where classes are weighted, sample weights."""
+
+    features: Array
+    target: Array
+    weight: Array | None = None
+
+
+class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
+    """What is trained, on which loss, and when it stops.
+
+    A stratified part of the data is held out: training stops early by `metric` on it, and probabilities are calibrated
+    on it, because a ranking objective leaves the scores without a unit. `decision_function` gives calibrated log-odds,
+    which rank exactly as the booster's raw scores do; 0 is where `predict` changes its mind. Features may hold NaN.
+
+    Args:
+        objective: "cross_entropy" and "weighted_cross_entropy" (every class with the same weight) are the booster's own
+            log loss; "auc", "partial_auc", "two_way_partial_auc" and "weighted_partial_auc" are those of
+            `RankingObjective`. More than two classes: the cross-entropies, and "auc" as one-vs-one.
+        max_fpr: false-positive budget in (0, 1], for partial objectives and metrics.
+        min_tpr: least true-positive rate in [0, 1), for two-way ones.
+        metric: what early stopping looks at: "auroc", "opauc", "tpauc" or "average_precision", and "ovo_auroc" or
+            "ovr_auroc" for more classes. None takes the one that `max_fpr` and `min_tpr` say.
+        surrogate: the loss of a pair, by name.
+        margin: margin or rate of the surrogate, in units of the raw score.
+        widening: the selecting objectives are trained on this multiple of `max_fpr` (1 at most), because scores of
+            training rows look better than they are, so that fewer negatives seem to spend the budget than will.
+        warm_start_rounds: rounds of the booster's own log loss before a ranking objective takes over.
+        n_estimators: the most rounds.
+        learning_rate: shrinkage of each round.
+        early_stopping_rounds: stop after so many rounds without a better metric; None trains all, and keeps the best.
+        validation_fraction: share of the rows of each class that is held out, in (0, 1).
+        booster_params: further parameters by the booster's own names, for example {"num_leaves": 63}.
+        n_jobs: threads; None or -1 for all.
+        random_state: seed of the held-out part and of the booster.
+
+    Attributes:
+        booster_: the booster, of which the best rounds are used.
+        classes_: the labels.
+        n_features_in_: how many features.
+    """
+
+    _booster_file: str
+
+    def __init__(
+        self,
+        objective: str = "auc",
+        *,
+        max_fpr: float | None = None,
+        min_tpr: float | None = None,
+        metric: str | None = None,
+        surrogate: str = "logistic",
+        margin: float = 1.0,
+        widening: float = 2.0,
+        warm_start_rounds: int = 0,
+        n_estimators: int = 500,
+        learning_rate: float = 0.1,
+        early_stopping_rounds: int | None = 50,
+        validation_fraction: float = 0.2,
+        booster_params: dict[str, Any] | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.objective = objective
+        self.max_fpr = max_fpr
+        self.min_tpr = min_tpr
+        self.metric = metric
+        self.surrogate = surrogate
+        self.margin = margin
+        self.widening = widening
+        self.warm_start_rounds = warm_start_rounds
+        self.n_estimators = n_estimators
+        self.learning_rate = learning_rate
+        self.early_stopping_rounds = early_stopping_rounds
+        self.validation_fraction = validation_fraction
+        self.booster_params = booster_params
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    @abstractmethod
+    def _train(self, fit: Part, held_out: Part, objective: RankingObjective | None, criterion: Criterion) -> Any:
+        """The booster, trained on `fit` and stopped by `held_out`; None as objective is its own loss."""
+
+    @abstractmethod
+    def _raw_scores(self, features: Array) -> Array:
+        """Raw scores (n,) or (n, C) of `booster_`."""
+
+    @abstractmethod
+    def _write_booster(self, path: Path) -> None: ...
+
+    @staticmethod
+    @abstractmethod
+    def _read_booster(path: Path) -> Any: ...
+
+    def __sklearn_tags__(self) -> Any:
+        """Say that NaN is welcome."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def fit(self, X: Any, y: Any) -> BoostedRankingClassifier:
+        """Train on features (n, d) and labels (n,) of any type.
+
+        Raises:
+            ValueError: if a setting is unknown, missing, out of range or unfit for the number of classes, there are
+                fewer than two classes, or a class has fewer than two rows.
+        """
+        features, y = validate_data(self, X, y, ensure_all_finite="allow-nan", dtype=[np.float64, np.float32])
+        check_classification_targets(y)
+        self.classes_, target = np.unique(y, return_inverse=True)
+        objective, criterion = self._resolve(len(self.classes_))
+        self._booster_seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        kept, held_out = self._split(target)
+        weight = None
+        if self.objective == "weighted_cross_entropy":
+            counts = np.bincount(target[kept])
+            weight = (len(kept) / (len(counts) * counts))[target[kept]]
+        self.booster_ = self._train(
+            Part(features[kept], target[kept], weight), Part(features[held_out], target[held_out]), objective, criterion
+        )
+        raw, truth = self._tensor_scores(features[held_out]), torch.from_numpy(target[held_out])
+        scale, offset = fit_platt(raw, truth) if raw.ndim == 1 else fit_scaling(raw, truth)
+        self._scale, self._offset = scale, np.asarray(offset)
+        return self
+
+    def decision_function(self, X: Any) -> Array:
+        """Calibrated log-odds (n,), or log-probabilities up to a constant (n, C) for more than two classes."""
+        check_is_fitted(self, "booster_")
+        features = validate_data(self, X, reset=False, ensure_all_finite="allow-nan", dtype=[np.float64, np.float32])
+        return self._tensor_scores(features).numpy() * self._scale + self._offset
+
+    def predict_proba(self, X: Any) -> Array:
+        """Calibrated probabilities (n, C) in the order of `classes_`."""
+        scores = torch.from_numpy(self.decision_function(X))
+        if scores.ndim == 2:
+            return scores.softmax(1).numpy()
+        return torch.stack([(-scores).sigmoid(), scores.sigmoid()], 1).numpy()
+
+    def predict(self, X: Any) -> Array:
+        """The most probable label of each row."""
+        scores = self.decision_function(X)
+        return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
+
+    def save(self, path: str | Path) -> None:
+        """Write the folder `path`: the booster in its own text format, and JSON with all else.
+
+        Raises:
+            ValueError: if the labels are neither numbers, booleans nor strings.
+        """
+        check_is_fitted(self, "booster_")
+        labels = self.classes_.tolist()
+        if not all(isinstance(label, bool | int | float | str) for label in labels):
+            raise ValueError(
+                f"labels of type {type(labels[0]).__name__} cannot be saved as JSON; use numbers, booleans or strings"
+            )
+        settings = self.get_params()
+        if not isinstance(self.random_state, int | None):
+            settings["random_state"] = None
+        description = {
+            "format": _FORMAT,
+            "estimator": type(self).__name__,
+            "settings": settings,
+            "classes": labels,
+            "classes_dtype": str(self.classes_.dtype),
+            "n_features": self.n_features_in_,
+            "feature_names": list(getattr(self, "feature_names_in_", [])),
+            "scale": self._scale,
+            "offset": self._offset.tolist(),
+        }
+        text = json.dumps(description, indent=2)
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write_booster(folder / self._booster_file)
+        (folder / _DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> BoostedRankingClassifier:
+        """Read what `save` has written.
+
+        Raises:
+            ValueError: if the folder holds another estimator or a format of another version.
+            FileNotFoundError: if a file is missing.
+        """
+        folder = Path(path)
+        description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+        for key, wanted in (("estimator", cls.__name__), ("format", _FORMAT)):
+            if description.get(key) != wanted:
+                raise ValueError(f"{folder} holds {key} {description.get(key)!r}, wanted {wanted!r}")
+        estimator = cls(**description["settings"])
+        estimator.classes_ = np.array(description["classes"], dtype=description["classes_dtype"])
+        estimator.n_features_in_ = description["n_features"]
+        if description["feature_names"]:
+            estimator.feature_names_in_ = np.array(description["feature_names"], dtype=object)
+        estimator._scale, estimator._offset = description["scale"], np.array(description["offset"])
+        estimator.booster_ = cls._read_booster(folder / cls._booster_file)
+        return estimator
+
+    def _resolve(self, classes: int) -> tuple[RankingObjective | None, Criterion]:
+        if classes < 2:
+            raise ValueError(f"{type(self).__name__} needs at least 2 classes, the labels have 1 class")
+        check_choice("objective", self.objective, [*OWN_LOSSES, *RANKING_OBJECTIVES])
+        check_fraction("validation_fraction", self.validation_fraction, one=False)
+        if classes > 2 and self.objective not in (*OWN_LOSSES, "auc"):
+            raise ValueError(
+                f"objective {self.objective!r} is for two classes, got {classes}; for more there are "
+                "'cross_entropy', 'weighted_cross_entropy' and 'auc'"
+            )
+        criterion = self._criterion(multiclass=classes > 2)
+        if self.objective in OWN_LOSSES:
+            return None, criterion
+        check_positive("widening", self.widening)
+        if self.max_fpr is not None:
+            check_fraction("max_fpr", self.max_fpr)
+        objective = RankingObjective(
+            self.objective,
+            surrogate=self.surrogate,
+            margin=self.margin,
+            max_fpr=None if self.max_fpr is None else min(1.0, self.widening * self.max_fpr),
+            min_tpr=self.min_tpr,
+        )
+        return objective, criterion
+
+    def _criterion(self, *, multiclass: bool) -> Criterion:
+        name = self.metric
+        if name is None:
+            binary = "auroc" if self.max_fpr is None else "opauc" if self.min_tpr is None else "tpauc"
+            name = "ovo_auroc" if multiclass else binary
+        name = ALIASES.get(name, name)
+        check_choice("metric", name, [*CRITERIA, *ALIASES])
+        kind = CRITERIA[name]
+        if kind.multiclass != multiclass:
+            known = ", ".join(repr(k) for k, v in CRITERIA.items() if v.multiclass == multiclass)
+            wanted = "more than two" if multiclass else "two"
+            raise ValueError(f"metric {name!r} does not fit {wanted} classes; choose one of {known}")
+        # A bound may be meant for the objective alone.
+        return Criterion(name, self.max_fpr if kind.uses_max_fpr else None, self.min_tpr if kind.uses_min_tpr else None)
+
+    def _split(self, target: Array) -> tuple[Array, Array]:
+        """Rows to train on and rows held out, each with every class."""
+        random = np.random.RandomState(self._booster_seed)
+        kept, held_out = [], []
+        for k, label in enumerate(self.classes_.tolist()):
+            rows = random.permutation(np.flatnonzero(target == k))
+            if len(rows) < 2:
+                raise ValueError(
+                    f"class {label!r} has {len(rows)} row; at least 2 are needed, one to train on and one held out"
+                )
+            count = min(len(rows) - 1, max(1, round(self.validation_fraction * len(rows))))
+            held_out.append(rows[:count])
+            kept.append(rows[count:])
+        return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held_out))
+
+    def _tensor_scores(self, features: Array) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(self._raw_scores(features), dtype=np.float64))
+
+    def _threads(self) -> int:
+        # Both boosters take 0 for "all there are".
+        return 0 if self.n_jobs is None or self.n_jobs < 0 else self.n_jobs
+
+    def _seed(self) -> int:
+        return self._booster_seed

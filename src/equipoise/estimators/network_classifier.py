@@ -1,0 +1,306 @@
+"""A scikit-learn classifier trained with any objective of this library.
+
+    EquipoiseClassifier("partial_auc", max_fpr=0.05).fit(features, target).decision_function(new)
+
+Features are standardised inside. A part of the training data is held out for early stopping on the metric that the
+objective is for, and to calibrate: a ranking loss fixes the order of scores only, so `predict_proba` is a monotone
+logistic fit of held-out scores (`core.calibration`), and `predict` its most probable class.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from equipoise.core.calibration import fit_platt, fit_scaling
+from equipoise.core.validate import check_choice
+from equipoise.ranking.criteria import CRITERIA, Criterion
+from equipoise.training.fit import HeldOut, Plan, fit_module
+from equipoise.training.networks import Standardize, mlp
+from equipoise.training.objectives import make_objective
+
+Array = NDArray[Any]
+
+_WEIGHTS, _SETTINGS = "network.safetensors", "settings.json"
+# With fewer members of a class in the held-out part, a metric of it is mostly noise: train on everything instead.
+_LEAST_HELD_OUT = 3
+
+
+class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
+    """A neural classifier for the part of the ROC curve that matters.
+
+    Args:
+        objective: a name in `equipoise.training.OBJECTIVES`, or a module called as loss(logits, target).
+        model: "mlp" or "linear".
+        max_fpr: false-positive budget in (0, 1] of the objective and of the metric.
+        min_tpr: least true-positive rate in [0, 1) of both.
+        metric: what early stopping looks at; by default TPAUC or OPAUC where bounds are given, else AUROC (one-vs-one
+            for several classes).
+        hidden: widths of the hidden layers of "mlp".
+        dropout: after every hidden layer.
+        learning_rate: of AdamW.
+        weight_decay: of AdamW.
+        epochs: at most.
+        batch_size: samples of a step; None takes a sixteenth of the training rows, between 16 and 256.
+        positive_rate: share of positives in every batch of a binary problem; None keeps the data's.
+        validation_fraction: share of the training data held out, by class; 0 trains on everything for all epochs and
+            calibrates on training scores, and so does data with too few members of a class.
+        patience: epochs without a better held-out result before stopping.
+        random_state: seed or `numpy.random.RandomState`.
+        progress: whether to show a progress bar.
+        checkpoint_folder: a folder to log to and to resume from after a crash; see `equipoise.training.fit_module`.
+
+    Attributes:
+        classes_: (C,) the labels.
+        n_features_in_: number of features.
+        n_epochs_: epochs trained.
+        best_score_: the held-out metric of the weights that were kept; NaN without held-out data.
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(200, 3))
+    >>> y = np.where(x[:, 0] + x[:, 1] > 1.5, "fraud", "fine")
+    >>> model = EquipoiseClassifier("auc", epochs=20, random_state=0).fit(x, y)
+    >>> model.predict(x[:1]).shape, model.decision_function(x).shape
+    ((1,), (200,))
+    """
+
+    def __init__(
+        self,
+        objective: str | nn.Module = "auc",
+        model: str = "mlp",
+        max_fpr: float | None = None,
+        min_tpr: float | None = None,
+        metric: str | None = None,
+        hidden: Sequence[int] = (64, 32),
+        dropout: float = 0.0,
+        learning_rate: float = 5e-3,
+        weight_decay: float = 1e-4,
+        epochs: int = 60,
+        batch_size: int | None = None,
+        positive_rate: float | None = None,
+        validation_fraction: float = 0.2,
+        patience: int = 10,
+        random_state: Any = None,
+        progress: bool = False,
+        checkpoint_folder: str | Path | None = None,
+    ) -> None:
+        self.objective = objective
+        self.model = model
+        self.max_fpr = max_fpr
+        self.min_tpr = min_tpr
+        self.metric = metric
+        self.hidden = hidden
+        self.dropout = dropout
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.positive_rate = positive_rate
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.random_state = random_state
+        self.progress = progress
+        self.checkpoint_folder = checkpoint_folder
+
+    def fit(self, X: Any, y: Any) -> EquipoiseClassifier:
+        """Train on features (n, d) and labels (n,) of any type.
+
+        Raises:
+            ValueError: on features that are not finite numbers, a single class, or settings that do not fit together.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"{type(self).__name__} needs at least two classes, got one class: {self.classes_[0]!r}")
+        check_choice("model", self.model, ("mlp", "linear"))
+        criterion = self._criterion()
+        random = check_random_state(self.random_state)
+        seed = int(random.randint(2**31 - 1))
+        fit_rows, held_rows = _hold_out(codes, self.validation_fraction, random)
+        features, target = torch.tensor(X), torch.from_numpy(codes)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network_ = self._network(features[fit_rows])
+        plan = Plan(
+            epochs=self.epochs,
+            batch_size=_batch_size(len(fit_rows)) if self.batch_size is None else self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            positive_rate=self.positive_rate,
+            patience=self.patience,
+            seed=seed,
+            progress=self.progress,
+        )
+        held_out = None
+        if len(held_rows):
+            held_out = HeldOut(features[held_rows].float(), target[held_rows], criterion)
+        run = fit_module(
+            self.network_,
+            self._loss(np.bincount(codes[fit_rows])),
+            features[fit_rows].float(),
+            target[fit_rows],
+            plan,
+            held_out=held_out,
+            folder=None if self.checkpoint_folder is None else Path(self.checkpoint_folder),
+        )
+        # Scored in float64, a row's score does not depend on which rows it is scored with.
+        self.network_.double()
+        self.n_epochs_ = run.epochs
+        self.best_score_ = float("nan") if run.best is None else run.best
+        rows = held_rows if len(held_rows) else fit_rows
+        raw = self._raw_scores(X[rows])
+        if len(self.classes_) == 2:
+            scale, offset = fit_platt(raw, target[rows])
+            self.calibration_ = (scale, np.array([offset]))
+        else:
+            scale, offsets = fit_scaling(raw, target[rows])
+            self.calibration_ = (scale, offsets.double().numpy())
+        return self
+
+    def decision_function(self, X: Any) -> Array:
+        """Scores: (n,) log-odds of `classes_[1]` for two classes, (n, C) for more.
+
+        They are the network's scores on the calibrated scale, which keeps every order within a column.
+        """
+        check_is_fitted(self, "network_")
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        scale, offset = self.calibration_
+        raw = self._raw_scores(X).double().numpy()
+        return scale * raw + (offset[0] if raw.ndim == 1 else offset)
+
+    def predict_proba(self, X: Any) -> Array:
+        """(n, C) calibrated probabilities; for two classes in the order of `decision_function`."""
+        scores = torch.from_numpy(self.decision_function(X))
+        if scores.ndim == 1:
+            return torch.stack([torch.sigmoid(-scores), torch.sigmoid(scores)], dim=1).numpy()
+        return torch.softmax(scores, dim=1).numpy()
+
+    def predict(self, X: Any) -> Array:
+        """The most probable class of every row."""
+        scores = self.decision_function(X)
+        return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted model as safetensors and JSON; labels must be numbers, strings or booleans.
+
+        Raises:
+            ValueError: if the objective is a module, or labels are of another type.
+        """
+        check_is_fitted(self)
+        if not isinstance(self.objective, str):
+            raise ValueError("a model with an objective of its own cannot be saved; save its `network_` instead")
+        if self.classes_.dtype.kind not in "biufUSO":
+            raise ValueError(f"labels of type {self.classes_.dtype} cannot be saved; use numbers or strings")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(self.network_.state_dict(), folder / _WEIGHTS)
+        parameters = {k: v for k, v in self.get_params().items() if k not in ("random_state", "checkpoint_folder")}
+        settings = {
+            "parameters": {**parameters, "hidden": list(self.hidden)},
+            "classes": self.classes_.tolist(),
+            "class_type": self.classes_.dtype.str if self.classes_.dtype.kind != "O" else "O",
+            "features": self.n_features_in_,
+            "feature_names": list(getattr(self, "feature_names_in_", [])),
+            "calibration": [self.calibration_[0], self.calibration_[1].tolist()],
+            "epochs": self.n_epochs_,
+            "best_score": self.best_score_ if np.isfinite(self.best_score_) else None,
+        }
+        (folder / _SETTINGS).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> EquipoiseClassifier:
+        """Read a model that `save` wrote; nothing is unpickled.
+
+        Raises:
+            FileNotFoundError: if the folder holds no such model.
+        """
+        folder = Path(folder)
+        settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+        self = cls(**{**settings["parameters"], "hidden": tuple(settings["parameters"]["hidden"])})
+        self.classes_ = np.array(settings["classes"], dtype=np.dtype(settings["class_type"]))
+        self.n_features_in_ = settings["features"]
+        if settings["feature_names"]:
+            self.feature_names_in_ = np.array(settings["feature_names"], dtype=object)
+        self.calibration_ = (settings["calibration"][0], np.array(settings["calibration"][1]))
+        self.n_epochs_ = settings["epochs"]
+        self.best_score_ = float("nan") if settings["best_score"] is None else settings["best_score"]
+        self.network_ = self._network(torch.zeros(1, self.n_features_in_)).double()
+        self.network_.load_state_dict(load_file(folder / _WEIGHTS))
+        self.network_.eval()
+        return self
+
+    def _network(self, features: Tensor) -> nn.Sequential:
+        outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
+        hidden = self.hidden if self.model == "mlp" else ()
+        return nn.Sequential(Standardize(features), *mlp(features.shape[1], outputs, hidden, dropout=self.dropout))
+
+    def _raw_scores(self, X: Array) -> Tensor:
+        with torch.no_grad():
+            scores: Tensor = self.network_(torch.tensor(X))
+        return scores.squeeze(1) if len(self.classes_) == 2 else scores
+
+    def _loss(self, counts: Array) -> nn.Module:
+        if isinstance(self.objective, nn.Module):
+            return self.objective
+        return make_objective(
+            self.objective,
+            num_classes=len(self.classes_),
+            class_counts=counts.tolist(),
+            max_fpr=self.max_fpr,
+            min_tpr=self.min_tpr,
+            total_epochs=self.epochs,
+        )
+
+    def _criterion(self) -> Criterion:
+        multiclass = len(self.classes_) > 2
+        if self.metric is None:
+            if multiclass:
+                return Criterion("ovo_auroc")
+            if self.max_fpr is None:
+                return Criterion("auroc")
+            return Criterion("opauc" if self.min_tpr is None else "tpauc", self.max_fpr, self.min_tpr)
+        check_choice("metric", self.metric, CRITERIA)
+        kind = CRITERIA[self.metric]
+        criterion = Criterion(
+            self.metric,
+            self.max_fpr if kind.uses_max_fpr else None,
+            self.min_tpr if kind.uses_min_tpr else None,
+        )
+        if criterion.multiclass != multiclass:
+            raise ValueError(
+                f"metric={self.metric!r} is for {'several' if criterion.multiclass else 'two'} classes, "
+                f"got {len(self.classes_)}"
+            )
+        return criterion
+
+
+def _batch_size(rows: int) -> int:
+    """Small tables need many steps more than large batches."""
+    return min(256, max(16, rows // 16))
+
+
+def _hold_out(codes: Array, fraction: float, random: np.random.RandomState) -> tuple[Array, Array]:
+    """Rows to train on and rows held out, by class; nothing is held out where a class is too small for it."""
+    if not 0 <= fraction < 1:
+        raise ValueError(f"validation_fraction={fraction!r} must lie in [0, 1)")
+    order = random.permutation(len(codes))
+    counts = np.floor(np.bincount(codes) * fraction + 1e-9).astype(int)
+    if counts.min() < _LEAST_HELD_OUT:
+        return order, order[:0]
+    held = np.concatenate([order[codes[order] == c][:count] for c, count in enumerate(counts)])
+    mask = np.ones(len(codes), dtype=bool)
+    mask[held] = False
+    return order[mask[order]], held

@@ -1,0 +1,1 @@
+"""Neural collapse: frames, margins, measures."""

@@ -1,0 +1,1 @@
+"""Experts for unknown class proportions."""

@@ -1,1 +1,0 @@
-"""Measures of the long tail: groups, trees, experts, neural collapse."""

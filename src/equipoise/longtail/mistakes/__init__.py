@@ -1,0 +1,1 @@
+"""Rare mistakes in recorded procedures."""

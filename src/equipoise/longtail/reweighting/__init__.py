@@ -1,0 +1,1 @@
+"""Losses with a weight, a factor and an offset per class."""

@@ -1,0 +1,202 @@
+"""Class factors fitted from how confident a model is and how often it is right: the calibrated vector-scaling loss.
+
+    first phase    u = z π_c^γ / κ_c                       no offset, no weight
+    last phase     u = z + τ log(π_c / κ_c)                weight π_c^(−ρ), not scaled
+
+κ_c is found once an epoch from a bank of recent logits. Of the samples predicted as c, confidence is binned; a line
+through the origin is fitted to accuracy over confidence, weighted by the bins' counts; κ_c is one over its slope. A
+class that is right less often than it is confident has κ_c above 1.
+
+Journal part of Wang et al., "A Unified Perspective for Loss-Oriented Imbalanced Learning via Localization", TPAMI 2026.
+From the authors' code; the text of this part was not readable. The bank holds logits of the training mode, with
+augmentation, as theirs does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from equipoise.core.class_stats import ClassStats
+from equipoise.core.validate import check_nonnegative
+from equipoise.longtail.reweighting.class_dependent import vs_loss
+
+_SMOOTHING = 0.9
+_BANK = 1000
+
+
+class CVSLoss(nn.Module):
+    """The calibrated vector-scaling loss; `set_stage` says which phase it is in and with which κ.
+
+    Args:
+        class_counts: samples of every class: a list, array, tensor or `ClassStats`.
+        gamma: γ, at least 0.
+        tau: τ, at least 0.
+        rho: ρ, at least 0.
+
+    Raises:
+        ValueError: if a count or a setting is out of range.
+
+    >>> loss = CVSLoss([90, 10])
+    >>> loss.set_stage(2, torch.tensor([0.1, 0.2]))
+    >>> loss(torch.zeros(2, 2), torch.tensor([0, 1])).shape
+    torch.Size([])
+    """
+
+    prior: Tensor
+    kappa: Tensor
+    _stage: Tensor
+
+    def __init__(self, class_counts: Any, gamma: float = 0.15, tau: float = 0.9, rho: float = 0.15) -> None:
+        super().__init__()
+        stats = ClassStats.of(class_counts)
+        for name, value in (("gamma", gamma), ("tau", tau), ("rho", rho)):
+            check_nonnegative(name, value)
+        self.gamma, self.tau, self.rho = gamma, tau, rho
+        self.register_buffer("prior", stats.prior)
+        self.register_buffer("kappa", torch.ones(stats.num_classes, dtype=torch.float64))
+        self.register_buffer("_stage", torch.tensor(1))
+
+    @property
+    def stage(self) -> int:
+        """1 for the first phase, 2 for the last."""
+        return int(self._stage)
+
+    def set_stage(self, stage: int, kappa: Float[Tensor, " c"] | None = None) -> None:
+        """Enter a phase.
+
+        Args:
+            stage: 1 or 2.
+            kappa: (C,) scales above 0; ones if absent, as in the warm-up.
+
+        Raises:
+            ValueError: if the stage is neither 1 nor 2, or the scales are not C positive numbers.
+        """
+        if stage not in (1, 2):
+            raise ValueError(f"stage={stage!r} must be 1 or 2")
+        scales = torch.ones_like(self.kappa) if kappa is None else torch.as_tensor(kappa).detach().to(self.kappa)
+        if scales.shape != self.kappa.shape or not bool((scales.isfinite() & (scales > 0)).all()):
+            raise ValueError(
+                f"kappa must hold {len(self.kappa)} positive numbers, got shape {tuple(scales.shape)}; None is for none"
+            )
+        self.kappa.copy_(scales)
+        self._stage.fill_(stage)
+
+    def forward(self, logits: Float[Tensor, "n c"], target: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+        """The loss of logits (n, C) by class indices (n,); errors as `vs_loss`."""
+        if self.stage == 1:
+            return vs_loss(logits, target, factor=self.prior.pow(self.gamma) / self.kappa)
+        offset = self.tau * (self.prior / self.kappa).log()
+        return vs_loss(logits, target, offset=offset, weight=self.prior.pow(-self.rho))
+
+
+def fit_confidence_scale(
+    logits: Float[Tensor, "n c"],
+    target: Int[Tensor, " n"],
+    *,
+    n_bins: int = 20,
+    min_scale: float = 0.05,
+    max_scale: float = 0.2,
+    min_samples: int = 10,
+) -> Float[Tensor, " c"]:
+    """κ of every class, float64: one over the slope of accuracy over confidence.
+
+    Args:
+        logits: (n, C), for example those of a `ConfidenceScaleBank`.
+        target: (n,) class indices.
+        n_bins: equal bins (l, u] of confidence in (0, 1].
+        min_scale: κ is not below; above 0.
+        max_scale: κ is not above.
+        min_samples: a class that is predicted less often keeps κ = 1.
+
+    Raises:
+        ValueError: on wrong shapes, labels outside [0, C) or settings out of range.
+
+    >>> logits = torch.tensor([[3.0, 0.0]] * 8 + [[0.5, 0.0]] * 8)
+    >>> fit_confidence_scale(logits, torch.tensor([0] * 8 + [1] * 8), min_scale=0.1, max_scale=10.0)
+    tensor([1.3593, 1.0000], dtype=torch.float64)
+    """
+    if logits.ndim != 2 or target.shape != logits.shape[:1]:
+        raise ValueError(f"logits and target must be (n, C) and (n,), got {tuple(logits.shape)}, {tuple(target.shape)}")
+    confidence, pred = logits.detach().double().softmax(1).max(1)
+    return _fit(confidence, pred, pred == target, logits.shape[1], n_bins, min_scale, max_scale, min_samples)
+
+
+def _fit(
+    confidence: Tensor,
+    pred: Tensor,
+    hit: Tensor,
+    num_classes: int,
+    n_bins: int,
+    min_scale: float,
+    max_scale: float,
+    min_samples: int,
+) -> Tensor:
+    if n_bins < 2 or min_samples < 1 or not 0 < min_scale <= max_scale:
+        raise ValueError(
+            f"n_bins={n_bins}, min_samples={min_samples}, min_scale={min_scale} and max_scale={max_scale} must be at "
+            "least 2, at least 1, above 0 and at least min_scale"
+        )
+    # A bin holds its upper end.
+    bins = (confidence * n_bins).ceil().long().clamp(1, n_bins) - 1
+    cell = pred * n_bins + bins
+    size = num_classes * n_bins
+
+    def summed(values: Tensor) -> Tensor:
+        return torch.bincount(cell, weights=values.double(), minlength=size).view(num_classes, n_bins)
+
+    count = summed(torch.ones_like(confidence))
+    some = count.clamp_min(1)
+    q, a = summed(confidence) / some, summed(hit) / some
+    slope = (count * q * a).sum(1) / (count * q * q).sum(1).clamp_min(1e-300)
+    scale = (1 / (slope + 1e-6)).clamp(min_scale, max_scale)
+    enough = (count.sum(1) >= min_samples) & ((count > 0).sum(1) >= 2) & ((count * q * q).sum(1) > 1e-6)
+    return torch.where(enough, scale, 1.0)
+
+
+class ConfidenceScaleBank:
+    """The last predictions of every class, and κ smoothed over epochs.
+
+    Of a logit vector three numbers are kept: the predicted class, its confidence, whether it was right.
+
+    Args:
+        class_counts: samples of every class; a class keeps at most so many, and never more than 1,000.
+        options: `n_bins`, `min_scale`, `max_scale` and `min_samples` of `fit_confidence_scale`.
+
+    >>> bank = ConfidenceScaleBank([100, 10])
+    >>> bank.update(torch.randn(4, 2), torch.tensor([0, 1, 0, 0]))
+    >>> bank.fit()
+    tensor([1., 1.], dtype=torch.float64)
+    """
+
+    def __init__(self, class_counts: Any, **options: Any) -> None:
+        stats = ClassStats.of(class_counts)
+        self._rows: list[deque[tuple[float, int, bool]]] = [
+            deque(maxlen=min(_BANK, count)) for count in stats.counts.tolist()
+        ]
+        self.options = {"n_bins": 20, "min_scale": 0.05, "max_scale": 0.2, "min_samples": 10} | options
+        self.kappa = torch.ones(stats.num_classes, dtype=torch.float64)
+
+    def update(self, logits: Float[Tensor, "n c"], target: Int[Tensor, " n"]) -> None:
+        """Take a batch; the oldest of a class give way."""
+        confidence, pred = logits.detach().double().softmax(1).max(1)
+        hits = (pred == target).tolist()
+        for label, *row in zip(target.tolist(), confidence.tolist(), pred.tolist(), hits, strict=True):
+            self._rows[label].append((row[0], row[1], row[2]))
+
+    def fit(self) -> Float[Tensor, " c"]:
+        """Fit κ to what is in the bank and move the smoothed κ a tenth of the way there; returns the smoothed one."""
+        held = [row for rows in self._rows for row in rows]
+        if held:
+            confidence, pred, hit = (torch.tensor(column) for column in zip(*held, strict=True))
+            found = _fit(confidence.double(), pred, hit, len(self.kappa), **self.options)
+            self.kappa = _SMOOTHING * self.kappa + (1 - _SMOOTHING) * found
+        return self.kappa
+
+    def restart(self) -> None:
+        """Begin to smooth anew from ones, as at the start of the last phase."""
+        self.kappa = torch.ones_like(self.kappa)

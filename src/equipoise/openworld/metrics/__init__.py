@@ -1,1 +1,0 @@
-"""How well a model ranks classes, and tells what it was taught from what it was not."""

@@ -1,0 +1,1 @@
+"""The relevant labels of a sample before the others."""

@@ -1,0 +1,1 @@
+"""Known or unknown, and which of the known."""

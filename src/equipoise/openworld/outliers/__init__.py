@@ -1,0 +1,1 @@
+"""Detectors of unknown inputs, and training with outliers."""

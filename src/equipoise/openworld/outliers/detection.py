@@ -1,0 +1,125 @@
+"""Is it known? The measures of a score that should be higher for known samples than for unknown ones.
+
+Everything follows from one sort. The false-positive rate at 95 % recall has two readings in the literature, so it has
+two names here:
+
+    fpr95_id_positive     keep at least 95 % of the known: the share of unknown that is let in      (most CLIP papers)
+    fpr95_ood_positive    flag at least 95 % of the unknown: the share of known that is flagged     (OpenOOD)
+
+Either is the smallest rate of a threshold whose recall reaches 95 %. The area under the precision-recall curve has two
+readings too: average precision, a sum of steps, and the trapezoid that several papers use, which is optimistic.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from equipoise.core.curves.roc import RocCurve
+from equipoise.core.scores import ScoreSpec, Side, as_spec
+from equipoise.core.validate import check_fraction, check_nonempty, check_not_nan
+
+
+def ood_metrics(
+    id_scores: Float[Tensor, " n_in"],
+    ood_scores: Float[Tensor, " n_out"],
+    *,
+    recall: float = 0.95,
+    higher_is: ScoreSpec | Side = "in",
+) -> dict[str, Float[Tensor, ""]]:
+    """How well a score tells in-distribution from out-of-distribution samples.
+
+    Args:
+        id_scores: (n_in,) scores of known samples; infinities allowed.
+        ood_scores: (n_out,) scores of unknown samples.
+        recall: the recall, in (0, 1], at which false positives are counted.
+        higher_is: which samples score higher, "in" or "out", or a detector's `ScoreSpec`.
+
+    Returns:
+        float64 scalars: `auroc` (a tie counts one half), `aupr_in` and `aupr_out` (average precision with the known,
+        with the unknown as positives), `aupr_in_trapezoid` and `aupr_out_trapezoid`, `fpr95_id_positive` and
+        `fpr95_ood_positive` (named after the default recall), and `detection_error`, the least mean of the share of
+        known rejected and the share of unknown accepted over all thresholds.
+
+    Raises:
+        ValueError: if a side is empty, not (n,), or holds NaN, or the recall is out of range.
+
+    >>> found = ood_metrics(torch.tensor([0.9, 0.8, 0.3]), torch.tensor([0.5, 0.1]))
+    >>> float(found["fpr95_id_positive"]), float(found["fpr95_ood_positive"])
+    (0.5, 0.3333333333333333)
+    """
+    check_fraction("recall", recall)
+    known = detection_curve(id_scores, ood_scores, higher_is=higher_is)
+    unknown = reversed_curve(known)
+    tpr, fpr = known.tps.numpy() / known.n_pos, known.fps.numpy() / known.n_neg
+    return {
+        "auroc": known.auroc(),
+        "aupr_in": known.average_precision(),
+        "aupr_out": unknown.average_precision(),
+        "aupr_in_trapezoid": trapezoid_aupr(known),
+        "aupr_out_trapezoid": trapezoid_aupr(unknown),
+        "fpr95_id_positive": _scalar(known.fpr_at_tpr(recall)),
+        "fpr95_ood_positive": _scalar(unknown.fpr_at_tpr(recall)),
+        # Rejecting everything errs on one half.
+        "detection_error": _scalar(min(0.5, float((1 - tpr + fpr).min()) / 2)),
+    }
+
+
+def detection_curve(
+    id_scores: Float[Tensor, " n_in"], ood_scores: Float[Tensor, " n_out"], *, higher_is: ScoreSpec | Side = "in"
+) -> RocCurve:
+    """The ROC curve with the known samples as positives, its thresholds on the inward score.
+
+    Raises:
+        ValueError: as `ood_metrics`.
+
+    >>> detection_curve(torch.tensor([0.9, 0.3]), torch.tensor([0.5])).tps
+    tensor([1, 1, 2])
+    """
+    spec = as_spec(higher_is)
+    for name, scores in (("id_scores", id_scores), ("ood_scores", ood_scores)):
+        check_scores(name, scores)
+    scores = spec.inward(torch.cat([id_scores, ood_scores]))
+    return RocCurve.from_scores(scores, torch.arange(len(scores), device=scores.device) < len(id_scores))
+
+
+def reversed_curve(curve: RocCurve) -> RocCurve:
+    """The curve of the opposite question: negatives become positives, and scores change their sign.
+
+    >>> reversed_curve(RocCurve.from_scores(torch.tensor([0.9, 0.5, 0.1]), torch.tensor([1, 1, 0]))).tps
+    tensor([1, 1, 1])
+    """
+
+    def at_or_below(counts: Tensor) -> Tensor:
+        above = torch.cat([counts.new_zeros(1), counts[:-1]])
+        return (counts[-1] - above).flip(0)
+
+    return RocCurve(-curve.thresholds.flip(0), at_or_below(curve.fps), at_or_below(curve.tps))
+
+
+def trapezoid_aupr(curve: RocCurve) -> Float[Tensor, ""]:
+    """Area under straight lines between the points (recall, precision), from (0, 1) on.
+
+    Precision is not linear between thresholds, so this flatters; it is what many papers call AUPR. Where the curve is
+    right, `RocCurve.average_precision` is.
+
+    >>> trapezoid_aupr(RocCurve.from_scores(torch.tensor([0.9, 0.5, 0.1]), torch.tensor([1, 0, 1])))
+    tensor(0.7917, dtype=torch.float64)
+    """
+    precision, recall, _ = (x.numpy() for x in curve.precision_recall())
+    precision, recall = np.append(1.0, precision), np.append(0.0, recall)
+    return _scalar(float((np.diff(recall) * (precision[1:] + precision[:-1])).sum() / 2))
+
+
+def check_scores(name: str, scores: Tensor) -> None:
+    """Raise `ValueError` unless scores are (n,), n >= 1, floating and free of NaN."""
+    if scores.ndim != 1:
+        raise ValueError(f"{name} must have shape (n,), got {tuple(scores.shape)}; flatten it")
+    check_nonempty(name, scores)
+    check_not_nan(name, scores)
+
+
+def _scalar(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)

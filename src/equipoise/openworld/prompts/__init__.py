@@ -1,0 +1,1 @@
+"""Text prompts: tuned for base classes, mixed by gates, or chosen as negatives."""

@@ -1,0 +1,1 @@
+"""The true label high in its list."""

@@ -1,0 +1,17 @@
+from .functional import auroc as auroc
+from .functional import average_precision as average_precision
+from .functional import multiclass_auroc as multiclass_auroc
+from .functional import opauc as opauc
+from .functional import pairwise_auroc as pairwise_auroc
+from .functional import partial_auroc as partial_auroc
+from .functional import precision_recall_curve as precision_recall_curve
+from .functional import roc_curve as roc_curve
+from .functional import tpauc as tpauc
+from .modular import AUROC as AUROC
+from .modular import OPAUC as OPAUC
+from .modular import TPAUC as TPAUC
+from .modular import AveragePrecision as AveragePrecision
+from .modular import MulticlassAUROC as MulticlassAUROC
+from .modular import PartialAUROC as PartialAUROC
+from .plots import plot_precision_recall as plot_precision_recall
+from .plots import plot_roc as plot_roc

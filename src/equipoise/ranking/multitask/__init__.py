@@ -1,0 +1,1 @@
+"""A ranking for every user."""

@@ -1,0 +1,1 @@
+"""Partial AUC: only the pairs that spend the budget."""

@@ -1,0 +1,402 @@
+"""Partial AUC one sample at a time, as losses that hold the variables of their minimax form.
+
+`instancewise_objective` has the formula and its two relaxations. A loss here is a `SaddleLoss`: a, b, the thresholds
+and the multipliers descend with the network, γ and learned weights ascend, each in its box. Every solver reads
+that from the loss: `core.solvers.saddle.descent_ascent` makes one of a PyTorch optimizer, and the papers' own is
+`core.solvers.saddle_solvers.AcceleratedDescentAscent`.
+
+    InstancewisePartialAUCLoss             softplus: smooth, with a bias that falls with κ (PAUCI)
+    UnbiasedInstancewisePartialAUCLoss     a weight in [0, 1] for every sample: no bias, or little with ω > 0 (UPAUCI)
+
+Shao et al., NeurIPS 2022 and TPAMI 2025. The released code descends on γ, which its own saddle problem maximises; here
+it ascends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from equipoise.core.distributed import gather_rows
+from equipoise.core.pairs.loss import split_classes
+from equipoise.core.solvers.saddle import Box, SaddleLoss
+from equipoise.core.validate import check_binary, check_choice, check_fraction, check_nonnegative, check_positive
+from equipoise.ranking.partial.exact_partial_square import as_probability, check_region
+from equipoise.ranking.partial.instancewise_objective import (
+    InnerVariables,
+    inner_solution,
+    instance_losses,
+    instancewise_partial_auc_objective,
+)
+
+BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
+
+CONSTRAINTS = ("lagrange", "project")
+WEIGHT_MODES = ("closed_form", "learned")
+
+
+class KeptFractions(NamedTuple):
+    """What share of each class counts at the present thresholds; NaN for a class that is absent.
+
+    Attributes:
+        neg: of the negatives, to be held against `max_fpr`.
+        pos: of the positives, to be held against 1 − `min_tpr`.
+    """
+
+    neg: float
+    pos: float
+
+
+class _InstancewiseLoss(SaddleLoss):
+    """The variables that both relaxations have, their boxes and their closed-form start."""
+
+    a: nn.Parameter
+    b: nn.Parameter
+    gamma: nn.Parameter
+    s_pos: nn.Parameter | None
+    s_neg: nn.Parameter | None
+    theta_a: nn.Parameter | None
+    theta_b: nn.Parameter | None
+
+    def __init__(
+        self, max_fpr: float, min_tpr: float, omega: float, from_logits: bool, constraint: str, gather: bool
+    ) -> None:
+        super().__init__()
+        check_region(max_fpr, min_tpr)
+        check_nonnegative("omega", omega)
+        check_choice("constraint", constraint, CONSTRAINTS)
+        self.max_fpr, self.min_tpr, self.omega = max_fpr, min_tpr, omega
+        self.from_logits, self.constraint, self.gather = from_logits, constraint, gather
+        two_way, multipliers = min_tpr > 0, constraint == "lagrange"
+        # At a = 1, b = γ = 0 thresholds of −1 and 1 keep every sample of an untrained model, whose scores are all 1/2.
+        for name, start, used in (
+            ("a", 1.0, True),
+            ("b", 0.0, True),
+            ("gamma", 0.0, True),
+            ("s_pos", -1.0, two_way),
+            ("s_neg", 1.0, max_fpr < 1),
+            ("theta_a", 0.0, two_way and multipliers),
+            ("theta_b", 0.0, multipliers),
+        ):
+            self.register_parameter(name, nn.Parameter(torch.tensor(start)) if used else None)
+
+    @property
+    def inner(self) -> InnerVariables:
+        """The variables as the functional form takes them."""
+        return InnerVariables(self.a, self.b, self.gamma, self.s_pos, self.s_neg, self.theta_a, self.theta_b)
+
+    def min_parameters(self) -> Sequence[nn.Parameter]:
+        """a, b, the thresholds and the multipliers."""
+        found = (self.a, self.b, self.s_pos, self.s_neg, self.theta_a, self.theta_b)
+        return [parameter for parameter in found if parameter is not None]
+
+    def max_parameters(self) -> Sequence[nn.Parameter]:
+        """γ, and the weights where they are learned."""
+        return [self.gamma]
+
+    def bounds(self) -> Mapping[nn.Parameter, Box]:
+        """The papers' boxes; that of γ follows a and b under `constraint="project"`."""
+        lowest: Tensor | float = -1.0
+        if self.constraint == "project":
+            lowest = self.b.detach() - 1
+            lowest = torch.maximum(lowest, -self.a.detach()) if self.min_tpr > 0 else lowest
+        boxes: tuple[tuple[nn.Parameter | None, Box], ...] = (
+            (self.a, (0.0, 1.0)),
+            (self.b, (0.0, 1.0)),
+            (self.s_pos, (-4.0, 1.0)),
+            (self.s_neg, (0.0, 5.0)),
+            (self.theta_a, (0.0, 1e9)),
+            (self.theta_b, (0.0, 1e9)),
+            (self.gamma, (lowest, 1.0)),
+        )
+        return {parameter: box for parameter, box in boxes if parameter is not None}
+
+    @torch.no_grad()
+    def _solve(self, scores: Tensor, target: Tensor) -> Tensor:
+        """Go to the saddle point of the plain hinge for these scores; returns c of every sample there."""
+        best, weight = inner_solution(
+            scores, target, max_fpr=self.max_fpr, min_tpr=self.min_tpr, from_logits=self.from_logits
+        )
+        for name, value in best._asdict().items():
+            parameter = getattr(self, name)
+            if parameter is not None:
+                parameter.copy_(value)
+        return weight
+
+    def _objective(self, scores: Tensor, target: Tensor, **options: Any) -> Tensor:
+        return instancewise_partial_auc_objective(
+            scores,
+            target,
+            self.inner,
+            max_fpr=self.max_fpr,
+            min_tpr=self.min_tpr,
+            omega=self.omega,
+            from_logits=self.from_logits,
+            **options,
+        )
+
+    def _excess(self, scores: Tensor, target: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """P and N above their thresholds; None for a class that counts as a whole."""
+        check_binary(scores, target)
+        pos, neg = split_classes(as_probability(scores.detach(), self.from_logits), target == 1)
+        pos_loss, neg_loss = instance_losses(pos, neg, self.inner)
+        return (
+            None if self.s_pos is None else pos_loss - self.s_pos,
+            None if self.s_neg is None else neg_loss - self.s_neg,
+        )
+
+
+class InstancewisePartialAUCLoss(_InstancewiseLoss):
+    """The softplus form (PAUCI): smooth, with a bias that falls with κ.
+
+    The variables start where the papers found it best, at a = 1 and b = γ = 0. `initialize` puts them at the saddle
+    point of a batch instead, which spares most of the tuning of their step sizes [inferred].
+
+    Args:
+        max_fpr: share β of the negatives that counts, in (0, 1].
+        min_tpr: 1 − share α of the positives that counts, in [0, 1); 0 is the one-way partial AUC.
+        kappa: κ. The published code has 2, whose bias is large: see `smoothing_gap`.
+        omega: ω, added concavity in γ, whose saddle point it moves towards 0: γ = (b − a) / (1 + ω).
+        from_logits: apply the sigmoid to the scores.
+        constraint: "lagrange" keeps γ ≥ max(−a, b − 1) by multipliers, as published; "project" by projection, with no
+            multipliers [inferred].
+        gather: one batch of all processes of torch.distributed; see `core.distributed`.
+
+    Attributes:
+        strongly_concave: whether κ/β + κ/α < 2 + 2ω (without κ/α where α = 1), which the published rate of convergence
+            rests on [inferred; the papers' own condition leaves out α and β]. What trains well seldom has it.
+
+    Raises:
+        ValueError: if a setting is out of range.
+
+    >>> from equipoise.core.solvers.saddle import descent_ascent
+    >>> x, y = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)), torch.arange(400) < 40
+    >>> x = x + y[:, None]
+    >>> model, loss = torch.nn.Linear(2, 1), InstancewisePartialAUCLoss(max_fpr=0.3)
+    >>> loss.initialize(model(x).squeeze(1), y)
+    >>> optimizer = descent_ascent(torch.optim.Adam, model, loss, lr=0.1)
+    >>> for _ in range(100):
+    ...     optimizer.zero_grad()
+    ...     loss(model(x).squeeze(1), y).backward()
+    ...     optimizer.step()
+    >>> from equipoise.ranking import opauc
+    >>> bool(opauc(model(x).squeeze(1), y, 0.3) > 0.6)
+    True
+    """
+
+    def __init__(
+        self,
+        max_fpr: float,
+        min_tpr: float = 0.0,
+        kappa: float = 8.0,
+        omega: float = 0.0,
+        *,
+        from_logits: bool = True,
+        constraint: str = "lagrange",
+        gather: bool = False,
+    ) -> None:
+        check_positive("kappa", kappa)
+        super().__init__(max_fpr, min_tpr, omega, from_logits, constraint, gather)
+        self.kappa = kappa
+
+    @property
+    def strongly_concave(self) -> bool:
+        """Whether the objective is strongly concave in γ, whatever the scores."""
+        of_positives = self.kappa / (1 - self.min_tpr) if self.min_tpr > 0 else 0.0
+        return self.kappa / self.max_fpr + of_positives < 2 + 2 * self.omega
+
+    def initialize(self, scores: Tensor, target: Tensor) -> None:
+        """Set the variables to the saddle point for these scores, see `inner_solution`.
+
+        Raises:
+            ValueError: as `inner_solution`.
+        """
+        self._solve(scores, target)
+
+    def forward(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, ""]:
+        """The objective of scores (n,) by targets (n,): 1 below the risk that it stands for."""
+        if self.gather:
+            scores, target = gather_rows(scores), gather_rows(target)
+        return self._objective(scores, target, relaxation="softplus", kappa=self.kappa)
+
+    @torch.no_grad()
+    def kept_fractions(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> KeptFractions:
+        """The share of each class whose loss is above its threshold."""
+        pos, neg = (1.0 if e is None else float((e > 0).float().mean()) for e in self._excess(scores, target))
+        return KeptFractions(neg, pos)
+
+    def extra_repr(self) -> str:
+        """Settings, for `print`."""
+        return (
+            f"max_fpr={self.max_fpr}, min_tpr={self.min_tpr}, kappa={self.kappa}, omega={self.omega}, "
+            f"constraint={self.constraint}"
+        )
+
+
+class UnbiasedInstancewisePartialAUCLoss(_InstancewiseLoss):
+    """The form with a weight c in [0, 1] for every sample (UPAUCI): no bias at ω = 0, and little at a small ω.
+
+    With `c_mode="closed_form"` c is where the maximum over it lies, given the other variables; ω = 0 is then the plain
+    hinge with its subgradient. With "learned", as published, c is a variable for every training sample, which ascends
+    when its sample is drawn; the loss then needs to know the samples, `loss(scores, target, index)`. The gradient is
+    sparse, for a solver that takes such: SGD, by `descent_ascent`, trained well when tried, with a step size for "c" a
+    hundred times that of the network, since the gradient is divided by the size of the batch. (The estimates of
+    `AcceleratedDescentAscent` are as old as a sample's last visit, and misled it.) A sample that is repeated in a batch
+    gets the sum of its gradients.
+
+    The variables start as those of `InstancewisePartialAUCLoss`.
+
+    Args:
+        max_fpr: share β of the negatives that counts, in (0, 1].
+        min_tpr: 1 − share α of the positives that counts, in [0, 1); 0 is the one-way partial AUC.
+        omega: ω, added concavity in γ and c. The papers find 0 worse and 1 too large.
+        from_logits: as in `InstancewisePartialAUCLoss`.
+        constraint: as in `InstancewisePartialAUCLoss`.
+        c_mode: "closed_form" or "learned".
+        num_samples: of the training set, for "learned".
+        c_init: where learned weights start.
+        gather: as in `InstancewisePartialAUCLoss`.
+
+    Raises:
+        ValueError: if a setting is out of range, or `num_samples` is missing.
+
+    >>> from equipoise.core.solvers.saddle_solvers import AcceleratedDescentAscent
+    >>> x, y = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)), torch.arange(400) < 40
+    >>> x = x + y[:, None]
+    >>> model, loss = torch.nn.Linear(2, 1), UnbiasedInstancewisePartialAUCLoss(max_fpr=0.3, omega=0.05)
+    >>> loss.initialize(model(x).squeeze(1), y)
+    >>> optimizer = AcceleratedDescentAscent(model, loss, lr=1.0, dual_lr=0.1, m=8)
+    >>> def closure():
+    ...     optimizer.zero_grad()
+    ...     value = loss(model(x).squeeze(1), y)
+    ...     value.backward()
+    ...     return value
+    >>> for _ in range(100):
+    ...     _ = optimizer.step(closure)
+    >>> from equipoise.ranking import opauc
+    >>> bool(opauc(model(x).squeeze(1), y, 0.3) > 0.6)
+    True
+    """
+
+    c: nn.Parameter | None
+
+    def __init__(
+        self,
+        max_fpr: float,
+        min_tpr: float = 0.0,
+        omega: float = 0.05,
+        *,
+        from_logits: bool = True,
+        constraint: str = "lagrange",
+        c_mode: str = "closed_form",
+        num_samples: int | None = None,
+        c_init: float = 1.0,
+        gather: bool = False,
+    ) -> None:
+        check_choice("c_mode", c_mode, WEIGHT_MODES)
+        check_fraction("c_init", c_init, zero=True)
+        super().__init__(max_fpr, min_tpr, omega, from_logits, constraint, gather)
+        self.c_mode, self.c = c_mode, None
+        if c_mode == "learned":
+            if num_samples is None or num_samples < 1:
+                raise ValueError(
+                    f"num_samples={num_samples} must be at least 1 for c_mode='learned', which has a weight for every "
+                    "training sample; pass the length of the training set"
+                )
+            self.c = nn.Parameter(torch.full((num_samples, 1), c_init))
+
+    def max_parameters(self) -> Sequence[nn.Parameter]:
+        """γ, and c where it is learned."""
+        return [self.gamma] if self.c is None else [self.gamma, self.c]
+
+    def bounds(self) -> Mapping[nn.Parameter, Box]:
+        """The papers' boxes; that of γ follows a and b under `constraint="project"`."""
+        boxes = dict(super().bounds())
+        if self.c is not None:
+            boxes[self.c] = (0.0, 1.0)
+        return boxes
+
+    @torch.no_grad()
+    def initialize(self, scores: Tensor, target: Tensor, index: Tensor | None = None) -> None:
+        """Set the variables to the saddle point for these scores, see `inner_solution`; c of the samples in `index`.
+
+        Raises:
+            ValueError: as `inner_solution`.
+            IndexError: if an index is not one of a sample.
+        """
+        weight = self._solve(scores, target)
+        if self.c is not None and index is not None:
+            self.c[self._checked(index, scores, self.c)] = weight.to(self.c.dtype).unsqueeze(1)
+
+    def forward(
+        self, scores: Float[Tensor, " n"], target: BinaryTarget, index: Int[Tensor, " n"] | None = None
+    ) -> Float[Tensor, ""]:
+        """The objective of a batch: 1 below the risk that it stands for, at ω = 0.
+
+        Args:
+            scores: (n,).
+            target: (n,) in {0, 1}.
+            index: (n,) which training samples these are, for `c_mode="learned"`; not looked at otherwise.
+
+        Raises:
+            ValueError: as `instancewise_partial_auc_objective`; if the index is missing or has another shape.
+            IndexError: if an index is not one of a sample.
+        """
+        if self.gather:
+            scores, target = gather_rows(scores), gather_rows(target)
+            index = None if index is None else gather_rows(index)
+        return self._objective(scores, target, relaxation="auxiliary", weight=self._weights_of(scores, target, index))
+
+    def _weights_of(self, scores: Tensor, target: Tensor, index: Tensor | None) -> Tensor | None:
+        """Learned weights of a batch, None where they are not learned."""
+        if self.c is None:
+            return None
+        return F.embedding(self._checked(index, scores, self.c), self.c, sparse=True).squeeze(1)
+
+    @staticmethod
+    def _checked(index: Tensor | None, scores: Tensor, c: Tensor) -> Tensor:
+        if index is None or index.shape != scores.shape:
+            raise ValueError(
+                "c_mode='learned' needs the training index of every score, loss(scores, target, index), of shape "
+                f"{tuple(scores.shape)}; got {'none' if index is None else tuple(index.shape)}"
+            )
+        outside = (index < 0) | (index >= len(c))
+        if bool(outside.any()):
+            raise IndexError(f"index {int(index[outside][0])} is not one of the {len(c)} samples, 0 to {len(c) - 1}")
+        return index
+
+    @torch.no_grad()
+    def kept_fractions(
+        self, scores: Float[Tensor, " n"], target: BinaryTarget, index: Int[Tensor, " n"] | None = None
+    ) -> KeptFractions:
+        """The mean weight c of each class."""
+        weight = self._weights_of(scores, target, index)
+        excess = self._excess(scores, target)
+        if weight is not None:
+            pos, neg = (
+                1.0 if e is None else float(c.mean())
+                for e, c in zip(excess, split_classes(weight, target == 1), strict=True)
+            )
+        else:
+            pos, neg = (
+                1.0 if e is None else float(best_weight(e, self.omega * share).mean())
+                for e, share in zip(excess, (1 - self.min_tpr, self.max_fpr), strict=True)
+            )
+        return KeptFractions(neg, pos)
+
+    def extra_repr(self) -> str:
+        """Settings, for `print`."""
+        return (
+            f"max_fpr={self.max_fpr}, min_tpr={self.min_tpr}, omega={self.omega}, c_mode={self.c_mode}, "
+            f"constraint={self.constraint}"
+        )
+
+
+def best_weight(excess: Tensor, mu: float) -> Tensor:
+    """c = clip(x / 2μ, 0, 1), where c x − μ c² is largest; 1[x > 0] at μ = 0."""
+    return (excess / (2 * mu)).clamp(0, 1) if mu > 0 else (excess > 0).to(excess.dtype)

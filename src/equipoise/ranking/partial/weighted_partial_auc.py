@@ -1,0 +1,244 @@
+"""Partial AUC by smooth weights: a sample counts the more, the harder it is, and nothing is cut off.
+
+    L = 1/(n₊ n₋)  Σ_i Σ_j  ψ(1 − s_i) ψ(s_j) ℓ(s_i − s_j)        s = sigmoid(logit) ∈ [0, 1]
+
+The hard selection of a partial AUC picks weights v ∈ {0, 1}. Letting the inner problem choose v ∈ [0, 1] by maximising
+v u − φ(v), with u = 1 − s_i or s_j the hardness, gives v = ψ(u) = (φ')⁻¹(u):
+
+    poly    φ(v) = v^r / r, r > 2                          ψ(u) = (u + ε)^γ, γ = 1/(r − 1)
+    exp     φ(v) = ((1 − v) log(1 − v) + v) / γ            ψ(u) = 1 − exp(−γ u)
+
+A concave ψ (γ < 1 for poly, any γ for exp) makes L an upper bound of the truncated risk far more often than a convex
+one.
+
+Gradient through the weights, as published, lets L fall by moving *all* scores to where ψ vanishes (all 0, or all 1),
+and strong weightings drift there. Treating the weights as constants in the backward pass (`detach_weights`, the default
+here) and dividing them by their mean (`normalize_weights`) removes that.
+
+The weights factorise, so that L is an exact weighted pairwise loss (`core.pairs.loss`) times the mean weights: O(n) for
+the square and O(n log n) for the hinges, where the authors build the n₊ × n₋ matrix. The warm-up of the authors, the
+unweighted loss for the first epochs, follows `core.phases`.
+
+Yang et al., "When All We Need is a Piece of the Pie", ICML 2021; "Optimizing Two-way Partial AUC with an End-to-end
+Framework", TPAMI 2022, arXiv 2206.11655. Formulas [code] and [paper slides].
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from equipoise.core.distributed import gather_batch
+from equipoise.core.pairs.loss import SurrogateLike, pairwise_loss, split_classes
+from equipoise.core.phases import Phased
+from equipoise.core.validate import (
+    check_binary,
+    check_choice,
+    check_nonnegative,
+    check_positive,
+    check_probabilities,
+)
+from equipoise.ranking.pairwise_auc import warn_of_one_class
+
+BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
+
+SCHEMES = ("poly", "exp")
+REGIONS = ("two_way", "one_way")
+
+
+def calibrated_weight(
+    hardness: Float[Tensor, ...], scheme: str = "poly", gamma: float = 0.1, *, eps: float = 1e-6
+) -> Float[Tensor, ...]:
+    """The weight ψ(u) of a sample of hardness u.
+
+    Args:
+        hardness: u, clamped to [0, 1]: 1 − s for positives, s for negatives.
+        scheme: "poly" or "exp".
+        gamma: shape γ > 0; for "poly" the exponent 1/(r − 1).
+        eps: added to u under "poly", whose slope at 0 is infinite for γ < 1.
+
+    Raises:
+        ValueError: if the scheme is unknown, `gamma` not positive or `eps` negative.
+
+    >>> calibrated_weight(torch.tensor([0.0, 1.0]), "exp", gamma=8.0)
+    tensor([0.0000, 0.9997])
+    """
+    _check_weighting(scheme, gamma, eps)
+    u = hardness.clamp(0, 1)
+    return (u + eps) ** gamma if scheme == "poly" else -torch.expm1(-gamma * u)
+
+
+def calibrated_penalty(weight: Float[Tensor, ...], scheme: str = "poly", gamma: float = 0.1) -> Float[Tensor, ...]:
+    """The penalty φ(v) that the weighting of the same scheme and γ comes from: ψ(u) = argmax_v { v u − φ(v) }.
+
+    Args:
+        weight: v in [0, 1].
+        scheme: "poly" or "exp".
+        gamma: γ > 0; for "poly" r = 1 + 1/γ.
+
+    Raises:
+        ValueError: as `calibrated_weight`; if a weight is outside [0, 1].
+
+    >>> calibrated_penalty(torch.tensor([0.0, 1.0]), "exp", gamma=2.0)
+    tensor([0.0000, 0.5000])
+    """
+    _check_weighting(scheme, gamma, 0.0)
+    check_probabilities("weight", weight)
+    if scheme == "poly":
+        r = 1 + 1 / gamma
+        return weight**r / r
+    return (torch.xlogy(1 - weight, 1 - weight) + weight) / gamma
+
+
+def weighted_partial_auc_loss(
+    scores: Float[Tensor, " n"],
+    target: BinaryTarget,
+    *,
+    scheme: str = "poly",
+    gamma: float = 0.1,
+    region: str = "two_way",
+    surrogate: SurrogateLike = "square",
+    margin: float = 1.0,
+    detach_weights: bool = True,
+    normalize_weights: bool = False,
+    from_logits: bool = True,
+    eps: float = 1e-6,
+) -> Float[Tensor, ""]:
+    """All-pairs loss in which hard samples weigh more.
+
+    Args:
+        scores: (n,) logits, or probabilities with `from_logits=False`.
+        target: (n,) in {0, 1}.
+        scheme: "poly" or "exp"; see `calibrated_weight`.
+        gamma: shape γ of the weighting. It has nothing to do with the margin (XCurve's code uses one for both).
+        region: "two_way" weighs both classes; "one_way" (the papers' OP) only the negatives.
+        surrogate: loss of a pair as a function of the difference of *probabilities*.
+        margin: margin or rate of the surrogate.
+        detach_weights: no gradient through the weights; False is the loss as published.
+        normalize_weights: divide the weights by their mean.
+        from_logits: apply the sigmoid.
+        eps: as in `calibrated_weight`.
+
+    Returns:
+        The loss; zero, still attached to the graph, when one class is absent (warned once).
+
+    Raises:
+        ValueError: on input as `pairwise_auc_loss`; on probabilities outside [0, 1]; on unknown settings.
+
+    >>> weighted_partial_auc_loss(torch.tensor([3.0, -3.0]), torch.tensor([1, 0]), region="one_way")
+    tensor(0.0066)
+    """
+    check_binary(scores, target)
+    check_choice("region", region, REGIONS)
+    _check_weighting(scheme, gamma, eps)
+    if not from_logits:
+        check_probabilities("scores", scores)
+    probability = scores.sigmoid() if from_logits else scores
+    pos, neg = split_classes(probability, target == 1)
+    warn_of_one_class(pos, neg, "the weighted partial AUC loss")
+    if not (pos.shape[0] and neg.shape[0]):
+        return scores.sum() * 0
+    hard_neg = neg.detach() if detach_weights else neg
+    neg_weight = calibrated_weight(hard_neg, scheme, gamma, eps=eps)
+    pos_weight = None
+    if region == "two_way":
+        hard_pos = pos.detach() if detach_weights else pos
+        pos_weight = calibrated_weight(1 - hard_pos, scheme, gamma, eps=eps)
+    mean = pairwise_loss(pos, neg, surrogate, margin, pos_weight, neg_weight)
+    if normalize_weights:
+        return mean
+    return mean * neg_weight.mean() * (1.0 if pos_weight is None else pos_weight.mean())
+
+
+class WeightedPartialAUCLoss(Phased):
+    """`weighted_partial_auc_loss` as a module, with the authors' warm-up on the unweighted loss.
+
+    Args:
+        scheme: as in `weighted_partial_auc_loss`.
+        gamma: as in `weighted_partial_auc_loss`.
+        region: as in `weighted_partial_auc_loss`.
+        surrogate: as in `weighted_partial_auc_loss`.
+        margin: as in `weighted_partial_auc_loss`.
+        detach_weights: as in `weighted_partial_auc_loss`.
+        normalize_weights: as in `weighted_partial_auc_loss`.
+        from_logits: as in `weighted_partial_auc_loss`.
+        eps: as in `weighted_partial_auc_loss`.
+        warmup_epochs: how many epochs, from the first, all weights are 1; the paper's E_k. Tell the loss the epoch by
+            `set_epoch`.
+        gather: rank the pairs of all processes of torch.distributed; see `core.distributed`.
+
+    >>> x, y = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)), torch.arange(400) < 40
+    >>> x = x + y[:, None]
+    >>> model, loss = torch.nn.Linear(2, 1), WeightedPartialAUCLoss("exp", gamma=8.0, warmup_epochs=10)
+    >>> optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    >>> start = loss(model(x).squeeze(1), y).item()
+    >>> for epoch in range(50):
+    ...     loss.set_epoch(epoch)
+    ...     optimizer.zero_grad()
+    ...     loss(model(x).squeeze(1), y).backward()
+    ...     optimizer.step()
+    >>> loss(model(x).squeeze(1), y).item() < start
+    True
+    """
+
+    def __init__(
+        self,
+        scheme: str = "poly",
+        gamma: float = 0.1,
+        region: str = "two_way",
+        surrogate: SurrogateLike = "square",
+        margin: float = 1.0,
+        detach_weights: bool = True,
+        normalize_weights: bool = False,
+        from_logits: bool = True,
+        eps: float = 1e-6,
+        warmup_epochs: int = 0,
+        *,
+        gather: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_weighting(scheme, gamma, eps)
+        check_choice("region", region, REGIONS)
+        check_positive("margin", margin)
+        check_nonnegative("warmup_epochs", warmup_epochs)
+        self.scheme, self.gamma, self.region = scheme, gamma, region
+        self.surrogate, self.margin, self.eps = surrogate, margin, eps
+        self.detach_weights, self.normalize_weights = detach_weights, normalize_weights
+        self.from_logits, self.warmup_epochs, self.gather = from_logits, warmup_epochs, gather
+
+    def forward(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, ""]:
+        """The loss of scores (n,) by targets (n,); unweighted while the epoch is below `warmup_epochs`."""
+        if self.gather:
+            scores, target, _ = gather_batch(scores, target)
+        if self.epoch < self.warmup_epochs:
+            check_binary(scores, target)
+            if not self.from_logits:
+                check_probabilities("scores", scores)
+            probability = scores.sigmoid() if self.from_logits else scores
+            pos, neg = split_classes(probability, target == 1)
+            warn_of_one_class(pos, neg, "the weighted partial AUC loss")
+            return pairwise_loss(pos, neg, self.surrogate, self.margin)
+        return weighted_partial_auc_loss(
+            scores,
+            target,
+            scheme=self.scheme,
+            gamma=self.gamma,
+            region=self.region,
+            surrogate=self.surrogate,
+            margin=self.margin,
+            detach_weights=self.detach_weights,
+            normalize_weights=self.normalize_weights,
+            from_logits=self.from_logits,
+            eps=self.eps,
+        )
+
+    def extra_repr(self) -> str:
+        """Settings, for `print`."""
+        return f"scheme={self.scheme}, gamma={self.gamma}, region={self.region}, warmup_epochs={self.warmup_epochs}"
+
+
+def _check_weighting(scheme: str, gamma: float, eps: float) -> None:
+    check_choice("scheme", scheme, SCHEMES)
+    check_positive("gamma", gamma)
+    check_nonnegative("eps", eps)

@@ -1,0 +1,1 @@
+"""AUC under attack and under distribution shift."""

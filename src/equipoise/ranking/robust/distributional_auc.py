@@ -1,0 +1,257 @@
+"""AUC for shifted or corrupted test data: the worst distribution in a Wasserstein ball around the training data.
+
+    g = mean₊ (f − a)² + mean₋ (f − b)² + 2 α (m + mean₋ f − mean₊ f) − k α²            α ≥ 0, f in [0, 1]
+
+    min over network, a, b, λ ≥ 0    max over α    λ ε + E_z max over x' { g(x', y) − λ ‖x' − x‖² }
+
+By duality the ball costs a penalty λ on the transport, squared Euclidean distance with labels kept; the worst case is
+found sample by sample by gradient ascent on the inputs, and λ follows the cost: above the budget ε it rises. One ball
+for all ("free", DRAUC-Df) lets the adversary spend its budget on the rare class, whose samples weigh more; a ball for
+each class ("aware", DRAUC-Da) with p ε₊ + (1 − p) ε₋ = ε does not.
+
+The exchange of max and min makes this an upper bound of the robust risk [paper]. The authors' code measures the budget,
+the penalty and the cost of the dual step in three different units, and the norm of a whole batch at once; here all are
+the mean squared distance a sample.
+
+Wang et al., "DRAUC: An Instance-wise Distributionally Robust AUC Optimization Framework", NeurIPS 2023, arXiv
+2311.03055.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from equipoise.core.solvers.perturbation import Model, evaluation_mode
+from equipoise.core.solvers.saddle import Box, SaddleLoss
+from equipoise.core.validate import (
+    check_binary,
+    check_choice,
+    check_nonnegative,
+    check_positive,
+    check_probabilities,
+)
+from equipoise.data.images.corruptions import SEVERITIES, corrupted_sets
+from equipoise.ranking.metrics.functional import auroc
+from equipoise.ranking.pairwise_auc import warn_of_one_class
+from equipoise.ranking.robust.minmax_auc import at_least_single, class_weights, probabilities
+
+BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
+Scalar = float | Float[Tensor, ""]
+
+ALPHA_RULES = ("gradient", "closed_form")
+
+
+def margin_auc_terms(
+    scores: Float[Tensor, " n"],
+    target: BinaryTarget,
+    a: Scalar,
+    b: Scalar,
+    alpha: Scalar,
+    *,
+    margin: float = 1.0,
+    k: float = 1.0,
+) -> Float[Tensor, " n"]:
+    """One term a sample, whose mean is `drauc_loss`, at least in float32; the objective of the ascent on the inputs.
+
+    >>> margin_auc_terms(torch.tensor([0.75, 0.25]), torch.tensor([1, 0]), 0.75, 0.25, 0.5)
+    tensor([-0.7500,  1.2500])
+    """
+    scores, positive = at_least_single(scores), target == 1
+    square = torch.where(positive, scores - a, scores - b).square()
+    pull = 2 * alpha * torch.where(positive, -scores, scores)
+    return class_weights(scores, positive) * (square + pull) + 2 * alpha * margin - k * alpha * alpha
+
+
+def drauc_loss(
+    scores: Float[Tensor, " n"],
+    target: BinaryTarget,
+    a: Scalar,
+    b: Scalar,
+    alpha: Scalar,
+    *,
+    margin: float = 1.0,
+    k: float = 1.0,
+) -> Float[Tensor, ""]:
+    """The margin form of the min-max AUC loss: minimised over scores, a and b, maximised over α ≥ 0.
+
+    Args:
+        scores: (n,) in [0, 1].
+        target: (n,) in {0, 1}.
+        a: where the positives should be.
+        b: where the negatives should be.
+        alpha: the dual variable.
+        margin: m ≥ 0, by how much the mean of the positives should be ahead.
+        k: concavity in α; with 1 the maximum over α is the squared hinge of the gap of the means.
+
+    Returns:
+        The loss; zero, still attached to the graph, when one class is absent (warned once). Means divide by the number
+        of samples of a class (the authors' code leaves out residuals that are exactly zero).
+
+    Raises:
+        ValueError: if a score is outside [0, 1], a target neither 0 nor 1, the margin negative or k not positive.
+
+    >>> drauc_loss(torch.tensor([0.75, 0.25]), torch.tensor([1, 0]), 0.75, 0.25, 0.5)
+    tensor(0.2500)
+    """
+    check_binary(scores, target)
+    check_probabilities("scores", scores)
+    check_nonnegative("margin", margin)
+    check_positive("k", k)
+    pos, neg = scores[target == 1], scores[target == 0]
+    warn_of_one_class(pos, neg, "the robust AUC loss")
+    if not (pos.shape[0] and neg.shape[0]):
+        return (at_least_single(scores) * 0).sum()
+    return margin_auc_terms(scores, target, a, b, alpha, margin=margin, k=k).mean()
+
+
+class DRAUCLoss(SaddleLoss):
+    """`drauc_loss` as a module that owns a, b and α.
+
+    Args:
+        margin: as in `drauc_loss`.
+        k: as in `drauc_loss`.
+        alpha_rule: "gradient" ascends in α with the optimizer; "closed_form" sets α = max(0, m + mean₋ f − mean₊ f)/k
+            of the batch in training mode.
+        from_logits: apply the sigmoid.
+
+    >>> from equipoise.core.solvers.saddle import descent_ascent
+    >>> from equipoise.ranking import WassersteinPerturbation
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> x, y = torch.rand(200, 2, generator=generator), torch.arange(200) < 20
+    >>> x = (x + 0.3 * y[:, None]).clamp(0, 1)
+    >>> model, loss, ball = torch.nn.Linear(2, 1), DRAUCLoss(), WassersteinPerturbation(eps=0.05, steps=3, lr=0.1)
+    >>> optimizer = descent_ascent(torch.optim.SGD, model, loss, lr=0.5, dual_lr=0.1)
+    >>> for _ in range(40):
+    ...     delta = ball(model, x, y, loss.terms, generator)
+    ...     optimizer.zero_grad()
+    ...     value = loss(model(x + delta).squeeze(1), y)
+    ...     value.backward()
+    ...     optimizer.step()
+    >>> bool(loss.a > loss.b), float(ball.lambda_pos) != 1.0
+    (True, True)
+    """
+
+    def __init__(
+        self, margin: float = 1.0, k: float = 1.0, alpha_rule: str = "gradient", from_logits: bool = True
+    ) -> None:
+        super().__init__()
+        check_nonnegative("margin", margin)
+        check_positive("k", k)
+        check_choice("alpha_rule", alpha_rule, ALPHA_RULES)
+        self.margin, self.k, self.alpha_rule, self.from_logits = margin, k, alpha_rule, from_logits
+        self.a, self.b = nn.Parameter(torch.tensor(0.0)), nn.Parameter(torch.tensor(0.0))
+        self.alpha = nn.Parameter(torch.tensor(0.0), requires_grad=alpha_rule == "gradient")
+
+    def min_parameters(self) -> tuple[nn.Parameter, ...]:
+        """a and b."""
+        return (self.a, self.b)
+
+    def max_parameters(self) -> tuple[nn.Parameter, ...]:
+        """α."""
+        return (self.alpha,)
+
+    def bounds(self) -> Mapping[nn.Parameter, Box]:
+        """a and b in [0, 1], α ≥ 0."""
+        return {self.a: (0.0, 1.0), self.b: (0.0, 1.0), self.alpha: (0.0, torch.inf)}
+
+    @torch.no_grad()
+    def initialize(self, scores: Tensor, target: Tensor) -> None:
+        """Set a, b and α to the saddle point for these scores.
+
+        Raises:
+            ValueError: if one class is absent.
+        """
+        check_binary(scores, target)
+        probability = probabilities(scores, self.from_logits)
+        pos, neg = probability[target == 1], probability[target == 0]
+        if not (len(pos) and len(neg)):
+            raise ValueError(f"there are {len(pos)} positives and {len(neg)} negatives; the saddle point needs both")
+        self.a.copy_(pos.mean())
+        self.b.copy_(neg.mean())
+        self.alpha.copy_((self.margin + self.b - self.a).clamp_min(0) / self.k)
+
+    def terms(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, " n"]:
+        """One term a sample, for an ascent on the inputs, at the present a, b and α."""
+        probability = probabilities(scores, self.from_logits)
+        return margin_auc_terms(probability, target, self.a, self.b, self.alpha, margin=self.margin, k=self.k)
+
+    def forward(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, ""]:
+        """The loss of scores (n,) by targets (n,)."""
+        check_binary(scores, target)
+        probability = probabilities(scores, self.from_logits)
+        if self.alpha_rule == "closed_form" and self.training and 0 < int(target.sum()) < len(target):
+            with torch.no_grad():
+                gap = probability[target == 0].mean() - probability[target == 1].mean()
+                self.alpha.copy_((self.margin + gap).clamp_min(0) / self.k)
+        return drauc_loss(probability, target, self.a, self.b, self.alpha, margin=self.margin, k=self.k)
+
+    def extra_repr(self) -> str:
+        """Settings, for `print`."""
+        return f"margin={self.margin}, k={self.k}, alpha_rule={self.alpha_rule}"
+
+
+class CorruptionReport(NamedTuple):
+    """AUROC of corrupted copies of the same images.
+
+    Attributes:
+        clean: of the images as they are.
+        by_kind: {kind: {severity: AUROC}}.
+        mean: over kinds and severities, each counted once.
+    """
+
+    clean: Tensor
+    by_kind: dict[str, dict[int, Tensor]]
+    mean: Tensor
+
+
+def corrupted_auroc(
+    model: Model,
+    images: Float[Tensor, "n *channels height width"],
+    target: BinaryTarget,
+    *,
+    kinds: Sequence[str] | None = None,
+    severities: Sequence[int] = SEVERITIES,
+    seed: int = 0,
+    batch_size: int = 512,
+) -> CorruptionReport:
+    """AUROC of the images as they are and under every corruption of `data.images.corruptions`.
+
+    Args:
+        model: images → scores (n,) or (n, 1); evaluated without its training behaviour.
+        images: in [0, 1].
+        target: (n,) in {0, 1}.
+        kinds: of `data.CORRUPTIONS`; all if absent.
+        severities: from 1 to 5.
+        seed: of the corruptions, which are the same for the same seed whichever are asked for.
+        batch_size: images scored at once.
+
+    Raises:
+        ValueError: if there is no kind or severity, one is unknown, or an image is outside [0, 1].
+
+    >>> images, target = torch.rand(40, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 2
+    >>> images[target == 1, :4] = 1.0
+    >>> report = corrupted_auroc(lambda x: x[:, :4].mean((1, 2)), images, target, kinds=["contrast", "brightness"])
+    >>> report.clean.item(), sorted(report.by_kind), sorted(report.by_kind["contrast"])
+    (1.0, ['brightness', 'contrast'], [1, 2, 3, 4, 5])
+    """
+    by_kind: dict[str, dict[int, Tensor]] = {}
+
+    def judge(pictures: Tensor) -> Tensor:
+        scores = torch.cat([model(part) for part in pictures.split(batch_size)])
+        return auroc(scores.squeeze(1) if scores.ndim == 2 and scores.shape[1] == 1 else scores, target)
+
+    with evaluation_mode(model), torch.no_grad():
+        clean = judge(images)
+        for kind, severity, pictures in corrupted_sets(images, kinds=kinds, severities=severities, seed=seed):
+            by_kind.setdefault(kind, {})[severity] = judge(pictures)
+    values = [value for found in by_kind.values() for value in found.values()]
+    if not values:
+        raise ValueError(
+            "there is no corruption to judge by; name at least one kind and one severity, or leave both out"
+        )
+    return CorruptionReport(clean, by_kind, torch.stack(values).mean())

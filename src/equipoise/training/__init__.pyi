@@ -1,0 +1,9 @@
+from .adversarial import AdversarialScoringModule as AdversarialScoringModule
+from .collapse import CollapseCallback as CollapseCallback
+from .fit import HeldOut as HeldOut
+from .fit import Plan as Plan
+from .fit import Run as Run
+from .fit import fit_module as fit_module
+from .module import ScoringModule as ScoringModule
+from .objectives import OBJECTIVES as OBJECTIVES
+from .objectives import make_objective as make_objective

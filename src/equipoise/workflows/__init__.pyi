@@ -1,0 +1,9 @@
+from .bench.tabular_benchmark import bench_tabular as bench_tabular
+from .errors import InputError as InputError
+from .mistakes import MistakeReport as MistakeReport
+from .mistakes import Segments as Segments
+from .mistakes import detect_mistakes as detect_mistakes
+from .scores.evaluate import evaluate_scores as evaluate_scores
+from .scores.evaluate_open import evaluate_open as evaluate_open
+from .tables.fit import fit_table as fit_table
+from .tables.predict import predict_table as predict_table

@@ -1,0 +1,374 @@
+"""Judge a file of class scores, an open score and labels: is it known, which one is it, and both at once."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equipoise.core.curves.intervals import Interval, bootstrap_metrics
+from equipoise.core.scores import SIDES, ScoreSpec, as_spec
+from equipoise.core.validate import check_choice, check_fraction
+from equipoise.openworld.openset.metrics import open_set_classification_curve
+from equipoise.openworld.outliers.detection import detection_curve
+from equipoise.openworld.prompts.openworld_auc import openworld_curve
+from equipoise.openworld.report import UNKNOWN, OpenWorldReport
+from equipoise.report.open_figures import (
+    Line,
+    curve_figure,
+    decision_plane,
+    legend_values,
+    threshold_figure,
+    top_k_figure,
+)
+from equipoise.report.open_page import OpenReport, open_page
+from equipoise.workflows.errors import InputError, mendable
+from equipoise.workflows.output import check_output, staged_folder
+from equipoise.workflows.scores.judging import plain, provenance
+
+_TOP = 10
+
+
+@dataclass(frozen=True)
+class OpenEvaluation:
+    """What `evaluate_open` found and where it was written.
+
+    Attributes:
+        report: what `report.html` shows.
+        folder: where it is.
+    """
+
+    report: OpenReport
+    folder: Path
+
+
+def evaluate_open(
+    path: str | Path,
+    *,
+    target: str,
+    score: Sequence[str],
+    open_score: str | None = None,
+    new: Sequence[str] = (),
+    unknown: str = "unknown",
+    higher_is: str = "in",
+    k: Sequence[int] | None = None,
+    known_recall: float = 0.95,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    output: str | Path,
+    overwrite: bool = False,
+    command: str = "",
+) -> OpenEvaluation:
+    """Judge a model that meets unknown classes, and write `metrics.json` and `report.html`.
+
+    Args:
+        path: CSV, TSV or Parquet file with a row a sample.
+        target: the column of true classes: names of classes, or their positions from 0 with -1 for unknown. A pattern
+            such as `label_*` names one column of 0 and 1 a label; samples without any label are unknown then.
+        score: columns of class scores, or patterns such as `score_*`. A class has the name of its column, or what the
+            star stands for.
+        open_score: the column that says how known a sample looks; the highest class score if absent.
+        new: columns of scores of new classes, which have names but were not trained on.
+        unknown: the value of `target` that marks unknown samples without a class.
+        higher_is: "in" where a higher open score means known, "out" where it means unknown.
+        k: lengths of the top-k list; those of 1, 3 and 5 that fit if absent.
+        known_recall: the share of known samples to accept at least.
+        confidence: of the intervals.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        output: folder to write.
+        overwrite: replace the folder.
+        command: what the user typed, for the report.
+
+    Raises:
+        InputError: if the request cannot be carried out as given; nothing is written then.
+    """
+    started = time.perf_counter()
+    output = Path(output)
+    with mendable():
+        check_output(output, overwrite=overwrite)
+        check_fraction("confidence", confidence, one=False)
+        if resamples < 1:
+            raise InputError(f"resamples={resamples} must be at least 1")
+        check_choice("higher_is", higher_is, SIDES)
+        spec = as_spec(higher_is)  # type: ignore[arg-type]
+        table = _read(path, target, score, open_score, new, unknown, spec)
+        metric = OpenWorldReport(
+            len(table.classes),
+            len(table.new_classes),
+            task=table.task,
+            k=tuple(k) if k else None,
+            higher_is=spec,
+            known_recall=known_recall,
+            on_undefined="raise",
+        )
+        metric.update(table.scores, table.open_score, table.target)
+        values = {name: float(value) for name, value in metric.compute().items()}
+    found = _Findings(metric, values, confidence, resamples, seed)
+    report = OpenReport(
+        title=f"{Path(path).name}: known or unknown, and which one",
+        facts=table.facts,
+        lead=found.lead,
+        measures=found.with_intervals(),
+        plane=found.plane(),
+        pictures=found.pictures(),
+        notes=[*table.notes, *_NOTES],
+        provenance=provenance(command, seed, time.perf_counter() - started),
+        confidence=confidence,
+    )
+    with staged_folder(output, overwrite=overwrite) as stage:
+        (stage / "report.html").write_text(open_page(report), encoding="utf-8")
+        summary = {
+            "measures": plain(dict(report.measures)),
+            "classes": list(table.classes),
+            "new_classes": list(table.new_classes),
+            "notes": list(report.notes),
+            "command": command,
+            "versions": dict(report.provenance.versions),
+        }
+        (stage / "metrics.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
+    return OpenEvaluation(report, output)
+
+
+_NOTES = (
+    "“@best” is the highest value over all thresholds: nobody can choose that threshold without the answers. "
+    "“@known_recall” is at the strictest threshold that accepts the wanted share of known samples.",
+    "fpr95_id_positive: unknown samples let in where 95 % of the known are kept. fpr95_ood_positive: known samples "
+    "flagged where 95 % of the unknown are found.",
+    "Intervals are of the percentile bootstrap, known and unknown samples drawn each at their own number.",
+)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A file, read: classes first, new classes behind them."""
+
+    task: str
+    classes: tuple[str, ...]
+    new_classes: tuple[str, ...]
+    scores: Tensor
+    open_score: Tensor
+    target: Tensor
+    facts: tuple[str, ...]
+    notes: list[str] = field(default_factory=list)
+
+
+def _read(
+    path: str | Path,
+    target: str,
+    score: Sequence[str],
+    open_score: str | None,
+    new: Sequence[str],
+    unknown: str,
+    spec: ScoreSpec,
+) -> _Table:
+    from equipoise.data import read_table
+
+    frame = read_table(path)
+    columns = [str(name) for name in frame.columns]
+    reserved = {target, open_score} - {None}
+    of_classes = _matched(columns, score, reserved, "score")
+    of_new = _matched(columns, new, reserved | set(of_classes), "new") if new else {}
+    classes, new_classes = tuple(of_classes.values()), tuple(of_new.values())
+    if len(classes) < 2:
+        raise InputError(f"--score names {len(classes)} column of class scores; at least 2 are needed")
+    names = [*classes, *new_classes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"two columns of scores belong to the class {twice!r}; rename one")
+    scores = torch.stack([_numbers(frame, name) for name in (*of_classes, *of_new)], 1)
+    notes = []
+    if open_score is None:
+        highest = scores[:, : len(classes)].amax(1)
+        chosen = spec.inward(highest)
+        notes.append("No open score was given: the highest score of a known class stands for it.")
+    else:
+        chosen = _numbers(frame, open_score)
+    if "*" in target:
+        of_labels = _matched(columns, [target], reserved | set(of_classes), "target")
+        labels = {name: column for column, name in of_labels.items()}
+        if set(labels) != set(classes):
+            odd = sorted(set(labels) ^ set(classes))[0]
+            raise InputError(f"labels and scores must have the same names; {odd!r} is in one of them only")
+        truth = torch.stack([_numbers(frame, labels[name]) for name in classes], 1)
+        if bool(((truth != 0) & (truth != 1)).any()):
+            raise InputError(f"the label columns {target} must hold only 0 and 1")
+        task, truth = "multilabel", truth.long()
+        is_known, is_new = (truth == 1).any(1), torch.zeros(len(truth), dtype=torch.bool)
+    else:
+        if target not in columns:
+            raise InputError(f"there is no column {target!r}; the file has {', '.join(columns)}")
+        truth, how = _class_indices(frame[target], target, names, unknown)
+        notes += how
+        task = "multiclass"
+        is_known, is_new = (truth >= 0) & (truth < len(classes)), truth >= len(classes)
+    facts = [str(path), f"{len(truth):,} rows", f"{len(classes)} classes", f"{int(is_known.sum()):,} known samples"]
+    facts.append(f"{int((~is_known & ~is_new).sum()):,} unknown")
+    if new_classes:
+        facts.append(f"{int(is_new.sum()):,} of {len(new_classes)} new classes")
+    return _Table(task, classes, new_classes, scores, chosen, truth, tuple(facts), notes)
+
+
+def _matched(columns: Sequence[str], patterns: Sequence[str], taken: set[Any], role: str) -> dict[str, str]:
+    """Column → class name, in the order of the patterns and of the file."""
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        before, star, after = pattern.partition("*")
+        hits = [name for name in columns if fnmatchcase(name, pattern) and name not in taken]
+        if not hits:
+            raise InputError(f"--{role} {pattern!r} names no column; the file has {', '.join(columns)}")
+        for name in hits:
+            found[name] = name[len(before) : len(name) - len(after)] if star else name
+    return found
+
+
+def _numbers(frame: Any, name: str) -> Tensor:
+    if name not in frame.columns:
+        raise InputError(f"there is no column {name!r}; the file has {', '.join(map(str, frame.columns))}")
+    try:
+        values = np.asarray(frame[name], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"column {name!r} holds values that are no numbers; give a column of scores") from error
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise InputError(f"column {name!r} holds {bad} missing or infinite values; drop those rows first")
+    return torch.from_numpy(values)
+
+
+def _class_indices(column: Any, target: str, names: Sequence[str], unknown: str) -> tuple[Tensor, list[str]]:
+    """Position of every sample's class, -1 for unknown, and what there is to say about it."""
+    missing = int(column.isna().sum())
+    if missing:
+        raise InputError(f"column {target!r} has {missing} empty cells; mark unknown samples by {unknown!r}")
+    texts = [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in column.tolist()]
+    seen = list(dict.fromkeys(texts))
+    positions = {name: k for k, name in enumerate(names)} | {unknown: UNKNOWN}
+    if not any(text in names for text in seen) and all(_is_position(text, len(names)) for text in seen):
+        numbered = ", ".join(f"{k} is {name}" for k, name in enumerate(names[:3]))
+        note = f"Classes are numbered in the order of their columns ({numbered}{', …' if len(names) > 3 else ''})."
+        return torch.tensor([int(text) for text in texts]), [note]
+    odd = next((text for text in seen if text not in positions), None)
+    if odd is not None:
+        raise InputError(
+            f"column {target!r} holds {odd!r}, which is no class ({', '.join(names[:5])}"
+            f"{', …' if len(names) > 5 else ''}) and not the mark of unknown samples, {unknown!r}; see --unknown"
+        )
+    return torch.tensor([positions[text] for text in texts]), []
+
+
+def _is_position(text: str, classes: int) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isdecimal() and -1 <= int(text) < classes
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """Intervals and pictures of what the metric saw."""
+
+    metric: OpenWorldReport
+    values: Mapping[str, float]
+    confidence: float
+    resamples: int
+    seed: int
+
+    @property
+    def lead(self) -> list[str]:
+        """What a reader should see first."""
+        if self.metric.task == "multilabel":
+            return ["novelty/auroc", f"multilabel/tkpr@{self.metric.k[-1]}"]
+        coupled = ["open_world/openworld_auc"] if self.metric.num_new_classes else []
+        return [*coupled, "open_set/open_auc", "closed_set/accuracy", "novelty/auroc"]
+
+    def with_intervals(self) -> dict[str, Interval]:
+        found = {name: Interval(value, math.nan, math.nan) for name, value in self.values.items()}
+        scores, known = self.metric.open_scores()
+        detection = {
+            "novelty/auroc": lambda curve: curve.auroc(),
+            "novelty/aupr_in": lambda curve: curve.average_precision(),
+            "novelty/fpr95_id_positive": lambda curve: curve.fpr_at_tpr(self.metric.recall),
+        }
+        found |= self._bootstrap(scores, known, detection)
+        if self.metric.task == "multilabel":
+            return found
+        seen = self.metric.decisions()
+        right = seen.pred == seen.target
+        area = {"open_set/open_auc": lambda curve: curve.auroc()}
+        # A known sample of the wrong class wins no pair, as if it ranked below all unknown ones.
+        found |= self._bootstrap(_moved(scores, known & ~right, down=True), known, area)
+        found["closed_set/accuracy"] = self._share(right[known])
+        new = seen.target >= self.metric.num_classes
+        if bool(new.any()):
+            new_right = seen.new_pred == seen.target
+            moved = _moved(_moved(scores, known & ~right, down=True), new & ~new_right, down=False)
+            area = {"open_world/openworld_auc": lambda curve: curve.auroc()}
+            found |= self._bootstrap(moved[known | new], known[known | new], area)
+            found["open_world/base_accuracy"] = found["closed_set/accuracy"]
+            found["open_world/new_accuracy"] = self._share(new_right[new])
+        return found
+
+    def _bootstrap(self, scores: Tensor, known: Tensor, metrics: Mapping[str, Any]) -> dict[str, Interval]:
+        return bootstrap_metrics(
+            scores, known, metrics, resamples=self.resamples, confidence=self.confidence, seed=self.seed
+        )
+
+    def _share(self, hits: Tensor) -> Interval:
+        """A resampled share is a binomial draw."""
+        estimate = float(hits.double().mean())
+        draws = np.random.default_rng(self.seed).binomial(len(hits), estimate, self.resamples) / len(hits)
+        low, high = np.quantile(draws, [0.5 - self.confidence / 2, 0.5 + self.confidence / 2])
+        return Interval(estimate, float(low), float(high))
+
+    def plane(self) -> Element | None:
+        if self.metric.task == "multilabel":
+            return None
+        seen = self.metric.decisions()
+        threshold = self.metric.spec.inward(torch.tensor(self.values["open_set/threshold@known_recall"]))
+        return decision_plane(seen, seen.known(self.metric.num_classes), float(threshold))
+
+    def pictures(self) -> list[Element]:
+        scores, known = self.metric.open_scores()
+        roc = detection_curve(scores[known], scores[~known])
+        zero = torch.zeros(1, dtype=torch.float64)
+        rate, recall = (torch.cat([zero, side]) for side in (roc.fps / roc.n_neg, roc.tps / roc.n_pos))
+        detected = Line("known accepted (ROC)", rate, recall, "s8 soft")
+        if self.metric.task == "multilabel":
+            words = legend_values({"AUROC": self.values["novelty/auroc"]})
+            return [curve_figure("Is it known?", words, _ACCEPTED, "share of known samples", [detected])]
+        seen = self.metric.decisions()
+        right = seen.pred == seen.target
+        accepted, both = open_set_classification_curve(scores[known], scores[~known], right[known])
+        words = "The area under the solid line is OpenAUC; the dashed line does not look at classes. "
+        words += legend_values({"OpenAUC": self.values["open_set/open_auc"], "AUROC": self.values["novelty/auroc"]})
+        lines = [Line("accepted and right", accepted, both, "s1"), detected]
+        drawn = [
+            curve_figure("Both questions", words, _ACCEPTED, "share of known samples", lines),
+            threshold_figure(self.metric.threshold_curve(), self.metric.known_recall),
+            top_k_figure(self.metric.top_k_accuracies()[:_TOP]),
+        ]
+        new = seen.target >= self.metric.num_classes
+        if bool(new.any()):
+            miss, hit = openworld_curve(scores[known], scores[new], right[known], (seen.new_pred == seen.target)[new])
+            words = legend_values({"OpenworldAUC": self.values["open_world/openworld_auc"]}) + ", the area below."
+            lines = [Line("found and right", miss, hit, "s1")]
+            drawn.append(curve_figure("Three answers", words, "base samples missed", "new samples hit", lines))
+        return drawn
+
+
+_ACCEPTED = "share of unknown samples accepted"
+
+
+def _moved(scores: Tensor, which: Tensor, *, down: bool) -> Tensor:
+    """The same ranking, with some samples below (or above) all others."""
+    room = 1 + float(scores.abs().max())
+    return torch.where(which, scores - 2 * room if down else scores + 2 * room, scores)

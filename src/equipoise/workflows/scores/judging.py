@@ -1,0 +1,137 @@
+"""What is said of scores once they are there: metrics with intervals, curves, thresholds."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import math
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equipoise import __version__
+from equipoise.core.curves.intervals import Interval, bootstrap_metrics
+from equipoise.core.curves.roc import RocCurve
+from equipoise.core.curves.thresholds import (
+    Threshold,
+    guaranteed_threshold,
+    guaranteed_threshold_at_tpr,
+    threshold_at_fpr,
+    threshold_at_tpr,
+)
+from equipoise.ranking.criteria import Criterion
+from equipoise.report import Cut, Provenance, ThresholdRow, ThresholdTable
+
+DEFAULT_MAX_FPR, DEFAULT_MIN_TPR = 0.05, 0.5
+_PACKAGES = ("torch", "numpy", "lightning", "scikit-learn", "skrub", "lightgbm", "xgboost")
+WANTED_FPR = (0.001, 0.01, 0.05, 0.1)
+WANTED_TPR = (0.8, 0.9, 0.95)
+
+
+def curve_metrics(max_fpr: float | None, min_tpr: float | None) -> dict[str, Callable[[RocCurve], Any]]:
+    """The metrics of a binary curve under the names that a report gives them."""
+    b = DEFAULT_MAX_FPR if max_fpr is None else max_fpr
+    t = DEFAULT_MIN_TPR if min_tpr is None else min_tpr
+    return {
+        Criterion("auroc").title: lambda curve: curve.auroc(),
+        Criterion("opauc", b).title: lambda curve: curve.partial_area(b),
+        Criterion("tpauc", b, t).title: lambda curve: curve.partial_area(b, t),
+        Criterion("average_precision").title: lambda curve: curve.average_precision(),
+        f"TPR at FPR ≤ {b:g}": lambda curve: curve.tpr_at_fpr(b),
+    }
+
+
+def judged(
+    scores: Tensor,
+    target: Tensor,
+    *,
+    max_fpr: float | None,
+    min_tpr: float | None,
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> dict[str, Interval]:
+    """Every binary metric with its bootstrap interval; area metrics keep to the region of the request."""
+    return bootstrap_metrics(
+        scores, target, curve_metrics(max_fpr, min_tpr), resamples=resamples, confidence=confidence, seed=seed
+    )
+
+
+def multiclass_judged(
+    scores: Tensor, target: Tensor, criterion: Criterion, *, confidence: float, resamples: int, seed: int
+) -> dict[str, Interval]:
+    """The multiclass criterion with a stratified percentile bootstrap over rows."""
+    generator = torch.Generator().manual_seed(seed)
+    members = [(target == c).nonzero().squeeze(1) for c in target.unique()]
+    draws = []
+    for _ in range(resamples):
+        rows = torch.cat([m[torch.randint(len(m), (len(m),), generator=generator)] for m in members])
+        draws.append(float(criterion(scores[rows], target[rows])))
+    low, high = torch.tensor(draws, dtype=torch.float64).quantile(
+        torch.tensor([0.5 - confidence / 2, 0.5 + confidence / 2], dtype=torch.float64)
+    )
+    return {criterion.title: Interval(float(criterion(scores, target)), float(low), float(high))}
+
+
+def threshold_table(
+    name: str,
+    scores: Tensor,
+    target: Tensor,
+    *,
+    wanted_fpr: Sequence[float] | None,
+    wanted_tpr: Sequence[float] | None,
+    confidence: float,
+    sample: str,
+) -> ThresholdTable:
+    """Thresholds for the wanted rates, as estimated and as guaranteed, from these samples.
+
+    Raises:
+        ValueError: if a rate is out of range.
+    """
+    pos, neg = scores[target == 1], scores[target == 0]
+
+    def cut(threshold: Threshold) -> Cut:
+        if not threshold.finite:
+            return Cut(threshold.value, samples_needed=threshold.samples_needed)
+        fpr, tpr = (float((side > threshold.value).double().mean()) for side in (neg, pos))
+        return Cut(threshold.value, fpr, tpr, threshold.samples_needed)
+
+    rows = [
+        ThresholdRow("fpr", rate, cut(threshold_at_fpr(neg, rate)), cut(guaranteed_threshold(neg, rate, confidence)))
+        for rate in (WANTED_FPR if wanted_fpr is None else wanted_fpr)
+    ]
+    rows += [
+        ThresholdRow(
+            "tpr", rate, cut(threshold_at_tpr(pos, rate)), cut(guaranteed_threshold_at_tpr(pos, rate, confidence))
+        )
+        for rate in (WANTED_TPR if wanted_tpr is None else wanted_tpr)
+    ]
+    return ThresholdTable(name, tuple(rows), confidence, len(pos) / len(scores), sample, sample)
+
+
+def provenance(command: str, seed: int, seconds: float) -> Provenance:
+    """The command, the versions of what is installed, and the time."""
+    versions = {"equipoise": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return Provenance(command, versions, seed, now.strftime("%Y-%m-%d %H:%M UTC"), seconds)
+
+
+def plain(value: Any) -> Any:
+    """Nested values as JSON holds them: dataclasses as objects, numbers that are not finite as null."""
+    if isinstance(value, Interval):
+        return {"estimate": plain(value.estimate), "low": plain(value.low), "high": plain(value.high)}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value

@@ -1,0 +1,1 @@
+"""`equipoise fit` and `predict`."""

@@ -1,0 +1,134 @@
+"""What a public name is entered as, so that one suite can hold all of its kind to the same contract.
+
+Every name that a room exports stands in one list of `entries/<room>.py`: as a `Loss`, a `Measure` (a
+`torchmetrics.Metric`), an `Optimizer`, a `Function`, an estimator of `entries/estimators.py`, or in `OTHERS` with a
+reason. `test_complete.py` fails for a name that stands nowhere.
+
+`inputs(generator, n)` makes a good batch of n samples as keyword arguments. `exempt` maps the name of a contract test
+to the reason why it does not apply, which is printed where the test is skipped.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+Inputs = Callable[[Generator, int], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A public name.
+
+    Attributes:
+        name: dotted, such as "equipoise.ranking.AUROC".
+        settings: good keyword arguments that build it (of a function: its settings).
+        inputs: makes a good batch.
+        exempt: contract test → why it does not apply.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Inputs = lambda generator, n: {}
+    exempt: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def object(self) -> Any:
+        """What the name stands for."""
+        module, _, attribute = self.name.rpartition(".")
+        return getattr(importlib.import_module(module), attribute)
+
+    def build(self, **changes: Any) -> Any:
+        """A fresh object."""
+        return self.object(**{**self.settings, **changes})
+
+    def batch(self, n: int = 24, seed: int = 0) -> dict[str, Any]:
+        """A good batch of n samples."""
+        return self.inputs(Generator().manual_seed(seed), n)
+
+    def __str__(self) -> str:
+        return self.name.removeprefix("equipoise.")
+
+
+@dataclass(frozen=True)
+class Loss(Entry):
+    """An `nn.Module` whose `forward` gives a loss.
+
+    Attributes:
+        functional: dotted name of the functional form that takes the same settings; None where there is none.
+        undefined: a batch on which the loss is undefined and gives an attached zero; None where there is no such batch.
+        gather: whether `gather=True` makes two processes give the loss of the union.
+    """
+
+    functional: str | None = None
+    undefined: Inputs | None = None
+    gather: bool = False
+
+
+@dataclass(frozen=True)
+class Measure(Entry):
+    """A `torchmetrics.Metric`.
+
+    Attributes:
+        functional: dotted name of the function of the whole; None where there is none.
+        undefined: a batch on which it is undefined and gives NaN with one warning; None where there is no such batch.
+    """
+
+    functional: str | None = None
+    undefined: Inputs | None = None
+
+
+@dataclass(frozen=True)
+class Optimizer(Entry):
+    """A `torch.optim.Optimizer`; `settings` hold what it takes beside the parameters.
+
+    Attributes:
+        per_sample: whether its closure returns the loss of every sample.
+    """
+
+    per_sample: bool = True
+
+
+@dataclass(frozen=True)
+class Function(Entry):
+    """A function of tensors and settings: only its refusals are held by the suite; its own tests hold its values."""
+
+
+def binary(generator: Generator, n: int) -> dict[str, Tensor]:
+    """Scores (n,) and a target with both classes."""
+    return {"scores": torch.randn(n, generator=generator), "target": (torch.arange(n) % 3 == 0).long()}
+
+
+def one_class(generator: Generator, n: int) -> dict[str, Tensor]:
+    """Scores (n,) of negatives only."""
+    return {"scores": torch.randn(n, generator=generator), "target": torch.zeros(n, dtype=torch.long)}
+
+
+def multiclass(classes: int = 4, logits: str = "logits") -> Inputs:
+    """Logits (n, classes) and class indices."""
+
+    def make(generator: Generator, n: int) -> dict[str, Tensor]:
+        return {logits: torch.randn(n, classes, generator=generator), "target": torch.arange(n) % classes}
+
+    return make
+
+
+def multilabel(labels: int = 5, logits: str = "logits") -> Inputs:
+    """Logits (n, labels) and a matrix of 0 and 1 with a relevant and an irrelevant label in every row."""
+
+    def make(generator: Generator, n: int) -> dict[str, Tensor]:
+        target = (torch.rand(n, labels, generator=generator) < 0.4).long()
+        target[:, 0], target[:, 1] = 1, 0
+        return {logits: torch.randn(n, labels, generator=generator), "target": target}
+
+    return make
+
+
+def renamed(inputs: Inputs, **names: str) -> Inputs:
+    """The same batch under other argument names: `renamed(binary, scores="logits")`."""
+    return lambda generator, n: {names.get(key, key): value for key, value in inputs(generator, n).items()}

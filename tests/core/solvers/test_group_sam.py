@@ -1,0 +1,311 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from equipoise.core.solvers.group_sam import GroupSAM
+
+
+def _world(seed=0, n=12, c=4):
+    g = torch.Generator().manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, c)).double()
+    for p in model.parameters():
+        nn.init.normal_(p, generator=g)
+    return model, torch.randn(n, 3, generator=g, dtype=torch.float64), torch.randint(c, (n,), generator=g)
+
+
+def _each(model, x, y):
+    return cross_entropy(model(x), y, reduction="none")
+
+
+def _gradient(model, x, y, weight):
+    return torch.autograd.grad((_each(model, x, y) * weight).sum() / len(y), list(model.parameters()))
+
+
+def _by_hand(model, x, y, weights, rho, adaptive=False):
+    """Σ_g ∇L_g(θ + e_g) with a fresh copy of the model for every group."""
+    total = [torch.zeros_like(p) for p in model.parameters()]
+    for g, radius in enumerate(rho):
+        w = weights[y, g]
+        clean = _gradient(model, x, y, w)
+        moved = copy.deepcopy(model)
+        with torch.no_grad():
+            scale = [p.abs() if adaptive else torch.ones_like(p) for p in model.parameters()]
+            norm = sum(((s * c) ** 2).sum() for s, c in zip(scale, clean, strict=True)).sqrt()
+            if norm > 0:
+                for p, s, c in zip(moved.parameters(), scale, clean, strict=True):
+                    p += radius * s * s * c / norm
+        for t, found in zip(total, _gradient(moved, x, y, w), strict=True):
+            t += found
+    return total
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("rho", [(0.0, 0.3), (0.2, 0.3), (0.0, 0.0)])
+def test_the_gradient_is_the_sum_over_groups(adaptive, rho):
+    model, x, y = _world()
+    weights = torch.rand(4, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = _by_hand(model, x, y, weights, rho, adaptive)
+    start = [p.detach().clone() for p in model.parameters()]
+    sam = GroupSAM(model.parameters(), torch.optim.SGD, rho, weights, adaptive=adaptive, lr=0.1, weight_decay=0.01)
+    loss = sam.step(lambda: (_each(model, x, y), y))
+    for p, gradient, before in zip(model.parameters(), expected, start, strict=True):
+        torch.testing.assert_close(p.grad, gradient, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(p.detach(), before - 0.1 * (gradient + 0.01 * before))
+    assert not loss.requires_grad
+
+
+def test_the_order_of_groups_does_not_matter():
+    weights = torch.eye(4, dtype=torch.float64)[:, :2]
+    found = []
+    for columns in ([0, 1], [1, 0]):
+        model, x, y = _world(1)
+        rho = [[0.1, 0.4][k] for k in columns]
+        sam = GroupSAM(model.parameters(), torch.optim.SGD, rho, weights[:, columns], lr=0.1)
+        sam.step(lambda model=model, x=x, y=y: (_each(model, x, y), y))
+        found.append([p.detach().clone() for p in model.parameters()])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-14)
+
+
+def test_without_radii_it_is_the_base_optimizer_bit_for_bit():
+    (model, x, y), (other, _, _) = _world(2), _world(2)
+    sam = GroupSAM(model.parameters(), torch.optim.SGD, [0.0], lr=0.1, momentum=0.9)
+    plain = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(4):
+        sam.step(lambda: _each(model, x, y))
+        plain.zero_grad()
+        _each(other, x, y).sum().div(len(y)).backward()
+        plain.step()
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-15)
+
+
+def test_weights_come_back_to_the_last_bit_and_at_lr_zero_nothing_moves():
+    model, x, y = _world(3)
+    before = [p.detach().clone() for p in model.parameters()]
+    GroupSAM(model.parameters(), torch.optim.SGD, [0.7], lr=0.0).step(lambda: _each(model, x, y))
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+def test_a_closure_that_raises_leaves_the_weights_alone():
+    model, x, y = _world(4)
+    before = [p.detach().clone() for p in model.parameters()]
+    calls = []
+
+    def closure():
+        calls.append(0)
+        if len(calls) == 2:
+            assert not torch.equal(next(model.parameters()), before[0])
+            raise KeyError("lost")
+        return _each(model, x, y)
+
+    with pytest.raises(KeyError):
+        GroupSAM(model.parameters(), torch.optim.SGD, [0.5], lr=0.1).step(closure)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    model, x, y = _world(5)
+    before = [p.detach().clone() for p in model.parameters()]
+    sam = GroupSAM(model.parameters(), torch.optim.SGD, [0.5], lr=0.1)
+    with pytest.raises(FloatingPointError):
+        sam.step(lambda: _each(model, x, y) * torch.inf)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+def test_passes_are_counted():
+    model, x, _ = _world(6)
+    forward, backward = [], []
+    model.register_forward_hook(lambda *_: forward.append(0))
+    model[2].register_full_backward_hook(lambda *_: backward.append(0))
+    tail = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    every = torch.arange(12) % 4
+    for rho, target, wanted in (
+        ((0.0, 0.2), every, (2, 3)),
+        ((0.1, 0.2), every, (3, 4)),
+        # Without a sample of the tail its passes are saved.
+        ((0.0, 0.2), every % 2, (1, 1)),
+        ((0.0, 0.0), every, (1, 1)),
+    ):
+        sam = GroupSAM(model.parameters(), torch.optim.SGD, rho, tail, lr=0.1)
+        forward.clear()
+        backward.clear()
+        sam.step(lambda target=target: (_each(model, x, target), target))
+        assert (len(forward), len(backward)) == wanted
+
+
+def test_several_closures_are_one_batch():
+    (model, x, y), (other, _, _) = _world(7), _world(7)
+    weights = torch.rand(4, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    GroupSAM(model.parameters(), torch.optim.SGD, (0.1, 0.3), weights, lr=0.1).step(lambda: (_each(model, x, y), y))
+    parts = [slice(0, 5), slice(5, 6), slice(6, 12)]
+    closures = [lambda s=s: (_each(other, x[s], y[s]), y[s]) for s in parts]
+    loss = GroupSAM(other.parameters(), torch.optim.SGD, (0.1, 0.3), weights, lr=0.1).step(closures)
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    assert loss.shape == ()
+
+
+def test_the_closure_of_pytorch_gives_the_same_step():
+    (model, x, y), (other, _, _) = _world(8), _world(8)
+    GroupSAM(model.parameters(), torch.optim.SGD, [0.3], lr=0.1).step(lambda: _each(model, x, y))
+    sam = GroupSAM(other.parameters(), torch.optim.SGD, [0.3], lr=0.1)
+
+    def closure():
+        sam.zero_grad()
+        loss = cross_entropy(other(x), y)
+        loss.backward()
+        return loss
+
+    sam.step(closure)
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_batch_norm_counts_the_clean_pass_only():
+    def run(rho):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 4)).double()
+        _, x, y = _world(9)
+        sam = GroupSAM(model.parameters(), torch.optim.SGD, [rho], model=model, lr=0.1)
+        sam.step(lambda: _each(model, x, y))
+        return {name: b.clone() for name, b in model.named_buffers()}
+
+    with_sam, plain = run(0.5), run(0.0)
+    for name, value in plain.items():
+        assert torch.equal(with_sam[name], value), name
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped():
+    (model, x, y), (other, _, _) = _world(10), _world(10)
+
+    def make(m):
+        return GroupSAM(m.parameters(), torch.optim.SGD, [0.2], lr=0.1, momentum=0.9)
+
+    one = make(model)
+    schedule = torch.optim.lr_scheduler.StepLR(one, 2, 0.5)
+    for _ in range(3):
+        one.step(lambda: _each(model, x, y))
+        schedule.step()
+    other.load_state_dict(model.state_dict())
+    two = make(other)
+    two.load_state_dict(copy.deepcopy(one.state_dict()))
+    assert two.base.param_groups[0]["lr"] == one.param_groups[0]["lr"] == 0.05
+    for sam, m in ((one, model), (two, other)):
+        sam.step(lambda m=m: _each(m, x, y))
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_frozen_and_unused_parameters_stay():
+    model, x, y = _world(11)
+    model[0].weight.requires_grad_(False)
+    unused = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    before = model[0].weight.clone()
+    sam = GroupSAM([*model.parameters(), unused], torch.optim.SGD, [0.2], lr=0.1)
+    sam.step(lambda: _each(model, x, y))
+    assert torch.equal(model[0].weight, before)
+    assert torch.equal(unused.detach(), torch.ones(2, dtype=torch.float64))
+
+
+def test_scaling_the_loss_scales_the_gradient_and_not_the_perturbation():
+    (model, x, y), (other, _, _) = _world(12), _world(12)
+    GroupSAM(model.parameters(), torch.optim.SGD, [0.2], lr=0.0).step(lambda: _each(model, x, y))
+    GroupSAM(other.parameters(), torch.optim.SGD, [0.2], lr=0.0).step(lambda: 7 * _each(other, x, y))
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(7 * a.grad, b.grad)
+
+
+def test_a_scaler_changes_nothing_where_gradients_are_finite_and_skips_where_they_are_not():
+    (model, x, y), (other, _, _) = _world(15), _world(15)
+    weights = torch.rand(4, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    plain = GroupSAM(model.parameters(), torch.optim.SGD, (0.0, 0.3), weights, lr=0.1, momentum=0.9)
+    scaled = GroupSAM(other.parameters(), torch.optim.SGD, (0.0, 0.3), weights, lr=0.1, momentum=0.9)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for _ in range(3):
+        plain.step(lambda: (_each(model, x, y), y))
+        loss = scaled.step(lambda: (_each(other, x, y), y), scaler=scaler)
+    assert float(loss) < 10
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    before = [p.detach().clone() for p in other.parameters()]
+    scaled.step(lambda: (_each(other, x, y) * torch.inf, y), scaler=scaler)
+    assert all(torch.equal(p, q) for p, q in zip(other.parameters(), before, strict=True))
+    assert scaler.get_scale() == 512.0
+    with pytest.raises(ValueError, match="scaler"):
+        GroupSAM(other.parameters(), torch.optim.SGD, [0.1], lr=0.1).step(lambda: _each(other, x, y).mean(), scaler)
+
+
+def _worker(rank, path, sync, queue):
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+    model, x, y = _world(13)
+    rows = slice(0, 7) if rank == 0 else slice(7, 12)
+    weights = torch.eye(4, dtype=torch.float64)[:, [0, 3]] + 0.1
+    sam = GroupSAM(model.parameters(), torch.optim.SGD, (0.1, 0.3), weights, sync=sync, lr=0.1)
+    sam.step(lambda: (_each(model, x[rows], y[rows]), y[rows]))
+    queue.put([p.detach().numpy() for p in model.parameters()])
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_two_processes_step_as_one_on_the_union(tmp_path):
+    import torch.multiprocessing as mp
+
+    model, x, y = _world(13)
+    weights = torch.eye(4, dtype=torch.float64)[:, [0, 3]] + 0.1
+    GroupSAM(model.parameters(), torch.optim.SGD, (0.1, 0.3), weights, lr=0.1).step(lambda: (_each(model, x, y), y))
+    context = mp.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=_worker, args=(k, tmp_path / "meet", "global", queue)) for k in range(2)]
+    for worker in workers:
+        worker.start()
+    found = [queue.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join(30)
+        assert worker.exitcode == 0
+    for one in found:
+        for p, value in zip(model.parameters(), one, strict=True):
+            torch.testing.assert_close(p.detach(), torch.from_numpy(value), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda m: GroupSAM(m.parameters(), torch.optim.SGD, [-0.1], lr=0.1), ValueError, "rho"),
+        (lambda m: GroupSAM(m.parameters(), torch.optim.SGD, [0.1, 0.2], lr=0.1), ValueError, "2 radii for 1"),
+        (
+            lambda m: GroupSAM(m.parameters(), torch.optim.SGD, [0.1], torch.ones(3), lr=0.1),
+            ValueError,
+            "group_weights",
+        ),
+        (lambda m: GroupSAM(m.parameters(), torch.optim.SGD, [0.1], sync="all", lr=0.1), ValueError, "sync"),
+        (lambda m: GroupSAM(m.parameters(), torch.optim.SGD, [0.1], lr=0.1).step(), RuntimeError, "closure"),
+    ],
+)
+def test_bad_settings_are_named(make, error, message, plain_inputs):
+    with pytest.raises(error, match=message):
+        make(_world()[0])
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda m, x, y: (cross_entropy(m(x), y), y), "reduction='none'"),
+        (lambda m, x, y: cross_entropy(m(x), y), "reduction='none'"),
+        (lambda m, x, y: _each(m, x, y), "class indices"),
+        (lambda m, x, y: (_each(m, x, y), y[:3]), "class indices"),
+        (lambda m, x, y: (_each(m, x, y), y + 1), "from 0 to 3"),
+    ],
+)
+def test_bad_closures_are_named_before_a_weight_moves(result, message):
+    model, x, y = _world(14)
+    y[0] = 3
+    before = [p.detach().clone() for p in model.parameters()]
+    sam = GroupSAM(model.parameters(), torch.optim.SGD, [0.1], torch.ones(4, 1), lr=0.1)
+    with pytest.raises(ValueError, match=message):
+        sam.step(lambda: result(model, x, y))
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))

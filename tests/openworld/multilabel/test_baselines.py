@@ -1,0 +1,89 @@
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from equipoise.core.pairs.surrogates import SURROGATES
+from equipoise.openworld.multilabel.baselines import (
+    AsymmetricLoss,
+    LSEPLoss,
+    MultilabelTopKHingeLoss,
+    PairwiseRankingLoss,
+)
+
+LOSSES = [PairwiseRankingLoss(), LSEPLoss(), MultilabelTopKHingeLoss(2), AsymmetricLoss()]
+
+
+def _draw(seed=0):
+    g = torch.Generator().manual_seed(seed)
+    target = (torch.rand(5, 6, generator=g) < 0.4).long()
+    target[0], target[1] = 0, 1
+    mask = torch.rand(5, 6, generator=g) < 0.8
+    return torch.randn(5, 6, generator=g, dtype=torch.float64), target, mask
+
+
+def _sides(logits, target, mask):
+    for row, y, known in zip(logits, target, mask, strict=True):
+        yield row[known & (y == 1)], row[known & (y == 0)]
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_pairs_and_their_log_sum_exp_are_double_loops(surrogate):
+    logits, target, mask = _draw()
+    means, sums = [], []
+    for p, q in _sides(logits, target, mask):
+        if len(p) and len(q):
+            t = p[:, None] - q
+            means.append(SURROGATES[surrogate].value(t, 1.0).mean())
+            sums.append((1 + (-t).exp().sum()).log())
+    torch.testing.assert_close(PairwiseRankingLoss(surrogate)(logits, target, mask), torch.stack(means).mean())
+    torch.testing.assert_close(LSEPLoss()(logits, target, mask), torch.stack(sums).mean())
+
+
+def test_the_hinge_looks_at_the_first_label_below_the_top():
+    logits, target, mask = _draw()
+    losses = []
+    for p, q in _sides(logits, target, mask):
+        everyone = torch.cat([p, q]).sort(descending=True).values
+        if len(p) and len(everyone) > 2:
+            losses.append((1 + everyone[2] - p.min()).clamp_min(0))
+    torch.testing.assert_close(MultilabelTopKHingeLoss(2)(logits, target, mask), torch.stack(losses).mean())
+    with pytest.raises(ValueError, match="leaves no label below"):
+        MultilabelTopKHingeLoss(6)(logits, target)
+
+
+def test_the_asymmetric_loss_is_its_formula_and_cross_entropy_without_weights():
+    logits, target, _ = _draw()
+    p = logits.sigmoid()
+    q = (p - 0.05).clamp_min(0)
+    wanted = torch.where(target == 1, -(1 - p) * p.log(), -(q**4) * (1 - q).log()).mean()
+    torch.testing.assert_close(AsymmetricLoss()(logits, target), wanted)
+    plain = binary_cross_entropy_with_logits(logits, target.double())
+    torch.testing.assert_close(AsymmetricLoss(0, 0, 0)(logits, target), plain)
+    with pytest.raises(ValueError, match="0 or at least 1"):
+        AsymmetricLoss(gamma_neg=0.5)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+def test_gradients_extremes_and_dtypes(loss):
+    logits, target, mask = _draw()
+    assert torch.autograd.gradcheck(lambda x: loss(x, target, mask), logits.clone().requires_grad_())
+    far = (1e4 * logits).float().requires_grad_()
+    loss(far, target, mask).backward()
+    assert bool(far.grad.isfinite().all())
+    assert loss(logits.bfloat16(), target).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+def test_nothing_to_compare_is_zero_with_a_graph(loss):
+    logits = torch.randn(2, 4, requires_grad=True)
+    with pytest.warns(UserWarning, match="is zero"):
+        value = loss(logits, torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, dtype=torch.bool))
+    value.backward()
+    assert float(value.detach()) == 0
+    assert float(logits.grad.abs().sum()) == 0
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+def test_integer_logits_are_a_type_error(loss, plain_inputs):
+    with pytest.raises(TypeError, match="floating"):
+        loss(torch.ones(2, 4, dtype=torch.long), torch.ones(2, 4, dtype=torch.long))

@@ -1,0 +1,174 @@
+import math
+
+import pytest
+import torch
+
+from equipoise.openworld.multilabel.metrics import (
+    class_map,
+    hamming_loss,
+    multilabel_ranking_metrics,
+    multilabel_recall_curve,
+    tkpr,
+    tkpr_per_sample,
+)
+from equipoise.openworld.multilabel.modular_multilabel import TKPR, MultilabelRankingMetrics
+
+
+def _draw(seed=0, n=12, c=7, share=0.4):
+    g = torch.Generator().manual_seed(seed)
+    scores = torch.randn(n, c, generator=g, dtype=torch.float64).round(decimals=seed % 2)
+    return scores, (torch.rand(n, c, generator=g) < share).long(), torch.rand(n, c, generator=g) < 0.9
+
+
+def _tkpr_loop(scores, target, k, normalizer):
+    values = []
+    for s, y in zip(scores.tolist(), target.tolist(), strict=True):
+        n, ordered = sum(y), [*sorted(s, reverse=True), -math.inf]
+        if n:
+            shown = min(n, k)
+            alpha = {"one": 1, "num_relevant": n, "ideal": shown * (2 * k + 1 - shown) / (2 * k)}[normalizer]
+            values.append(sum(s[c] > ordered[j] for c in range(len(s)) if y[c] for j in range(1, k + 1)) / (alpha * k))
+    return sum(values) / len(values)
+
+
+def _metrics_loop(scores, target, k, first):
+    rows = []
+    for s, y in zip(scores.tolist(), target.tolist(), strict=True):
+        n, c = sum(y), len(y)
+        if not n:
+            continue
+        order = sorted(range(c), key=lambda j: (-s[j], y[j] if first == "pessimistic" else -y[j]))
+        rel = [y[j] for j in order]
+        hits = sum(rel[:k])
+        pairs = [(s[i], s[j]) for i in range(c) for j in range(c) if y[i] and not y[j]]
+        rows.append(
+            {
+                "precision": hits / k,
+                "recall": hits / n,
+                "average_precision": sum(rel[j] * sum(rel[: j + 1]) / (j + 1) for j in range(k)) / min(n, k),
+                "ndcg": sum(rel[j] / math.log2(j + 2) for j in range(k))
+                / sum(1 / math.log2(j + 2) for j in range(min(n, k))),
+                "ranking_loss": sum(a <= b for a, b in pairs) / len(pairs) if pairs else math.nan,
+                "ranking_loss_half_ties": sum((a < b) + (a == b) / 2 for a, b in pairs) / len(pairs)
+                if pairs
+                else math.nan,
+                "coverage": max(j + 1 for j in range(c) if rel[j]),
+                "one_error": 1 - rel[0],
+            }
+        )
+    return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64).nanmean() for name in rows[0]}
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("normalizer", ["one", "num_relevant", "ideal"])
+def test_tkpr_is_its_indicator_sum(seed, normalizer):
+    scores, target, _ = _draw(seed)
+    for k in (1, 3, 7):
+        found = tkpr(scores, target, k, normalizer=normalizer)
+        assert float(found) == pytest.approx(_tkpr_loop(scores, target, k, normalizer), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("ties", ["pessimistic", "optimistic"])
+def test_the_measures_are_their_definitions(seed, ties):
+    scores, target, _ = _draw(seed)
+    target[0], target[1] = 0, 1
+    for k in (1, 3, 7):
+        found = multilabel_ranking_metrics(scores, target, k, ties=ties)
+        for name, wanted in _metrics_loop(scores, target, k, ties).items():
+            assert float(found[name]) == pytest.approx(float(wanted), abs=1e-6), name
+
+
+def test_several_k_come_from_one_pass():
+    scores, target, mask = _draw(1)
+    found = multilabel_ranking_metrics(scores, target, (2, 5), full=False, mask=mask)
+    for k in (2, 5):
+        for name, value in multilabel_ranking_metrics(scores, target, k, full=False, mask=mask).items():
+            assert float(found[f"{name}@{k}"]) == float(value)
+
+
+def test_masked_labels_are_as_if_they_were_not_there():
+    scores, target, _ = _draw(3)
+    mask = torch.ones_like(target, dtype=torch.bool)
+    mask[:, 2] = False
+    cut = [0, 1, 3, 4, 5, 6]
+    assert float(tkpr(scores, target, 3, mask=mask)) == float(tkpr(scores[:, cut], target[:, cut], 3))
+    found = multilabel_ranking_metrics(scores, target, 3, mask=mask)
+    for name, value in multilabel_ranking_metrics(scores[:, cut], target[:, cut], 3).items():
+        assert float(found[name]) == float(value)
+
+
+def test_tkpr_is_the_area_under_recall_and_ideal_is_one_for_a_perfect_ranking():
+    scores, target, _ = _draw(0)
+    scores += torch.arange(7) * 1e-6
+    curve = multilabel_recall_curve(scores, target, 4)
+    torch.testing.assert_close(curve.mean(), tkpr(scores, target, 4))
+    perfect = target.double() - torch.arange(7) / 100
+    assert float(tkpr(perfect, target, 3, normalizer="ideal")) == 1
+
+
+def test_tie_policies_are_in_order():
+    scores, target = torch.zeros(1, 4), torch.tensor([[1, 0, 0, 0]])
+    values = [float(tkpr(scores, target, 3, ties=ties)) for ties in ("strict", "half", "optimistic")]
+    assert values == [0, 0.5, 1]
+
+
+def test_batches_are_judged_as_one_and_the_skipped_are_counted():
+    scores, target, mask = _draw(1)
+    target[3] = 0
+    weight = torch.rand(12, generator=torch.Generator().manual_seed(0))
+    one, many = TKPR(3), MultilabelRankingMetrics((1, 3))
+    for rows in torch.arange(12).split(5):
+        for metric in (one, many):
+            metric.update(scores[rows], target[rows], mask[rows], weight[rows])
+    torch.testing.assert_close(one.compute(), tkpr(scores, target, 3, mask=mask, sample_weight=weight))
+    wanted = multilabel_ranking_metrics(scores, target, (1, 3), mask=mask, sample_weight=weight)
+    torch.testing.assert_close(many.compute(), wanted)
+    empty = int(((target == 1) & mask).sum(1).eq(0).sum())
+    assert int(one.num_skipped) == int(many.num_skipped) == empty >= 1
+
+
+def test_nothing_to_judge_is_nan_or_an_error():
+    scores, target = torch.rand(2, 3), torch.zeros(2, 3, dtype=torch.long)
+    with pytest.warns(UserWarning, match="tkpr is undefined"):
+        assert math.isnan(tkpr(scores, target, 2))
+    with pytest.raises(ValueError, match=r"2 sample\(s\) have no relevant label, the first at index 0"):
+        tkpr(scores, target, 2, empty_target="raise")
+    for metric in (TKPR(2), MultilabelRankingMetrics(2)):
+        metric.update(scores, target)
+        with pytest.raises(RuntimeError, match="no sample has a relevant label"):
+            metric.compute()
+
+
+def test_class_map_is_scikit_learns_and_hamming_counts_labels():
+    from sklearn.metrics import average_precision_score
+
+    scores, target, _ = _draw(1, n=40)
+    assert float(class_map(scores, target)) == pytest.approx(average_precision_score(target, scores, average="macro"))
+    assert float(hamming_loss(scores, target)) == pytest.approx(float(((scores >= 0) != target).double().mean()))
+
+
+def test_integers_and_half_precision_are_taken():
+    scores = torch.tensor([[3, 2, 1]])
+    for given in (scores, scores.bfloat16(), scores.half()):
+        value = tkpr(given, torch.tensor([[True, False, False]]), 2)
+        assert float(value) == 1
+        assert value.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 0}, "k=0"),
+        ({"k": 8}, "at most the number of labels, 7"),
+        ({"normalizer": "two"}, "normalizer"),
+        ({"ties": "none"}, "ties"),
+        ({"target": torch.full((12, 7), 0.5)}, "only 0 and 1, got 0.5"),
+        ({"target": torch.zeros(12, dtype=torch.long)}, "AUTKC"),
+        ({"scores": torch.full((12, 7), torch.nan)}, "NaN"),
+    ],
+)
+def test_bad_input_is_named(change, message, plain_inputs):
+    scores, target, _ = _draw()
+    with pytest.raises(ValueError, match=message):
+        tkpr_per_sample(**{"scores": scores, "target": target, "k": 3, **change})
