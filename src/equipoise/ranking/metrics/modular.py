@@ -91,7 +91,9 @@ class AUROC(_LabelMetric):
 
     def compute(self) -> Tensor:
         """The area over all samples seen."""
-        return functional.auroc(*self.samples(), average=self.average, on_undefined=self.on_undefined)
+        return functional.auroc(
+            self.samples()[0], self.samples()[1], average=self.average, on_undefined=self.on_undefined
+        )
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draw the ROC curve of what was seen; returns (figure, axes). Values given as `val` are plotted instead."""
@@ -133,7 +135,8 @@ class OPAUC(_LabelMetric):
     def compute(self) -> Tensor:
         """The normalised area over all samples seen."""
         return functional.tpauc(
-            *self.samples(),
+            self.samples()[0],
+            self.samples()[1],
             self.max_fpr,
             self.min_tpr,
             normalization=self.normalization,
@@ -240,7 +243,9 @@ class AveragePrecision(_LabelMetric):
 
     def compute(self) -> Tensor:
         """Average precision over all samples seen."""
-        return functional.average_precision(*self.samples(), average=self.average, on_undefined=self.on_undefined)
+        return functional.average_precision(
+            self.samples()[0], self.samples()[1], average=self.average, on_undefined=self.on_undefined
+        )
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draw the precision-recall curve of what was seen; returns (figure, axes)."""
@@ -276,7 +281,9 @@ class MulticlassAUROC(_RankingMetric):
 
     def compute(self) -> Tensor:
         """The mean AUROC over pairs of classes, or over classes."""
-        return functional.multiclass_auroc(*self.samples(), average=self.average, on_undefined=self.on_undefined)
+        return functional.multiclass_auroc(
+            self.samples()[0], self.samples()[1], average=self.average, on_undefined=self.on_undefined
+        )
 
     def pair_matrix(self) -> Tensor:
         """(C, C) AUROC of every ordered pair of classes; see `equipoise.ranking.pairwise_auroc`."""
