@@ -217,7 +217,12 @@ class PartialAUROC(_RankingMetric):
     def compute(self) -> Tensor:
         """The partial AUC of the selected samples."""
         return functional.partial_auroc(
-            *self.samples(), self.pos_frac, self.neg_frac, ties=self.ties, on_undefined=self.on_undefined
+            self.samples()[0],
+            self.samples()[1],
+            self.pos_frac,
+            self.neg_frac,
+            ties=self.ties,
+            on_undefined=self.on_undefined,
         )
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
@@ -287,7 +292,7 @@ class MulticlassAUROC(_RankingMetric):
 
     def pair_matrix(self) -> Tensor:
         """(C, C) AUROC of every ordered pair of classes; see `equipoise.ranking.pairwise_auroc`."""
-        return functional.pairwise_auroc(*self.samples())
+        return functional.pairwise_auroc(self.samples()[0], self.samples()[1])
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draw the matrix of pairwise AUROCs; returns (figure, axes)."""
