@@ -114,7 +114,8 @@ def parse_catalog(text: str) -> tuple[Paper, ...]:
             raise ValueError(f"paper {slug!r}: unknown or missing keys {', '.join(sorted(wrong))}")
         if slug in papers:
             raise ValueError(f"paper {slug!r} stands in the catalogue twice")
-        papers[slug] = Paper(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}
+        papers[slug] = Paper(**values)
     return tuple(papers.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,7 +61,10 @@ def _signature(thing: Any) -> str:
     except (TypeError, ValueError):
         return "(...)"
     parameters = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
-    return str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+    text = str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+    return re.sub(
+        r"<function (?:\S+\.)?(<lambda>|\w+) at 0x\w+>", lambda found: found[1].replace("<lambda>", "..."), text
+    )
 
 
 def _first_paragraph(thing: Any) -> str:
