@@ -1,12 +1,13 @@
 # make demo    a virtual environment, the package, and a first contest of objectives on real data
 # make test    lint, import contract, types, tests (what CI runs)
 # make bench   the benchmarks, as ratios beside the peers
+# make reference   the API reference, docs/reference
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint types unit bench slow clean
+.PHONY: demo test lint types unit bench slow reference clean
 
 # torch goes first and alone: an unpinned resolve would pick a build with gigabytes of CUDA packages.
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -43,6 +44,9 @@ test: lint types unit
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py
+
+reference: $(VENV)/.test
+	$(BIN)/python -m equipoise.catalog reference docs/reference
 
 clean:
 	rm -rf $(VENV) equipoise-demo

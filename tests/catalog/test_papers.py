@@ -89,6 +89,11 @@ def test_a_working_paper_has_a_claim_that_asserts_something(paper):
     assert any(part.asserted for experiment in claim.experiments for part in experiment.parts)
 
 
+@pytest.mark.parametrize("paper", WORKING, ids=lambda p: p.slug)
+def test_a_working_paper_says_where_its_formulas_are_from(paper):
+    assert paper.code or paper.equations or paper.reconstructed
+
+
 def test_an_unknown_slug_is_answered_with_one_that_looks_alike():
     with pytest.raises(ValueError, match=r"'tpac'.*did you mean 'tpauc'"):
         find_paper("tpac")
@@ -106,6 +111,8 @@ def test_an_unknown_slug_is_answered_with_one_that_looks_alike():
         (ROW.replace("planned", "done"), "done"),
         (ROW.replace("planned", "working"), "working paper has"),
         (ROW + 'provides = ["x.y"]\n', "planned one has not"),
+        (ROW + 'code = "somewhere"\n', "owner/name"),
+        (ROW + 'equations = ["Theorem 1"]\n', "what: where"),
     ],
 )
 def test_a_bad_row_is_named(text, message):

@@ -1,5 +1,6 @@
 """`python -m equipoise.catalog README.md` writes the table of methods between the markers of that file;
-`python -m equipoise.catalog new SLUG` writes the skeletons of a method; see CONTRIBUTING.md.
+`python -m equipoise.catalog new SLUG` writes the skeletons of a method, see CONTRIBUTING.md;
+`python -m equipoise.catalog reference docs/reference` writes the API reference.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 from equipoise.catalog.papers import Paper, load_catalog
+from equipoise.catalog.reference import write_reference
 from equipoise.catalog.skeleton import update_readme, write_skeleton
 from equipoise.catalog.table import update_methods_table
 
@@ -17,6 +19,10 @@ def main(arguments: list[str]) -> int:
     """Update each named file, or write skeletons, and say what happened."""
     if arguments[:1] == ["new"]:
         return _new(arguments[1:])
+    if arguments[:1] == ["reference"]:
+        paths = write_reference(Path(*arguments[1:2] or ["docs/reference"]))
+        sys.stdout.write("".join(f"{path}\n" for path in paths))
+        return 0
     if not arguments:
         sys.stderr.write("usage: python -m equipoise.catalog README.md\n       python -m equipoise.catalog new SLUG\n")
         return 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import sys
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -40,6 +41,9 @@ class Paper:
         problem: what a user has who needs it.
         provides: dotted public names.
         arxiv: number on arXiv; None where not known.
+        code: the authors' public repository, as owner/name, where formulas were checked against it; empty where not.
+        equations: "what: where", the places in the paper that formulas were checked against.
+        reconstructed: what neither the code nor the text of the paper says.
     """
 
     slug: str
@@ -50,12 +54,20 @@ class Paper:
     problem: str
     provides: tuple[str, ...] = ()
     arxiv: str | None = None
+    code: str = ""
+    equations: tuple[str, ...] = ()
+    reconstructed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.room not in ROOMS or self.status not in STATUSES:
             raise ValueError(f"paper {self.slug!r}: room={self.room!r} or status={self.status!r} is not known")
         if (self.status == "working") != bool(self.provides):
             raise ValueError(f"paper {self.slug!r}: a working paper has `provides`, a planned one has not")
+
+        if self.code and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.code):
+            raise ValueError(f"paper {self.slug!r}: code={self.code!r} must read owner/name")
+        if not all(re.fullmatch(r"[^:]+: .+", equation) for equation in self.equations):
+            raise ValueError(f"paper {self.slug!r}: equations must read 'what: where', got {self.equations}")
 
     @property
     def working(self) -> bool:
@@ -102,7 +114,8 @@ def parse_catalog(text: str) -> tuple[Paper, ...]:
             raise ValueError(f"paper {slug!r}: unknown or missing keys {', '.join(sorted(wrong))}")
         if slug in papers:
             raise ValueError(f"paper {slug!r} stands in the catalogue twice")
-        papers[slug] = Paper(**{**row, "provides": tuple(row.get("provides", ()))})
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}
+        papers[slug] = Paper(**values)
     return tuple(papers.values())
 
 

@@ -1,0 +1,40 @@
+"""The examples of the README and the guides run as they stand, and the paths that they name are there."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SLOW = re.compile(r"tiny_clip\(\)|cross_val_score")  # trains for half a minute or more
+EXAMPLES = [
+    pytest.param(code, id=f"{page.stem}-{number}", marks=pytest.mark.slow if SLOW.search(code) else ())
+    for page in PAGES
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_an_example_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "example", "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_dotted_names_and_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for name in set(re.findall(r"`equipoise((?:\.\w+)+)", text)):
+        thing = importlib.import_module("equipoise")
+        for part in name.split(".")[1:]:
+            if not hasattr(thing, part):
+                importlib.import_module(f"{thing.__name__}.{part}")
+            thing = getattr(thing, part)
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_page_is_left_unwritten(page):
+    assert "\nWrite me" not in page.read_text(encoding="utf-8")
