@@ -35,10 +35,12 @@ class Range:
         above = value > self.low if self.low_open else value >= self.low
         return above and (value < self.high if self.high_open else value <= self.high)
 
-    def __str__(self) -> str:
-        if math.isinf(self.high):
-            return f"greater than {self.low:g}" if self.low_open else f"at least {self.low:g}"
-        return f"in {'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
+    def words(self, kind: type | None = None) -> str:
+        """What a number, or a number of this kind, must do to lie in it."""
+        if math.isfinite(self.high):
+            return f"lie in {'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
+        what = "" if kind is None else "a whole number " if kind is int else "a number "
+        return f"be {what}{'greater than' if self.low_open else 'at least'} {self.low:g}"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class Values:
     """
 
     meaning: tuple[tuple[int, str], ...]
+
+    def __contains__(self, value: float) -> bool:
+        return any(value == allowed for allowed, _ in self.meaning)
 
     def __str__(self) -> str:
         return " or ".join(f"{value} ({meaning})" for value, meaning in self.meaning)

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from equipoise.core import signature
+
 _warned: set[str] = set()
 
 
@@ -58,34 +60,19 @@ def check_nonnegative(name: str, value: float) -> None:
 
 def check_finite(name: str, tensor: Tensor) -> None:
     """Raise `ValueError` if a floating tensor holds NaN or infinity; `TypeError`-like misuse is a `ValueError` too."""
-    if not tensor.is_floating_point():
-        raise ValueError(f"{name} must be floating point, got {tensor.dtype}; convert with `.float()`")
-    if torch.compiler.is_compiling():
-        return
-    # NaN and infinity survive a sum, so one cheap pass clears the usual case; an overflowing sum is looked at again.
-    if not math.isfinite(float(tensor.detach().sum())):
-        bad = ~torch.isfinite(tensor.detach())
-        count = int(bad.sum())
-        if count:
-            where = tuple(int(k) for k in bad.nonzero()[0])
-            raise ValueError(
-                f"{name} holds {count} NaN or infinite value{'s' if count > 1 else ''}, the first at index "
-                f"{where[0] if len(where) == 1 else where}; drop or impute them, or look for an overflow in the model"
-            )
+    _check_floating(name, tensor, infinite=False)
 
 
 def check_not_nan(name: str, tensor: Tensor) -> None:
     """Raise `ValueError` if a floating tensor holds NaN; infinities, which a metric can rank, pass."""
+    _check_floating(name, tensor, infinite=True)
+
+
+def _check_floating(name: str, tensor: Tensor, *, infinite: bool) -> None:
     if not tensor.is_floating_point():
         raise ValueError(f"{name} must be floating point, got {tensor.dtype}; convert with `.float()`")
-    if torch.compiler.is_compiling():
-        return
-    bad = tensor.detach().isnan()
-    if bool(bad.any()):
-        where = tuple(int(k) for k in bad.nonzero()[0])
-        raise ValueError(
-            f"{name} holds {int(bad.sum())} NaN, the first at index {where[0] if len(where) == 1 else where}"
-        )
+    if not torch.compiler.is_compiling():
+        signature.check_finite(name, tensor, infinite=infinite)
 
 
 def check_probabilities(name: str, tensor: Tensor) -> None:
