@@ -37,7 +37,7 @@ def test_the_help_lists_every_field_of_the_request_once(command, requests, more,
     found = _options(command, capsys, monkeypatch)
     names = {f"--{option_name(field.name)}" for request in requests for field in fields(request)}
     assert sorted(name for name, _ in found) == sorted([*names, *more])
-    assert all("." in text for _, text in found)
+    assert all(text for _, text in found)
 
 
 @pytest.mark.parametrize(

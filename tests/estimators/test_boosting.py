@@ -269,7 +269,7 @@ def test_a_bad_setting_is_named(settings, message):
         ([0.0, 1.0], [1, 0], [1.0, 0.0], "compares two classes"),
         ([0.0, 1.0], [1, 0, 0], None, "must agree"),
         ([0.0, float("nan")], [1, 0], None, "NaN"),
-        ([0.0, 1.0, 2.0], [1, 0, 0], [1.0, 2.0, -1.0], "not be negative"),
+        ([0.0, 1.0, 2.0], [1, 0, 0], [1.0, 2.0, -1.0], "at least 0"),
     ],
 )
 def test_bad_input_is_refused(scores, target, weight, message):

@@ -336,9 +336,11 @@ def _tensor(options: Sequence[tuple[Any, Sequence[Any]]]) -> Check:
             if dtype in form.dtypes and form.fit(name, value, sizes):
                 return _uniform(name, value, form, sizes)
         fitting = [form for form in forms if dtype in form.dtypes]
-        if not fitting:
-            wanted = " or ".join(dict.fromkeys(form.words()[0] for form in forms)).replace("or hold ", "or ")
-            raise ValueError(f"{name} must {wanted}, got {dtype}; convert it with {name}{forms[0].words()[1]}")
+        shaped = [form for form in forms if form.fit(name, value, dict(sizes))]
+        if not fitting or (shaped and not any(form in fitting for form in shaped)):
+            wanted = " or ".join(dict.fromkeys(form.words()[0] for form in shaped or forms)).replace("or hold ", "or ")
+            convert = (shaped or forms)[0].words()[1]
+            raise ValueError(f"{name} must {wanted}, got {dtype}; convert it with {name}{convert}")
         shapes = " or ".join(dict.fromkeys(form.shape(sizes) for form in fitting))
         squeeze = value.ndim == 2 and value.shape[1] == 1 and any(len(form.dims) == 1 for form in fitting)
         raise ValueError(

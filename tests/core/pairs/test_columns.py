@@ -97,8 +97,8 @@ def test_float32_columns_far_from_zero_keep_their_digits(surrogate):
     [
         (0, torch.zeros(3), r"scores must have shape \(n, columns\), got \(3,\)"),
         (0, torch.full((3, 2), math.nan), "scores holds 6 NaN"),
-        (1, torch.ones(3, 1), "pos_weight must have the shape"),
-        (2, -torch.ones(3, 2), "neg_weight must not be negative"),
+        (1, torch.ones(3, 1), r"pos_weight must have shape \(n, columns\)"),
+        (2, -torch.ones(3, 2), "neg_weight must be at least 0"),
     ],
 )
 def test_bad_input_is_named(position, value, message):

@@ -55,9 +55,9 @@ def test_a_batch_of_one_class_has_no_auc_loss_and_a_zero_gradient(label):
     assert logits.grad.abs().max() == 0
 
 
-def test_half_precision_goes_in():
+def test_half_precision_is_computed_in_float32():
     score = torch.rand(8).bfloat16()
-    assert binary_auc_square_loss(score, torch.arange(8) % 2).dtype == torch.bfloat16
+    assert binary_auc_square_loss(score, torch.arange(8) % 2).dtype == torch.float32
 
 
 def test_the_weighted_mean_is_one_for_a_constant_loss_of_one():

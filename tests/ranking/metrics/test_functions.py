@@ -279,10 +279,12 @@ def test_curves_have_the_corners_of_scikit_learn():
         (lambda: partial_auroc(torch.zeros(2), torch.tensor([0, 1]), 1.0, 29), "neg_frac=29.*mean 0.29"),
         (lambda: auroc(torch.zeros(2), torch.tensor([0, 1]), on_undefined="zero"), "on_undefined='zero'"),
         (lambda: auroc(torch.zeros(2), torch.tensor([0, 1]), average="micro"), "average='micro'"),
-        (lambda: multiclass_auroc(torch.zeros(2), torch.tensor([0, 1])), "at least 2 classes"),
+        (lambda: multiclass_auroc(torch.zeros(2), torch.tensor([0, 1])), r"shape \(n, classes\)"),
         (lambda: multiclass_auroc(torch.zeros(2, 3), torch.tensor([0, 3])), "value 3"),
         (lambda: multiclass_auroc(torch.zeros(2, 3), torch.tensor([0, 1]), average="ova"), "average='ova'"),
         (lambda: auroc(torch.zeros(0), torch.zeros(0, dtype=torch.long)), "empty"),
+        (lambda: auroc(torch.zeros(2, 3), torch.tensor([0, 1])), "must both have shape"),
+        (lambda: auroc(torch.zeros(2), torch.zeros(2, 3).long()), "must both have shape"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(call, message, plain_inputs):

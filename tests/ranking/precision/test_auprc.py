@@ -164,7 +164,8 @@ def test_every_precision_gives_its_own_back(dtype):
     scores = torch.tensor([1.0, -0.5, 0.2, 0.1], dtype=dtype, requires_grad=True)
     value = AUPRCLoss(0.2)(scores, torch.tensor([1, 0, 1, 0]))
     value.backward()
-    assert value.dtype == scores.grad.dtype == dtype
+    assert value.dtype is (torch.float64 if dtype is torch.float64 else torch.float32)
+    assert scores.grad.dtype is dtype
     wanted = AUPRCLoss(0.2)(scores.detach().double(), torch.tensor([1, 0, 1, 0]))
     assert value.item() == pytest.approx(wanted.item(), rel=0.05)
 
@@ -219,10 +220,10 @@ def test_a_copy_moves_its_own_v():
         (lambda: AUPRCLoss(0.5, tau1=0), "tau1=0"),
         (lambda: AUPRCLoss(0.5, tau2=-1), "tau2=-1"),
         (lambda: AUPRCLoss(0.5, beta=1.5), "beta=1.5"),
-        (lambda: AUPRCLoss(0.5, num_v=1), "num_v=1 must be at least 2"),
+        (lambda: AUPRCLoss(0.5, num_v=1), "num_v=1 must be a whole number at least 2"),
         (lambda: AUPRCLoss(0.5)(torch.tensor([float("nan"), 1.0]), torch.tensor([0, 1])), "NaN"),
-        (lambda: soprc_query_loss(torch.zeros(0), torch.zeros(2), torch.zeros(3), 0.1), "sim_pos must have shape"),
-        (lambda: soprc_interpolate(torch.zeros(0), 4), "holds no score"),
+        (lambda: soprc_query_loss(torch.zeros(0), torch.zeros(2), torch.zeros(3), 0.1), "sim_pos is empty"),
+        (lambda: soprc_interpolate(torch.zeros(0), 4), "sim_pos is empty"),
         (lambda: semi_variance(torch.zeros(2), torch.zeros(2), -1.0, 1.0), "lambda_pos=-1"),
         (lambda: smooth_ap_loss(torch.zeros(2), torch.tensor([0, 1]), temperature=0.0), "temperature=0"),
     ],

@@ -18,8 +18,9 @@ from equipoise.ranking import (
     pairwise_auc_loss,
     robust_auroc,
 )
-from equipoise.ranking.robust.adversarial_auc import attacked_scores, first_order_stationarity, loss_agnostic_terms
+from equipoise.ranking.robust.adversarial_auc import first_order_stationarity, loss_agnostic_terms
 from equipoise.ranking.robust.minmax_auc import minmax_auc_terms, minmax_inner_solution, project_alpha
+from equipoise.ranking.robust.robust_auroc import attacked_scores
 
 
 def _scores(seed, n=30):
@@ -361,9 +362,9 @@ X, Y = torch.rand(4, 2), torch.tensor([1, 0, 1, 0])
         (lambda: minmax_auc_loss(torch.tensor([2.0, 0.0]), torch.tensor([1, 0]), 0.0, 0.0, 0.0), "scores"),
         (lambda: minmax_inner_solution(torch.rand(2), torch.tensor([1, 1])), "needs both"),
         (lambda: robust_auroc(lambda x: x.sum(1), X, Y, [0.1], PGDAttack(eps=0.0)), "the attack's eps"),
-        (lambda: robust_auroc(lambda x: x.sum(1), X, Y, [-0.1], PGDAttack()), "eps=-0.1"),
+        (lambda: robust_auroc(lambda x: x.sum(1), X, Y, [-0.1], PGDAttack()), r"radii\[0\]=-0.1"),
         (lambda: RobustAUROC(PGDAttack(eps=0.0), [0.1]), "the attack's eps"),
-        (lambda: RobustAUROC(PGDAttack(), [-0.1]), "radius=-0.1"),
+        (lambda: RobustAUROC(PGDAttack(), [-0.1]), r"radii\[0\]=-0.1"),
         (lambda: RobustAUROC(PGDAttack(), [0.1], on_undefined="zero"), "on_undefined='zero'"),
     ],
 )

@@ -181,6 +181,8 @@ def _reach(y: Tensor, margin: float) -> Tensor:
 
     margin − y, rounded, would not do: 0.6 − 0.1 is 0.5, but 0.6 − 0.5 is less than 0.1.
     """
+    if margin == 0:
+        return -y  # The sign of a sum is exact.
     # y + x rounds to the margin as soon as its exact value passes the middle between the margin and the float below.
     half_step = (margin - math.nextafter(margin, 0.0)) / 2
     even = (margin / (2 * half_step)) % 2 == 0

@@ -7,7 +7,7 @@ come with the value, in the forward pass, because they share its sorted scores a
 
     split_classes               scores and a mask to positives and negatives
     pairwise_loss               one set of positives, one of negatives: a scalar that autograd can differentiate once
-    columnwise_pairwise_loss    a matrix of scores, one problem a column (multiclass, multi-label, per user)
+    columnwise_pairwise_loss    a matrix of scores, one problem per column (multiclass, multi-label, per user)
     pairwise_derivatives        value, gradient and Hessian diagonal without autograd, for gradient boosting
 
 Yang et al., "Learning with Multiclass AUC: Theory and Algorithms", TPAMI 2021 (its section on fast evaluation).
@@ -15,8 +15,7 @@ Yang et al., "Learning with Multiclass AUC: Theory and Algorithms", TPAMI 2021 (
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,10 +23,16 @@ from torch import Tensor
 
 from equipoise.core.pairs.autograd import PairwiseLoss, SplitClasses, SquareLoss
 from equipoise.core.pairs.kernels import pair_means
-from equipoise.core.pairs.surrogates import Surrogate, resolve_surrogate, square
-from equipoise.core.validate import check_finite, check_positive, check_weights
+from equipoise.core.pairs.surrogates import SurrogateLike, resolve_surrogate, square
+from equipoise.core.signature import checked
+from equipoise.core.types import MayBeEmpty, NonNegative, Range
 
-SurrogateLike: TypeAlias = str | Surrogate | Callable[[Tensor], Tensor]
+Positives: TypeAlias = Annotated[Float[Tensor, " n_pos"], MayBeEmpty()]
+Negatives: TypeAlias = Annotated[Float[Tensor, " n_neg"], MayBeEmpty()]
+PositiveWeight: TypeAlias = Annotated[Float[Tensor, " n_pos"], Range(0), MayBeEmpty()]
+NegativeWeight: TypeAlias = Annotated[Float[Tensor, " n_neg"], Range(0), MayBeEmpty()]
+Columns: TypeAlias = Annotated[Float[Tensor, "n columns"], MayBeEmpty()]
+ColumnWeight: TypeAlias = Annotated[Float[Tensor, "n columns"], Range(0), MayBeEmpty()]
 
 
 class PairwiseDerivatives(NamedTuple):
@@ -48,80 +53,38 @@ class PairwiseDerivatives(NamedTuple):
     neg_curvature: Tensor
 
 
-def _as_surrogate(surrogate: SurrogateLike) -> Surrogate:
-    if isinstance(surrogate, str | Surrogate):
-        return resolve_surrogate(surrogate)
-    if not callable(surrogate):
-        raise ValueError(f"surrogate={surrogate!r} must be a name, a Surrogate or a function of the difference")
-    function = surrogate
-
-    def slope(t: Tensor, margin: float, create_graph: bool = False) -> Tensor:
-        with torch.enable_grad():
-            t = t if create_graph else t.detach().requires_grad_()
-            total = function(t).sum()
-            if not total.requires_grad:
-                return torch.zeros_like(t)
-            return torch.autograd.grad(total, t, create_graph=create_graph)[0]
-
-    def curvature(t: Tensor, margin: float) -> Tensor:
-        with torch.enable_grad():
-            t = t.detach().requires_grad_()
-            first = slope(t, margin, create_graph=True)
-            if not first.requires_grad:
-                return torch.zeros_like(t)
-            second = torch.autograd.grad(first.sum(), t, allow_unused=True)[0]
-            return torch.zeros_like(t) if second is None else second
-
-    return Surrogate("callable", lambda t, margin: function(t), slope, curvature)
-
-
-def _check_side(name: str, scores: Tensor, weight: Tensor | None) -> None:
-    if scores.ndim != 1:
-        raise ValueError(f"{name} must have shape (n,), got {tuple(scores.shape)}; flatten it")
-    check_finite(name, scores)
-    if weight is not None:
-        check_weights(f"{name}_weight", weight, scores)
-
-
-def _check(pos: Tensor, neg: Tensor, pos_weight: Tensor | None, neg_weight: Tensor | None, margin: float) -> None:
-    _check_side("pos", pos, pos_weight)
-    _check_side("neg", neg, neg_weight)
-    check_positive("margin", margin)
-
-
+@checked
 def pairwise_loss(
-    pos: Float[Tensor, " n_pos"],
-    neg: Float[Tensor, " n_neg"],
+    pos: Positives,
+    neg: Negatives,
     surrogate: SurrogateLike = "squared_hinge",
-    margin: float = 1.0,
-    pos_weight: Float[Tensor, " n_pos"] | None = None,
-    neg_weight: Float[Tensor, " n_neg"] | None = None,
+    margin: NonNegative = 1.0,
+    pos_weight: PositiveWeight | None = None,
+    neg_weight: NegativeWeight | None = None,
 ) -> Float[Tensor, ""]:
     """Exact weighted mean of a surrogate loss over all pairs of a positive and a negative.
 
     Args:
-        pos: scores of the positives, any floating dtype.
-        neg: scores of the negatives.
+        pos: (n_pos,) scores of the positives.
+        neg: (n_neg,) scores of the negatives.
         surrogate: a name in `SURROGATES`, a `Surrogate`, or an elementwise differentiable function of the difference
             (which then carries its own margin; `margin` is not passed to it).
-        margin: margin or rate γ of the surrogate.
-        pos_weight: non-negative weight of each positive; equal weights if absent.
-        neg_weight: non-negative weight of each negative.
+        margin: margin of the surrogate, at least 0, or its rate γ, greater than 0.
+        pos_weight: (n_pos,) non-negative weight of each positive; equal weights if absent.
+        neg_weight: (n_neg,) non-negative weight of each negative.
 
     Returns:
         The mean, in the promoted dtype of the scores; 0, attached to the graph, if one side is empty or has no weight.
         Gradients flow to the scores, and to weights that require them. At a kink (hinge at t = margin) the slope is 0.
 
     Raises:
-        ValueError: on scores that are not one-dimensional and finite, weights of another shape or negative, an unknown
-            surrogate, or margin <= 0.
+        ValueError: if the surrogate is unknown, or its rate 0.
         RuntimeError: on a second backward through the gradient.
 
     >>> pairwise_loss(torch.tensor([2.0, 0.5]), torch.tensor([0.0]))
     tensor(0.1250)
     """
-    chosen = _as_surrogate(surrogate)
-    _check(pos, neg, pos_weight, neg_weight, margin)
+    chosen = resolve_surrogate(surrogate, margin)
     if chosen == square and pos_weight is None and neg_weight is None and pos.numel() and neg.numel():
         return SquareLoss.apply(pos, neg, margin)
     return PairwiseLoss.apply(pos, neg, pos_weight, neg_weight, chosen, margin)
@@ -139,17 +102,18 @@ def split_classes(
     return pos, neg
 
 
+@checked
 def columnwise_pairwise_loss(
-    scores: Float[Tensor, "n c"],
-    pos_weight: Float[Tensor, "n c"],
-    neg_weight: Float[Tensor, "n c"],
+    scores: Columns,
+    pos_weight: ColumnWeight,
+    neg_weight: ColumnWeight,
     surrogate: SurrogateLike = "squared_hinge",
-    margin: float = 1.0,
-) -> Float[Tensor, " c"]:
+    margin: NonNegative = 1.0,
+) -> Float[Tensor, " columns"]:
     """`pairwise_loss` of every column of a matrix of scores, each with its own positives and negatives.
 
     Args:
-        scores: one problem a column.
+        scores: (n, columns), one problem per column.
         pos_weight: weight of each sample as a positive of that column; 0 means that it is none.
         neg_weight: weight of each sample as a negative of that column; 0 means that it is none.
         surrogate: as in `pairwise_loss`.
@@ -167,24 +131,19 @@ def columnwise_pairwise_loss(
     >>> columnwise_pairwise_loss(scores, first, 1 - first)
     tensor([0.1250, 4.5000])
     """
-    chosen = _as_surrogate(surrogate)
-    if scores.ndim != 2:
-        raise ValueError(f"scores must have shape (n, columns), got {tuple(scores.shape)}")
-    check_finite("scores", scores)
-    check_weights("pos_weight", pos_weight, scores)
-    check_weights("neg_weight", neg_weight, scores)
-    check_positive("margin", margin)
+    chosen = resolve_surrogate(surrogate, margin)
     rows = scores.T.contiguous()
     return PairwiseLoss.apply(rows, rows, pos_weight.T.contiguous(), neg_weight.T.contiguous(), chosen, margin)
 
 
+@checked
 def pairwise_derivatives(
-    pos: Float[Tensor, " n_pos"],
-    neg: Float[Tensor, " n_neg"],
+    pos: Positives,
+    neg: Negatives,
     surrogate: SurrogateLike = "squared_hinge",
-    margin: float = 1.0,
-    pos_weight: Float[Tensor, " n_pos"] | None = None,
-    neg_weight: Float[Tensor, " n_neg"] | None = None,
+    margin: NonNegative = 1.0,
+    pos_weight: PositiveWeight | None = None,
+    neg_weight: NegativeWeight | None = None,
 ) -> PairwiseDerivatives:
     """Value, exact gradient and exact Hessian diagonal of `pairwise_loss`, without autograd.
 
@@ -208,8 +167,7 @@ def pairwise_derivatives(
     >>> pairwise_derivatives(torch.tensor([0.5]), torch.tensor([0.0, -0.25])).neg_gradient
     tensor([0.5000, 0.2500])
     """
-    chosen = _as_surrogate(surrogate)
-    _check(pos, neg, pos_weight, neg_weight, margin)
+    chosen = resolve_surrogate(surrogate, margin)
     with torch.no_grad():
         means = pair_means(pos, neg, pos_weight, neg_weight, chosen, margin, ["slope", "curvature"])
         dtype = torch.promote_types(pos.dtype, neg.dtype)

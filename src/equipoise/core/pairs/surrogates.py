@@ -16,15 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from equipoise.core.validate import check_choice
-
-Differences = Float[Tensor, "..."]
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,7 @@ class Surrogate:
         value: ℓ(t; margin), elementwise.
         slope: ℓ'(t; margin), elementwise.
         curvature: ℓ''(t; margin), elementwise; 0 where a piecewise function has a kink.
+        has_rate: whether γ is a rate, which must be above 0, rather than a margin, which may be 0.
 
     >>> squared_hinge.value(torch.tensor([0.0, 2.0]), 1.0)
     tensor([1., 0.])
@@ -45,6 +44,11 @@ class Surrogate:
     value: Callable[[Tensor, float], Tensor]
     slope: Callable[[Tensor, float], Tensor]
     curvature: Callable[[Tensor, float], Tensor]
+    has_rate: bool = False
+
+
+SurrogateLike: TypeAlias = str | Surrogate | Callable[[Tensor], Tensor]
+"""A name in `SURROGATES`, a `Surrogate`, or an elementwise differentiable function of the difference."""
 
 
 square = Surrogate(
@@ -70,27 +74,60 @@ exponential = Surrogate(
     value=lambda t, margin: torch.exp(-margin * t),
     slope=lambda t, margin: -margin * torch.exp(-margin * t),
     curvature=lambda t, margin: margin**2 * torch.exp(-margin * t),
+    has_rate=True,
 )
 logistic = Surrogate(
     "logistic",
     value=lambda t, margin: softplus(-margin * t),
     slope=lambda t, margin: -margin * torch.sigmoid(-margin * t),
     curvature=lambda t, margin: margin**2 * torch.sigmoid(margin * t) * torch.sigmoid(-margin * t),
+    has_rate=True,
 )
 
 SURROGATES: dict[str, Surrogate] = {s.name: s for s in (square, squared_hinge, hinge, exponential, logistic)}
 
 
-def resolve_surrogate(surrogate: str | Surrogate) -> Surrogate:
-    """Return the surrogate of that name, or the one given.
+def resolve_surrogate(surrogate: SurrogateLike, margin: float = 1.0) -> Surrogate:
+    """The surrogate of that name or function, or the one given.
+
+    Args:
+        surrogate: a function carries its own margin; `margin` is not passed to it.
+        margin: what it is to be used with.
 
     Raises:
-        ValueError: if the name is none of `SURROGATES`.
+        ValueError: if the name is none of `SURROGATES`, or the margin is the rate of a surrogate and 0.
 
     >>> resolve_surrogate("hinge").name
     'hinge'
     """
-    if isinstance(surrogate, Surrogate):
-        return surrogate
-    check_choice("surrogate", surrogate, SURROGATES)
-    return SURROGATES[surrogate]
+    if isinstance(surrogate, str):
+        check_choice("surrogate", surrogate, SURROGATES)
+        surrogate = SURROGATES[surrogate]
+    elif not isinstance(surrogate, Surrogate):
+        if not callable(surrogate):
+            raise ValueError(f"surrogate={surrogate!r} must be a name, a Surrogate or a function of the difference")
+        surrogate = _of_function(surrogate)
+    if surrogate.has_rate and margin <= 0:
+        raise ValueError(f"margin={margin!r} is the rate of the {surrogate.name} surrogate and must be greater than 0")
+    return surrogate
+
+
+def _of_function(function: Callable[[Tensor], Tensor]) -> Surrogate:
+    def slope(t: Tensor, margin: float, create_graph: bool = False) -> Tensor:
+        with torch.enable_grad():
+            t = t if create_graph else t.detach().requires_grad_()
+            total = function(t).sum()
+            if not total.requires_grad:
+                return torch.zeros_like(t)
+            return torch.autograd.grad(total, t, create_graph=create_graph)[0]
+
+    def curvature(t: Tensor, margin: float) -> Tensor:
+        with torch.enable_grad():
+            t = t.detach().requires_grad_()
+            first = slope(t, margin, create_graph=True)
+            if not first.requires_grad:
+                return torch.zeros_like(t)
+            second = torch.autograd.grad(first.sum(), t, allow_unused=True)[0]
+            return torch.zeros_like(t) if second is None else second
+
+    return Surrogate("callable", lambda t, margin: function(t), slope, curvature)

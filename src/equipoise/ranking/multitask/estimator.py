@@ -24,7 +24,7 @@ from equipoise.core.solvers.proximal import (
     proximal_gradient,
 )
 from equipoise.core.validate import check_choice, check_finite, check_nonnegative, check_positive, warn_once
-from equipoise.ranking.metrics.functional import auroc
+from equipoise.ranking.metrics.binary_areas import auroc
 from equipoise.ranking.multitask.multitask_auc import multitask_penalty
 
 LIPSCHITZ = ("auto", "backtracking")

@@ -21,34 +21,47 @@ Wen et al., "Exploring the Algorithm-Dependent Generalization of AUPRC Optimizat
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from equipoise.core.distributed import gather_batch
 from equipoise.core.pairs.autograd import FirstOrder
-from equipoise.core.pairs.loss import split_classes
-from equipoise.core.validate import check_binary, check_finite, check_fraction, check_nonnegative, check_positive
-from equipoise.ranking.pairwise_auc import warn_of_one_class
+from equipoise.core.pairs.sides import binary_sides
+from equipoise.core.reduction import attached_zero
+from equipoise.core.signature import checked
+from equipoise.core.types import (
+    BinaryTarget,
+    MayBeEmpty,
+    NonNegative,
+    OpenFraction,
+    Positive,
+    Probability,
+    Range,
+    Scalar,
+    Scores,
+)
 
-BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
+SpreadCount: TypeAlias = Annotated[int, Range(2)]
 
 # Positives whose distances to the vector v are held at once.
 _CHUNK = 1 << 14
 
 
+@checked
 def soprc_query_loss(
     sim_pos: Float[Tensor, " n_pos"],
     sim_neg: Float[Tensor, " n_neg"],
     v: Float[Tensor, " m"],
-    prior: float | Float[Tensor, ""],
+    prior: OpenFraction,
     *,
-    tau1: float = 0.1,
-    tau2: float = 1e-3,
+    tau1: Positive = 0.1,
+    tau2: Positive = 1e-3,
     tpr_grad: bool = False,
-) -> Float[Tensor, ""]:
+) -> Scalar:
     """The surrogate of 1 − AP for one query (or one binary problem), exact in O(n log n).
 
     Args:
@@ -63,18 +76,9 @@ def soprc_query_loss(
     Returns:
         The mean over positives.
 
-    Raises:
-        ValueError: if a side is empty, a score not finite, or a setting out of range.
-
     >>> soprc_query_loss(torch.tensor([0.5]), torch.tensor([0.45]), torch.zeros(1), 0.5, tau1=0.1)
     tensor(0.3333)
     """
-    _check_temperatures(tau1, tau2)
-    for name, side in (("sim_pos", sim_pos), ("sim_neg", sim_neg)):
-        check_finite(name, side)
-        if side.ndim != 1 or not side.shape[0]:
-            raise ValueError(f"{name} must have shape (n,) with n >= 1, got {tuple(side.shape)}")
-    check_fraction("prior", float(prior), one=False)
     false_positives = _HuberMeans.apply(sim_pos, sim_neg, tau1)
     return _loss_of_rates(false_positives, true_positive_rate(sim_pos, v, tau2, grad=tpr_grad), prior)
 
@@ -82,7 +86,7 @@ def soprc_query_loss(
 def true_positive_rate(
     scores: Float[Tensor, " n"], v: Float[Tensor, " m"] | Float[Tensor, "n m"], tau2: float, *, grad: bool
 ) -> Float[Tensor, " n"]:
-    """(1 + Σ_m ℓ₂(s − v_m)) / (M + 1) of each score, by one vector for all or a row for each."""
+    """(1 + Σ_m ℓ₂(s − v_m)) / (M + 1) of each score, by one vector for all or one row per score."""
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
         wide = scores if grad else scores.detach()
         parts = []
@@ -94,7 +98,8 @@ def true_positive_rate(
         return (1 + torch.cat(parts)) / (v.shape[-1] + 1)
 
 
-def soprc_interpolate(sim_pos: Float[Tensor, "*batch k"], num_v: int) -> Float[Tensor, "*batch m"]:
+@checked
+def soprc_interpolate(sim_pos: Float[Tensor, "*batch k"], num_v: SpreadCount) -> Float[Tensor, "*batch m"]:
     """Spread k scores over `num_v` values that follow their distribution: the authors' interpolation φ.
 
     Each sorted score is given ⌈M/k⌉ values on the line between the middles to its neighbours; the first M are kept. The
@@ -104,17 +109,10 @@ def soprc_interpolate(sim_pos: Float[Tensor, "*batch k"], num_v: int) -> Float[T
         sim_pos: (..., k) scores in [−1, 1], in any order.
         num_v: M ≥ 2.
 
-    Raises:
-        ValueError: if there is no score, or num_v is below 2.
-
     >>> soprc_interpolate(torch.tensor([0.0, 0.4]), 4)
     tensor([-0.2000,  0.0000,  0.2000,  0.4000])
     """
-    k = sim_pos.shape[-1] if sim_pos.ndim else 0
-    if not k:
-        raise ValueError("sim_pos holds no score to interpolate")
-    if num_v < 2:
-        raise ValueError(f"num_v={num_v} must be at least 2")
+    k = sim_pos.shape[-1]
     s = sim_pos.sort(-1).values
     if k == 1:
         return s.expand(*s.shape[:-1], num_v).clone()
@@ -129,12 +127,13 @@ def soprc_interpolate(sim_pos: Float[Tensor, "*batch k"], num_v: int) -> Float[T
     return values.flatten(-2)[..., :num_v]
 
 
+@checked
 def semi_variance(
-    sim_pos: Float[Tensor, " n_pos"],
-    sim_neg: Float[Tensor, " n_neg"],
-    lambda_pos: float = 1.0,
-    lambda_neg: float = 5.0,
-) -> Float[Tensor, ""]:
+    sim_pos: Annotated[Float[Tensor, " n_pos"], MayBeEmpty()],
+    sim_neg: Annotated[Float[Tensor, " n_neg"], MayBeEmpty()],
+    lambda_pos: NonNegative = 1.0,
+    lambda_neg: NonNegative = 5.0,
+) -> Scalar:
     """Spread on the wrong side of the mean: of positives below theirs, and of negatives above theirs.
 
     It keeps the batch's rates close to those of the data. The gradient flows through the means too.
@@ -151,9 +150,7 @@ def semi_variance(
     >>> semi_variance(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.2]), 1.0, 5.0)
     tensor(0.3000)
     """
-    check_nonnegative("lambda_pos", lambda_pos)
-    check_nonnegative("lambda_neg", lambda_neg)
-    total = sim_pos.sum() * 0 + sim_neg.sum() * 0
+    total = attached_zero(sim_pos, sim_neg)
     for scores, sign, weight in ((sim_pos, 1.0, lambda_pos), (sim_neg, -1.0, lambda_neg)):
         if not scores.shape[0]:
             continue
@@ -180,9 +177,6 @@ class AUPRCLoss(nn.Module):
         semi_variance_weight: weight of both; 0 leaves them out.
         gather: take the positives and negatives of all processes of torch.distributed; see `core.distributed`.
 
-    Raises:
-        ValueError: if a setting is out of range.
-
     >>> from equipoise.ranking import average_precision
     >>> x, y = torch.randn(600, 2, generator=torch.Generator().manual_seed(0)), torch.arange(600) < 30
     >>> x = x + y[:, None]
@@ -198,29 +192,26 @@ class AUPRCLoss(nn.Module):
 
     v: Tensor
 
+    @checked
     def __init__(
         self,
-        prior: float,
-        tau1: float = 0.1,
-        tau2: float = 1e-3,
-        beta: float = 0.1,
-        num_v: int = 100,
+        prior: OpenFraction,
+        tau1: Positive = 0.1,
+        tau2: Positive = 1e-3,
+        beta: Probability = 0.1,
+        num_v: SpreadCount = 100,
         tpr_grad: bool = False,
-        semi_variance: tuple[float, float] = (1.0, 5.0),
-        semi_variance_weight: float = 1.0,
+        semi_variance: Sequence[NonNegative] = (1.0, 5.0),
+        semi_variance_weight: NonNegative = 1.0,
         *,
         gather: bool = False,
     ) -> None:
         super().__init__()
-        check_fraction("prior", prior, one=False)
-        _check_temperatures(tau1, tau2)
-        check_fraction("beta", beta, zero=True)
-        check_nonnegative("semi_variance_weight", semi_variance_weight)
         self.prior, self.tau1, self.tau2, self.beta, self.tpr_grad = prior, tau1, tau2, beta, tpr_grad
         self.semi_variance, self.semi_variance_weight, self.gather = semi_variance, semi_variance_weight, gather
         self.register_buffer("v", starting_values(num_v))
 
-    def forward(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, ""]:
+    def forward(self, scores: Scores, target: BinaryTarget) -> Scalar:
         """The loss of logits (n,) by targets (n,).
 
         Returns:
@@ -228,12 +219,14 @@ class AUPRCLoss(nn.Module):
         """
         if self.gather:
             scores, target, _ = gather_batch(scores, target)
-        check_binary(scores, target)
-        squeezed = torch.tanh(scores.to(torch.promote_types(scores.dtype, torch.float32)) / 2)
-        pos, neg = split_classes(squeezed, target == 1)
-        warn_of_one_class(pos, neg, "the average precision loss")
-        if not (pos.shape[0] and neg.shape[0]):
-            return scores.sum() * 0
+        return self._loss(scores, target)
+
+    @checked
+    def _loss(self, scores: Scores, target: BinaryTarget) -> Scalar:
+        sides = binary_sides(torch.tanh(scores / 2), target, objective="the average precision loss")
+        if not sides.rankable:
+            return attached_zero(scores)
+        pos, neg = sides.pos, sides.neg
         if self.training:
             with torch.no_grad():
                 self.v.lerp_(soprc_interpolate(_thinned(pos.detach(), len(self.v)), len(self.v)).to(self.v), self.beta)
@@ -242,16 +235,15 @@ class AUPRCLoss(nn.Module):
         )
         if self.semi_variance_weight:
             loss = loss + self.semi_variance_weight * semi_variance(pos, neg, *self.semi_variance)
-        return loss.to(scores.dtype)
+        return loss
 
     def extra_repr(self) -> str:
         """Settings, for `print`."""
         return f"prior={self.prior}, tau1={self.tau1}, tau2={self.tau2}, beta={self.beta}, num_v={len(self.v)}"
 
 
-def smooth_ap_loss(
-    scores: Float[Tensor, " n"], target: BinaryTarget, *, temperature: float = 0.01
-) -> Float[Tensor, ""]:
+@checked
+def smooth_ap_loss(scores: Scores, target: BinaryTarget, *, temperature: Positive = 0.01) -> Scalar:
     """1 − AP of the batch with sigmoids for steps: the plain surrogate, which moves with its share of positives.
 
         AP ≈ mean over positives i of  (1 + Σ_{p ≠ i} σ((s_p − s_i)/T)) / (1 + Σ_{k ≠ i} σ((s_k − s_i)/T))
@@ -264,20 +256,15 @@ def smooth_ap_loss(
     Returns:
         The loss, in O(n_pos · n) time and memory; zero, attached, on a batch of one class (warned once).
 
-    Raises:
-        ValueError: on scores or targets as `pairwise_auc_loss`, or a temperature not above 0.
-
     Brown et al., "Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval", ECCV 2020.
 
     >>> smooth_ap_loss(torch.tensor([2.0, 1.0, 0.0]), torch.tensor([1, 0, 0]))
     tensor(0.)
     """
-    check_binary(scores, target)
-    check_positive("temperature", temperature)
-    pos, neg = split_classes(scores, target == 1)
-    warn_of_one_class(pos, neg, "the smooth AP loss")
-    if not (pos.shape[0] and neg.shape[0]):
-        return scores.sum() * 0
+    sides = binary_sides(scores, target, objective="the smooth AP loss")
+    if not sides.rankable:
+        return attached_zero(scores)
+    pos, neg = sides.pos, sides.neg
     ahead = ((pos[None, :] - pos[:, None]) / temperature).sigmoid()
     # A positive is ahead of itself by half, where it should count once.
     relevant = 0.5 + ahead.sum(1)
@@ -287,8 +274,6 @@ def smooth_ap_loss(
 
 def starting_values(num_v: int) -> Tensor:
     """Where v begins: (0, 1/M, ..., (M − 1)/M), as in the authors' code."""
-    if num_v < 2:
-        raise ValueError(f"num_v={num_v} must be at least 2")
     return torch.arange(num_v, dtype=torch.float32) / num_v
 
 
@@ -301,11 +286,6 @@ def _thinned(scores: Tensor, most: int) -> Tensor:
         return scores
     places = torch.linspace(0, scores.shape[0] - 1, most, device=scores.device).round().long()
     return scores.sort().values[places]
-
-
-def _check_temperatures(tau1: float, tau2: float) -> None:
-    check_positive("tau1", tau1)
-    check_positive("tau2", tau2)
 
 
 def _loss_of_rates(false_positives: Tensor, true_positives: Tensor, prior: float | Tensor) -> Tensor:
@@ -374,14 +354,3 @@ def _reaches(negatives: Tensor, p: Tensor, tau: float) -> tuple[Tensor, Tensor]:
 
 def _running_sums(x: Tensor) -> Tensor:
     return torch.cat([x.new_zeros(1), x.cumsum(0)])
-
-
-__all__ = [
-    "AUPRCLoss",
-    "semi_variance",
-    "smooth_ap_loss",
-    "soprc_interpolate",
-    "soprc_query_loss",
-    "starting_values",
-    "true_positive_rate",
-]

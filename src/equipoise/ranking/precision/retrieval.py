@@ -2,7 +2,7 @@
 
 Each anchor is one query of `auprc`: the other samples of its class are relevant, the samples of other classes are not.
 The prior of a class as a query is `prior_mul` · (its count / the largest count), as in the authors' code; it takes the
-place of the share of relevant items in the whole data, and works as a temperature. A vector v a class follows the
+place of the share of relevant items in the whole data, and works as a temperature. One vector v per class follows the
 similarities of its relevant pairs.
 
     L = mean over anchors of their query loss (the mean of r / (1 + r) over positives) + weight · semi-variance
@@ -14,13 +14,24 @@ Wen et al., "Exploring the Algorithm-Dependent Generalization of AUPRC Optimizat
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor, nn
 
-from equipoise.core.validate import check_finite, check_fraction, check_nonnegative, check_positive
-from equipoise.ranking.precision.auprc import semi_variance, soprc_interpolate, starting_values, true_positive_rate
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassIndex, Count, NonNegative, OpenFraction, Positive, Probability, Range, Scalar
+from equipoise.ranking.precision.auprc import (
+    SpreadCount,
+    semi_variance,
+    soprc_interpolate,
+    starting_values,
+    true_positive_rate,
+)
+
+Embeddings: TypeAlias = Float[Tensor, "n d"]
+ClassLabels: TypeAlias = Annotated[Integer[Tensor, " n"] | Bool[Tensor, " n"], ClassIndex(None)]
 
 # Entries of the table of distances, pairs × batch, that is held at once.
 _TABLE = 1 << 22
@@ -30,7 +41,7 @@ def embedding_similarity(embeddings: Float[Tensor, "n d"], *, normalize: bool = 
     """Cosine similarities of all pairs, or inner products of embeddings that are normalised already.
 
     Raises:
-        ValueError: if an embedding is not finite, or has norm zero where it is to be normalised.
+        ValueError: if an embedding has norm zero where it is to be normalised.
 
     >>> embedding_similarity(torch.tensor([[3.0, 0.0], [0.0, 2.0]]))
     tensor([[1., 0.],
@@ -44,25 +55,25 @@ def unit_embeddings(embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Embeddings divided by their norms.
 
     Raises:
-        ValueError: if one is not finite or has norm zero.
+        ValueError: if one has norm zero.
     """
-    check_finite("embeddings", embeddings)
     norm = embeddings.norm(dim=1, keepdim=True)
     if bool((norm == 0).any()):
         raise ValueError(f"embedding {int((norm == 0).nonzero()[0, 0])} has norm zero, so that its cosine is undefined")
     return embeddings / norm
 
 
+@checked
 def soprc_batch_loss(
     similarity: Float[Tensor, "n n"],
-    target: Int[Tensor, " n"],
+    target: ClassLabels,
     v: Float[Tensor, "ids m"],
-    priors: Float[Tensor, " ids"],
+    priors: Annotated[Float[Tensor, " ids"], Range(0, 1, low_open=True, high_open=True)],
     *,
-    tau1: float = 0.1,
-    tau2: float = 1e-3,
+    tau1: Positive = 0.1,
+    tau2: Positive = 1e-3,
     tpr_grad: bool = False,
-) -> Float[Tensor, ""]:
+) -> Scalar:
     """The mean query loss over all anchors, so that a large class weighs no more a query than a small one.
 
     Args:
@@ -78,14 +89,13 @@ def soprc_batch_loss(
         The mean over anchors; those without a positive or a negative are left out.
 
     Raises:
-        ValueError: if no anchor has both a positive and a negative.
+        ValueError: if a class has no row, or no anchor has both a positive and a negative.
 
     >>> similarity = torch.tensor([[1.0, 0.9, 0.0], [0.9, 1.0, 0.1], [0.0, 0.1, 1.0]])
     >>> soprc_batch_loss(similarity, torch.tensor([0, 0, 1]), torch.zeros(2, 4), torch.tensor([0.1, 0.1]))
     tensor(0.)
     """
-    check_positive("tau1", tau1)
-    check_positive("tau2", tau2)
+    _check_classes(target, v)
     same = target[:, None] == target
     anchors, positives = (same & ~torch.eye(len(target), dtype=torch.bool, device=same.device)).nonzero(as_tuple=True)
     if not len(anchors) or bool(same.all()):
@@ -140,7 +150,7 @@ class SOPRCLoss(nn.Module):
     """Average precision over embeddings, each anchor a query.
 
     Args:
-        class_counts: samples of every class in the data; class k's count at place k.
+        class_counts: number of samples per class in the data; class k's count at place k.
         tau1: as in `soprc_query_loss`.
         tau2: as in `soprc_query_loss`.
         beta: rate of the moving mean of v, in [0, 1].
@@ -152,8 +162,8 @@ class SOPRCLoss(nn.Module):
         normalize: divide the embeddings by their norms; False if they are normalised already.
 
     Raises:
-        ValueError: if a count is not positive or a setting out of range; in `forward`, unlike the binary losses, if no
-            anchor has both a positive and a negative, since a sampler that draws such batches would train nothing.
+        ValueError: in `forward`, unlike the binary losses, if no anchor has both a positive and a negative, since a
+            sampler that draws such batches would train nothing.
 
     >>> x, y = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
     >>> x[range(60), y] += 2
@@ -171,46 +181,34 @@ class SOPRCLoss(nn.Module):
     v: Tensor
     priors: Tensor
 
+    @checked
     def __init__(
         self,
-        class_counts: Sequence[int] | Int[Tensor, " ids"],
-        tau1: float = 0.1,
-        tau2: float = 1e-3,
-        beta: float = 0.1,
-        prior_mul: float = 0.1,
-        num_v: int = 100,
+        class_counts: Sequence[Count] | Int[Tensor, " ids"],
+        tau1: Positive = 0.1,
+        tau2: Positive = 1e-3,
+        beta: Probability = 0.1,
+        prior_mul: OpenFraction = 0.1,
+        num_v: SpreadCount = 100,
         tpr_grad: bool = False,
-        semi_variance: tuple[float, float] = (1.0, 5.0),
-        semi_variance_weight: float = 1.0,
+        semi_variance: Sequence[NonNegative] = (1.0, 5.0),
+        semi_variance_weight: NonNegative = 1.0,
         normalize: bool = True,
     ) -> None:
         super().__init__()
         counts = torch.as_tensor(class_counts)
-        if counts.ndim != 1 or not len(counts) or bool((counts <= 0).any()):
-            raise ValueError(f"class_counts must be positive numbers, one a class, got {counts.tolist()}")
-        check_positive("tau1", tau1)
-        check_positive("tau2", tau2)
-        check_fraction("beta", beta, zero=True)
-        check_fraction("prior_mul", prior_mul, one=False)
-        check_nonnegative("semi_variance_weight", semi_variance_weight)
+        if not bool((counts > 0).all()):
+            raise ValueError(f"class_counts must be at least 1 for each class, got {counts.tolist()}")
         self.tau1, self.tau2, self.beta, self.tpr_grad, self.normalize = tau1, tau2, beta, tpr_grad, normalize
         self.semi_variance, self.semi_variance_weight = semi_variance, semi_variance_weight
         self.register_buffer("priors", prior_mul * counts.double() / counts.max())
         self.register_buffer("v", starting_values(num_v).repeat(len(counts), 1))
 
-    def forward(self, embeddings: Float[Tensor, "n d"], target: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    @checked
+    def forward(self, embeddings: Embeddings, target: ClassLabels) -> Scalar:
         """The loss of embeddings (n, d) by classes (n,); v moves first, in training mode."""
-        if target.shape != embeddings.shape[:1]:
-            raise ValueError(
-                f"embeddings and target must have shapes (n, d) and (n,), got {tuple(embeddings.shape)} and "
-                f"{tuple(target.shape)}"
-            )
-        if len(target) and not 0 <= int(target.min()) <= int(target.max()) < len(self.v):
-            raise ValueError(
-                f"target must hold classes from 0 to {len(self.v) - 1}, got {int(target.min())} to {int(target.max())}"
-            )
-        wide = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
-        similarity = embedding_similarity(wide, normalize=self.normalize)
+        _check_classes(target, self.v)
+        similarity = embedding_similarity(embeddings, normalize=self.normalize)
         if self.training:
             with torch.no_grad():
                 ids, pictures = class_pictures(similarity, target, self.v.shape[1])
@@ -223,8 +221,13 @@ class SOPRCLoss(nn.Module):
             itself = torch.eye(len(target), dtype=torch.bool, device=same.device)
             spread = semi_variance(similarity[same & ~itself], similarity[~same], *self.semi_variance)
             loss = loss + self.semi_variance_weight * spread
-        return loss.to(embeddings.dtype)
+        return loss
 
     def extra_repr(self) -> str:
         """Settings, for `print`."""
         return f"ids={len(self.v)}, tau1={self.tau1}, tau2={self.tau2}, beta={self.beta}, num_v={self.v.shape[1]}"
+
+
+def _check_classes(target: Tensor, v: Tensor) -> None:
+    if int(target.max()) >= len(v):
+        raise ValueError(f"target holds the value {int(target.max())}, wanted class indices from 0 to {len(v) - 1}")

@@ -7,36 +7,41 @@ classes come first among equals, so that a tie is never a hit by luck.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from equipoise.core.validate import check_choice, check_finite
-from equipoise.ranking.precision.retrieval import unit_embeddings
+from equipoise.core.metrics import SampleMetric
+from equipoise.core.signature import checked
+from equipoise.core.types import Count
+from equipoise.ranking.precision.retrieval import Embeddings, unit_embeddings
 
-SIMILARITIES = ("cosine", "dot", "euclidean")
-NO_POSITIVE = ("skip", "error")
+Similarity: TypeAlias = Literal["cosine", "dot", "euclidean"]
+NoPositive: TypeAlias = Literal["skip", "error"]
+Labels: TypeAlias = Integer[Tensor, " n"] | Bool[Tensor, " n"]
 
 # Similarities that are held at once.
 _TABLE = 1 << 24
 
 
+@checked
 def retrieval_metrics(
-    embeddings: Float[Tensor, "n d"],
-    target: Int[Tensor, " n"],
+    embeddings: Embeddings,
+    target: Labels,
     *,
-    recall_at: Sequence[int] = (1,),
-    similarity: str = "cosine",
-    no_positive: str = "skip",
+    recall_at: Sequence[Count] = (1,),
+    similarity: Similarity = "cosine",
+    no_positive: NoPositive = "skip",
     gallery: Float[Tensor, "m d"] | None = None,
-    gallery_target: Int[Tensor, " m"] | None = None,
+    gallery_target: Integer[Tensor, " m"] | Bool[Tensor, " m"] | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """Mean average precision and recall@k over all queries.
 
     Args:
         embeddings: (n, d) queries, and the gallery too where none is given; a query is then left out of its own.
-        target: (n,) class of each.
+        target: (n,) class of each, any whole numbers.
         recall_at: the k of recall@k: the share of queries with a hit among the first k.
         similarity: "cosine", "dot" or "euclidean" (nearest first).
         no_positive: "skip" leaves out queries whose class is not in the gallery; "error" raises.
@@ -47,35 +52,28 @@ def retrieval_metrics(
         {"mAP", "recall@k", ...}, float64 scalars. Similarities are computed in blocks of rows, never all at once.
 
     Raises:
-        ValueError: on shapes that do not fit, embeddings that are not finite or have no direction, k below 1, or where
-            no query has anything to find.
+        ValueError: if an embedding has no direction, no k is named, or no query has anything to find.
 
     >>> x = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.5, 0.6]])
     >>> retrieval_metrics(x, torch.tensor([0, 0, 1, 0]))
     {'mAP': tensor(0.8611, dtype=torch.float64), 'recall@1': tensor(0.6667, dtype=torch.float64)}
     """
-    check_choice("similarity", similarity, SIMILARITIES)
-    check_choice("no_positive", no_positive, NO_POSITIVE)
-    if not recall_at or min(recall_at) < 1:
-        raise ValueError(f"recall_at={list(recall_at)} must name at least one k, each of at least 1")
+    check_recall_at(recall_at)
     if (gallery is None) != (gallery_target is None):
         raise ValueError("gallery and gallery_target must be given together")
     alone = gallery is None
-    gallery = embeddings if gallery is None else gallery
-    gallery_target = target if gallery_target is None else gallery_target
     queries, items = (
-        _prepared(name, x, y, similarity)
-        for name, x, y in (("embeddings", embeddings, target), ("gallery", gallery, gallery_target))
+        unit_embeddings(x.detach()) if similarity == "cosine" else x.detach()
+        for x in (embeddings, embeddings if gallery is None else gallery)
     )
-    if queries.shape[1] != items.shape[1]:
-        raise ValueError(f"queries have {queries.shape[1]} dimensions and the gallery {items.shape[1]}")
+    labels = target if gallery_target is None else gallery_target
 
     precisions, first_hits = [], []
     step = max(1, _TABLE // max(1, len(items)))
     for start in range(0, len(queries), step):
         block = queries[start : start + step]
         closeness = -torch.cdist(block, items) if similarity == "euclidean" else block @ items.T
-        relevant = target[start : start + step, None] == gallery_target
+        relevant = target[start : start + step, None] == labels
         if alone:
             rows = torch.arange(len(block), device=block.device)
             # Last, whatever else is there, and counted as nothing.
@@ -95,14 +93,10 @@ def retrieval_metrics(
     return {"mAP": precision.mean()} | {f"recall@{k}": (ahead < k).double().mean() for k in recall_at}
 
 
-def _prepared(name: str, x: Tensor, y: Tensor, similarity: str) -> Tensor:
-    if x.ndim != 2 or y.shape != x.shape[:1]:
-        raise ValueError(
-            f"{name} and its target must have shapes (n, d) and (n,), got {tuple(x.shape)}, {tuple(y.shape)}"
-        )
-    check_finite(name, x)
-    wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-    return unit_embeddings(wide) if similarity == "cosine" else wide
+def check_recall_at(recall_at: Sequence[int]) -> None:
+    """Raise `ValueError` if no k is named."""
+    if not len(recall_at):
+        raise ValueError("recall_at is empty; name at least one k, such as recall_at=(1,)")
 
 
 def _average_precisions(closeness: Tensor, relevant: Tensor) -> Tensor:
@@ -116,3 +110,51 @@ def _average_precisions(closeness: Tensor, relevant: Tensor) -> Tensor:
     ends = torch.where(last, places, closeness.shape[1]).flip(1).cummin(1).values.flip(1)
     precision = hits.cumsum(1).gather(1, ends).double() / (ends + 1)
     return (precision * hits).sum(1) / hits.sum(1)
+
+
+class RetrievalMetrics(SampleMetric):
+    """Mean average precision and recall@k over embeddings, each a query; see `equipoise.ranking.retrieval_metrics`.
+
+    Args:
+        recall_at: as in `retrieval_metrics`.
+        similarity: as in `retrieval_metrics`.
+        no_positive: as in `retrieval_metrics`.
+        kwargs: of `torchmetrics.Metric`.
+
+    >>> metric = RetrievalMetrics(recall_at=(1,))
+    >>> metric.update(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]))
+    >>> metric.update(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 1]))
+    >>> metric.compute()
+    {'mAP': tensor(1., dtype=torch.float64), 'recall@1': tensor(1., dtype=torch.float64)}
+    """
+
+    kept = ("embeddings", "target")
+
+    @checked
+    def __init__(
+        self,
+        recall_at: Sequence[Count] = (1,),
+        *,
+        similarity: Similarity = "cosine",
+        no_positive: NoPositive = "skip",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_recall_at(recall_at)
+        self.recall_at, self.similarity, self.no_positive = tuple(recall_at), similarity, no_positive
+
+    @checked
+    def update(self, embeddings: Embeddings, target: Labels) -> None:
+        """Take a batch of embeddings (n, d) and classes (n,)."""
+        self.keep(embeddings, target)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The metrics of all that was seen."""
+        embeddings, target = self.samples()
+        return retrieval_metrics(
+            embeddings,
+            target,
+            recall_at=self.recall_at,
+            similarity=self.similarity,
+            no_positive=self.no_positive,
+        )

@@ -4,12 +4,11 @@
 
 g is the saddle form of the square AUC loss (`ranking.robust.minmax_auc`), whose terms hold one sample each, so that an
 attack on the AUC is an attack on every input by itself. κ makes the inside concave in δ, under which the order of max
-and min may be exchanged [inferred: the paper's exact regulariser could not be read; the published code has none, as is
-the default here].
+and min may be exchanged (reconstructed: the published code has no such term, as is the default here).
 
 Attacks need not be finished: the first-order stationarity of a sample, c = ε ‖g‖_* − ⟨δ, g⟩ ≥ 0, is zero where δ is the
-best the linearised problem has, and samples below a threshold are left alone [memory: after dynamic adversarial
-training].
+best the linearised problem has, and samples below a threshold are left alone (reconstructed, after dynamic adversarial
+training).
 
 For α in [max(−a, b − 1), 1] the worst case only pushes positives down and negatives up, whatever a, b and α are: the
 loss-agnostic objective.
@@ -19,15 +18,16 @@ Yang et al., "AdAUC: End-to-end Adversarial AUC Optimization Against Long-tail P
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from equipoise.core.signature import checked
 from equipoise.core.solvers.perturbation import (
-    NORMS,
     Bounds,
     Model,
     check_inputs,
@@ -38,15 +38,14 @@ from equipoise.core.solvers.perturbation import (
     random_start,
     step_direction,
 )
-from equipoise.core.validate import check_choice, check_nonnegative, check_positive
-from equipoise.ranking.metrics.functional import auroc
+from equipoise.core.types import BinaryTarget, Count, NonNegative, Positive, Scores, Whole
 
-BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
-Terms = Callable[[Tensor, Tensor], Tensor]
-"""(scores, target) → one value a sample, which the attack raises; for example `MinMaxAUCLoss.terms`."""
+Norm: TypeAlias = Literal["linf", "l2"]
+Terms: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(scores, target) → one value per sample, which the attack raises; for example `MinMaxAUCLoss.terms`."""
 
 
-def loss_agnostic_terms(scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, " n"]:
+def loss_agnostic_terms(scores: Scores, target: BinaryTarget) -> Scores:
     """Minus a positive's score, and a negative's as it is: what the worst case of the AUC raises under any a, b and α.
 
     >>> loss_agnostic_terms(torch.tensor([0.75, 0.25]), torch.tensor([1, 0]))
@@ -55,9 +54,10 @@ def loss_agnostic_terms(scores: Float[Tensor, " n"], target: BinaryTarget) -> Fl
     return torch.where(target == 1, -scores, scores)
 
 
+@checked
 def first_order_stationarity(
-    gradient: Float[Tensor, "n ..."], delta: Float[Tensor, "n ..."], eps: float, norm: str = "linf"
-) -> Float[Tensor, " n"]:
+    gradient: Float[Tensor, "n ..."], delta: Float[Tensor, "n ..."], eps: NonNegative, norm: Norm = "linf"
+) -> Scores:
     """How far each change is from the best of the linearised problem, ε ‖g‖_* − ⟨δ, g⟩ (FOSC); 0 at it.
 
     Args:
@@ -69,7 +69,6 @@ def first_order_stationarity(
     >>> first_order_stationarity(torch.tensor([[2.0, -1.0]]), torch.tensor([[0.5, 0.5]]), eps=0.5)
     tensor([1.])
     """
-    check_choice("norm", norm, NORMS)
     flat, moved = gradient.flatten(1), delta.flatten(1)
     if norm == "linf":
         # Entry by entry, which no rounding makes negative.
@@ -78,9 +77,9 @@ def first_order_stationarity(
 
 
 class PGDAttack:
-    """Projected gradient ascent on an objective with one term a sample; `steps=1, step=eps` is the fast gradient sign.
+    """Projected gradient ascent on one term per sample; `steps=1, step=eps` is the fast gradient sign.
 
-    Of all changes that it meets, the one with the highest term is kept for each sample, no change being one of them,
+    Of all changes that it meets, the one with the highest term is kept per sample, no change being one of them,
     so that restarts can only help.
 
     Args:
@@ -88,16 +87,13 @@ class PGDAttack:
         step: length of a step.
         steps: how many.
         norm: "linf" or "l2".
-        bounds: lowest and highest value of the inputs, numbers or tensors that broadcast (a value a channel).
+        bounds: lowest and highest value of the inputs, numbers or tensors that broadcast (one value per channel).
         random_start: begin at a random change, else at none.
         restarts: how often to begin anew.
         keep: "best" or "last", the change where the last start ended.
         fosc_threshold: leave a sample alone once its first-order stationarity, of the batch's mean objective, is at
             most this; lower it during training for weak attacks first.
         concavity: κ of the penalty κ/2 ‖δ‖², taken off the terms.
-
-    Raises:
-        ValueError: if a setting is out of range.
 
     >>> x, y = torch.tensor([[0.5, 0.5], [0.5, 0.5]]), torch.tensor([1, 0])
     >>> attack = PGDAttack(eps=0.1, step=0.05, steps=4, random_start=False)
@@ -106,37 +102,30 @@ class PGDAttack:
             [ 0.1000, -0.1000]])
     """
 
+    @checked
     def __init__(
         self,
-        eps: float = 8 / 255,
-        step: float = 2 / 255,
-        steps: int = 10,
-        norm: str = "linf",
+        eps: NonNegative = 8 / 255,
+        step: Positive = 2 / 255,
+        steps: Whole = 10,
+        norm: Norm = "linf",
         bounds: Bounds = (0.0, 1.0),
         random_start: bool = True,
-        restarts: int = 1,
-        keep: str = "best",
-        fosc_threshold: float | None = None,
-        concavity: float = 0.0,
+        restarts: Count = 1,
+        keep: Literal["best", "last"] = "best",
+        fosc_threshold: NonNegative | None = None,
+        concavity: NonNegative = 0.0,
     ) -> None:
-        check_nonnegative("eps", eps)
-        check_positive("step", step)
-        check_choice("norm", norm, NORMS)
-        check_choice("keep", keep, ("best", "last"))
-        check_nonnegative("concavity", concavity)
-        if steps < 0 or restarts < 1:
-            raise ValueError(f"steps={steps} must be at least 0 and restarts={restarts} at least 1")
-        if fosc_threshold is not None:
-            check_nonnegative("fosc_threshold", fosc_threshold)
         self.eps, self.step, self.steps, self.norm, self.bounds = eps, step, steps, norm, bounds
         self.random_start, self.restarts, self.keep = random_start, restarts, keep
         self.fosc_threshold, self.concavity = fosc_threshold, concavity
 
+    @checked
     def __call__(
         self,
         model: Model,
-        inputs: Tensor,
-        target: Tensor,
+        inputs: Float[Tensor, "n ..."],
+        target: BinaryTarget,
         objective: Terms,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -146,11 +135,11 @@ class PGDAttack:
             model: inputs → scores (n,) or (n, 1); evaluated without its training behaviour.
             inputs: (n, ...) within the bounds.
             target: (n,) in {0, 1}.
-            objective: (scores, target) → one term a sample.
+            objective: (scores, target) → one term per sample.
             generator: of the random starts.
 
         Raises:
-            ValueError: if inputs are not finite or outside their bounds.
+            ValueError: if inputs are outside their bounds.
             RuntimeError: if the objective does not depend on the inputs.
         """
         check_inputs(inputs, self.bounds)
@@ -215,13 +204,14 @@ class PGDAttack:
         return values - self.concavity / 2 * delta.flatten(1).square().sum(1)
 
 
+@checked
 def adversarial_auc_step(
     model: nn.Module,
     loss: nn.Module,
     attack: PGDAttack,
     optimizer: Optimizer,
-    inputs: Tensor,
-    target: Tensor,
+    inputs: Float[Tensor, "n ..."],
+    target: BinaryTarget,
     *,
     objective: Terms | None = None,
     generator: torch.Generator | None = None,
@@ -242,7 +232,7 @@ def adversarial_auc_step(
         The loss at the changed inputs, detached.
 
     >>> from equipoise.core.solvers.saddle import descent_ascent
-    >>> from equipoise.ranking import MinMaxAUCLoss
+    >>> from equipoise.ranking import MinMaxAUCLoss, robust_auroc
     >>> generator = torch.Generator().manual_seed(0)
     >>> x, y = torch.rand(100, 2, generator=generator), torch.arange(100) < 20
     >>> x = (x + 0.5 * y[:, None]).clamp(0, 1)
@@ -257,104 +247,20 @@ def adversarial_auc_step(
     terms = objective if objective is not None else getattr(loss, "terms", loss_agnostic_terms)
     delta = attack(model, inputs, target, terms, generator)
     optimizer.zero_grad()
-    value: Tensor = loss(_scores(model(inputs + delta)), target)
+    value: Tensor = loss(column_of(model(inputs + delta)), target)
     value.backward()
     optimizer.step()
     return value.detach()
 
 
-def robust_auroc(
-    model: Model,
-    inputs: Tensor,
-    target: BinaryTarget,
-    radii: Sequence[float],
-    attack: PGDAttack,
-    *,
-    batch_size: int = 512,
-    generator: torch.Generator | None = None,
-) -> dict[float, Tensor]:
-    """AUROC of the inputs as they are (at 0.0) and under attack at several radii.
-
-    The attack is loss-agnostic, its steps in proportion to the radius. It is one attack: a lower bound on the harm, and
-    no certificate.
-
-    Args:
-        model: inputs → scores (n,) or (n, 1).
-        inputs: (n, ...) within the attack's bounds.
-        target: (n,) in {0, 1}, both classes present.
-        radii: the ε to attack with.
-        attack: settings; its own `eps` and `step` give the ratio of step to radius.
-        batch_size: samples attacked at once.
-        generator: of the random starts.
-
-    Returns:
-        {0.0: clean AUROC, radius: AUROC under attack, ...}.
-
-    Raises:
-        ValueError: if a radius is negative, the attack's own is 0, or as the attack.
-    """
-    found = {}
-    for radius in (0.0, *radii):
-        scores = [
-            attacked_scores(model, inputs[rows], target[rows], radius, attack, generator)
-            for rows in torch.arange(len(inputs), device=inputs.device).split(batch_size)
-        ]
-        found[float(radius)] = auroc(torch.cat(scores), target)
-    return found
-
-
-def attacked_scores(
-    model: Model,
-    inputs: Tensor,
-    target: BinaryTarget,
-    radius: float,
-    attack: PGDAttack,
-    generator: torch.Generator | None = None,
-) -> Float[Tensor, " n"]:
-    """Scores under a loss-agnostic attack at a radius, steps in proportion to it; the scores as they are at 0.
-
-    Args:
-        model: inputs → scores (n,) or (n, 1).
-        inputs: (n, ...) within the attack's bounds.
-        target: (n,) in {0, 1}; one class is enough.
-        radius: ε to attack with.
-        attack: settings; its own `eps` and `step` give the ratio of step to radius.
-        generator: of the random starts.
-
-    Raises:
-        ValueError: if the radius is negative, the attack's own is 0, or as the attack.
-
-    >>> x, y = torch.full((2, 1), 0.5), torch.tensor([1, 0])
-    >>> attacked_scores(lambda x: x, x, y, 0.25, PGDAttack(random_start=False))
-    tensor([0.2500, 0.7500])
-    """
-    check_positive("the attack's eps", attack.eps)
-    delta = torch.zeros_like(inputs)
-    if radius != 0:
-        scaled = PGDAttack(
-            radius,
-            attack.step * radius / attack.eps,
-            attack.steps,
-            attack.norm,
-            attack.bounds,
-            attack.random_start,
-            attack.restarts,
-        )
-        # Two more rows carry both classes, without which an attack changes nothing.
-        both = torch.cat([inputs, inputs[:1], inputs[:1]])
-        labels = torch.cat([target.long(), torch.tensor([0, 1], device=target.device)])
-        delta = scaled(model, both, labels, loss_agnostic_terms, generator)[: len(inputs)]
-    with evaluation_mode(model), torch.no_grad():
-        return _scores(model(inputs + delta))
-
-
-def _scores(output: Tensor) -> Tensor:
+def column_of(output: Tensor) -> Tensor:
+    """Scores (n,) from (n,) or (n, 1)."""
     return output.squeeze(1) if output.ndim == 2 and output.shape[1] == 1 else output
 
 
 def _terms_of(output: Tensor, target: Tensor, objective: Terms, rows: Tensor) -> Tensor:
     """The terms of some rows, in a batch that has all targets."""
-    scores = _scores(output)
+    scores = column_of(output)
     if len(rows) == len(target):
         return objective(scores, target)
     rows = rows.clone()  # Kept for the gradient, which tensors of inference mode cannot be.

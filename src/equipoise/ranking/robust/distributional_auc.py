@@ -36,7 +36,7 @@ from equipoise.core.validate import (
     check_probabilities,
 )
 from equipoise.data.images.corruptions import SEVERITIES, corrupted_sets
-from equipoise.ranking.metrics.functional import auroc
+from equipoise.ranking.metrics.binary_areas import auroc
 from equipoise.ranking.pairwise_auc import warn_of_one_class
 from equipoise.ranking.robust.minmax_auc import at_least_single, class_weights, probabilities
 

@@ -1,0 +1,172 @@
+"""AUROC of a multiclass model, over pairs of classes or of one class against the rest.
+
+    MAUC        mean over ordered class pairs (i, j) of P(s_i(x) > s_i(x')), x of class i, x' of class j, a tie ½
+
+Everything is counted in whole numbers and float64.
+
+Hand and Till, "A simple generalisation of the area under the ROC curve for multiple class problems", 2001. Yang et al.,
+"Learning with Multiclass AUC", TPAMI 2021.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from equipoise.core.curves.ranks import block_ends, sort_labelled
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassScores, ClassTarget, NumClasses, Scalar
+from equipoise.core.validate import warn_once
+from equipoise.ranking.metrics.common import OnUndefined, RankingMetric, undefined_value, value_of
+from equipoise.ranking.metrics.curves import new_axes
+
+Pairing: TypeAlias = Literal["ovo", "ovr"]
+
+
+@checked
+def pairwise_auroc(scores: ClassScores, target: ClassTarget) -> Float[Tensor, "classes classes"]:
+    """AUROC of every ordered pair of classes: entry (i, j) is P(s_i(x) > s_i(x')) for x of class i and x' of class j.
+
+    The worst entry tells which two classes are confused, and the rows which class's scorer does it.
+
+    Args:
+        scores: (n, C), column i the scorer of class i; rows need not sum to 1.
+        target: (n,) class indices.
+
+    Returns:
+        (C, C) float64; NaN on the diagonal and for classes without samples.
+
+    >>> pairwise_auroc(torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]), torch.tensor([0, 1, 1]))
+    tensor([[nan, 1.],
+            [1., nan]], dtype=torch.float64)
+    """
+    wins = _pair_wins(scores, target)
+    counts = torch.bincount(target, minlength=scores.shape[1]).double()
+    pairs = torch.outer(counts, counts).fill_diagonal_(0)
+    return torch.where(pairs > 0, wins / pairs, torch.nan)
+
+
+@checked
+def multiclass_auroc(
+    scores: ClassScores, target: ClassTarget, *, average: Pairing = "ovo", on_undefined: OnUndefined = "nan"
+) -> Scalar:
+    """AUROC of a multiclass model.
+
+    Args:
+        scores: (n, C), column i the scorer of class i; unlike scikit-learn's, rows need not sum to 1.
+        target: (n,) class indices.
+        average: "ovo" for the mean over ordered pairs of classes (Hand and Till's M, MAUC), in which a rare pair counts
+            as much as a frequent one; "ovr" for the mean over classes of one class against the rest ("ova" in the
+            paper).
+        on_undefined: with fewer than two classes present, "nan" (warned once) or "raise". With "nan", classes that have
+            no samples are left out of the mean, warned once; with "raise" they are an error.
+
+    Raises:
+        ValueError: where it is undefined or a class has no samples, with `on_undefined="raise"`.
+
+    >>> multiclass_auroc(torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]), torch.tensor([0, 1, 1]))
+    tensor(1.)
+    """
+    counts = torch.bincount(target, minlength=scores.shape[1]).double()
+    present = counts > 0
+    absent = (~present).nonzero().squeeze(1).tolist()
+    if int(present.sum()) < 2:
+        return undefined_value(scores, "multiclass AUROC", on_undefined)
+    if absent:
+        message = f"classes {absent} have no samples: multiclass AUROC is the mean over the others"
+        if on_undefined == "raise":
+            raise ValueError(f"{message}; pass on_undefined='nan' to accept that")
+        warn_once(message)
+    wins = _pair_wins(scores, target)
+    if average == "ovo":
+        pairs = torch.outer(counts, counts).fill_diagonal_(0)
+        value = (wins[pairs > 0] / pairs[pairs > 0]).mean()
+    else:
+        value = (wins.sum(1)[present] / (counts * (counts.sum() - counts))[present]).mean()
+    return value_of(value, scores)
+
+
+def _pair_wins(scores: Tensor, target: Tensor) -> Tensor:
+    """(C, C) float64: how many pairs of class i and class j column i ranks right, a tie counting one half."""
+    classes = scores.shape[1]
+    columns = scores.detach().T.contiguous()
+    wins = torch.zeros(classes, classes, dtype=torch.float64, device=scores.device)
+    # Column by column: what is worked on then stays in the cache.
+    for i, column in enumerate(columns):
+        ordered, labels = sort_labelled(column, target)
+        above = (labels == i).cumsum(0).double()
+        ends = block_ends(ordered)
+        if ends.shape[0] < ordered.shape[0]:
+            # In a tie block each counts the mean of what stood above before the block and after it.
+            after = above.index_select(0, ends)
+            before = torch.cat([after.new_zeros(1), after[:-1]])
+            block = torch.cat([ends.new_zeros(1), (ordered[1:] != ordered[:-1]).cumsum(0)])
+            above = ((before + after) / 2).index_select(0, block)
+        wins[i] = torch.bincount(labels, weights=above, minlength=classes)
+        wins[i, i] = 0
+    return wins
+
+
+class MulticlassAUROC(RankingMetric):
+    """AUROC of a multiclass model over all samples seen; see `equipoise.ranking.multiclass_auroc`.
+
+    Args:
+        num_classes: how many columns the scores have; checked where given.
+        average: "ovo" or "ovr".
+        on_undefined: as in `multiclass_auroc`.
+        kwargs: of `torchmetrics.Metric`.
+
+    >>> metric = MulticlassAUROC()
+    >>> metric.update(torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]), torch.tensor([0, 1, 1]))
+    >>> metric.compute()
+    tensor(1.)
+    """
+
+    @checked
+    def __init__(
+        self,
+        num_classes: NumClasses | None = None,
+        *,
+        average: Pairing = "ovo",
+        on_undefined: OnUndefined = "nan",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(on_undefined=on_undefined, **kwargs)
+        self.num_classes, self.average = num_classes, average
+
+    @checked
+    def update(self, scores: ClassScores, target: ClassTarget) -> None:
+        """Take a batch of scores (n, C) and class indices (n,)."""
+        if self.num_classes is not None and scores.shape[1] != self.num_classes:
+            raise ValueError(f"scores have {scores.shape[1]} columns, wanted num_classes={self.num_classes}")
+        self.keep(scores, target)
+
+    def compute(self) -> Tensor:
+        """The mean AUROC over pairs of classes, or over classes."""
+        scores, target = self.samples()
+        return multiclass_auroc(scores, target, average=self.average, on_undefined=self.on_undefined)
+
+    def pair_matrix(self) -> Tensor:
+        """(C, C) AUROC of every ordered pair of classes; see `equipoise.ranking.pairwise_auroc`."""
+        scores, target = self.samples()
+        return pairwise_auroc(scores, target)
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Draw the matrix of pairwise AUROCs; returns (figure, axes)."""
+        return self._plot(val, ax) if val is not None else plot_pair_matrix(self.pair_matrix(), ax=ax)
+
+
+def plot_pair_matrix(matrix: Tensor, *, ax: Any = None) -> Any:
+    """Draw a matrix of pairwise AUROCs; returns (figure, axes).
+
+    Raises:
+        ModuleNotFoundError: without matplotlib.
+    """
+    figure, ax = new_axes(ax)
+    image = ax.imshow(matrix.cpu().numpy(), vmin=0.5, vmax=1.0, cmap="viridis")
+    figure.colorbar(image, ax=ax, label="AUROC")
+    ax.set(xlabel="against class", ylabel="class")
+    return figure, ax
