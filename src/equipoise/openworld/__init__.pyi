@@ -70,7 +70,7 @@ from .topk.autkc_loss import AUTKCLoss as AUTKCLoss
 from .topk.autkc_loss import autkc_loss as autkc_loss
 from .topk.baselines import TopKEntropyLoss as TopKEntropyLoss
 from .topk.baselines import TopKHingeLoss as TopKHingeLoss
+from .topk.metrics import AUTKC as AUTKC
 from .topk.metrics import autkc as autkc
 from .topk.metrics import top_k_accuracies as top_k_accuracies
 from .topk.metrics import topk_accuracy as topk_accuracy
-from .topk.modular_topk import AUTKC as AUTKC

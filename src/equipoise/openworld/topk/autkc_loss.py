@@ -13,37 +13,44 @@ cross-entropy (`core.phases.WarmupLoss`), and do not expect Fisher consistency f
 cross-entropy does as well in our runs.
 
 Wang et al., "Optimizing Partial Area Under the Top-k Curve: Theory and Practice", TPAMI 2023. The surrogates, the
-activation and "negatives+1" are those of the authors' code; "all+1" is the paper's formula from memory, and
+activation and "negatives+1" are those of the authors' code; "all+1" is the paper's formula, reconstructed, and
 "negatives" is the exact surrogate of 1 − AUTKC@K.
 """
 
 from __future__ import annotations
 
+from typing import Annotated, Literal, TypeAlias
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor, nn
 
 from equipoise.core.pairs.surrogates import Surrogate, resolve_surrogate
-from equipoise.core.validate import check_choice, check_finite, check_nonempty, warn_once
+from equipoise.core.reduction import Reduction, reduce_losses
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassIndex, ClassScores, Count
+from equipoise.core.validate import warn_once
 from equipoise.openworld.topk.metrics import check_list_length
 
-COMPARATORS = ("negatives+1", "all+1", "negatives")
-ACTIVATIONS = ("softmax", "none")
-REDUCTIONS = ("mean", "sum", "none")
+Comparators: TypeAlias = Literal["negatives+1", "all+1", "negatives"]
+Activation: TypeAlias = Literal["softmax", "none"]
+_IGNORABLE = ClassIndex(dim=None, low=-(2**63))
+"""Class indices among which `ignore_index` may stand, whatever it is."""
 
 # exp of more than this is not far from the end of float32.
 _STEEP = 80.0
 
 
+@checked
 def autkc_loss(
-    logits: Float[Tensor, "n c"],
-    target: Int[Tensor, " n"],
+    logits: ClassScores,
+    target: Annotated[Integer[Tensor, " n"] | Bool[Tensor, " n"], _IGNORABLE],
     *,
-    k: int = 5,
+    k: Count = 5,
     surrogate: str | Surrogate = "square",
-    comparators: str = "negatives+1",
-    activation: str | None = None,
-    reduction: str = "mean",
+    comparators: Comparators = "negatives+1",
+    activation: Activation | None = None,
+    reduction: Reduction = "mean",
     ignore_index: int | None = None,
 ) -> Float[Tensor, ""] | Float[Tensor, " n"]:
     """Surrogate loss of the true label against the labels at the top of the list.
@@ -65,38 +72,31 @@ def autkc_loss(
         of the highest may be taken.
 
     Raises:
-        TypeError: on integer logits, or a target that holds no integers.
-        ValueError: on wrong shapes, no samples, logits that are not finite, labels outside [0, C), k outside [1, C],
-            or an unknown choice.
+        ValueError: on a bad argument, by name; k may not exceed C.
 
     >>> logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
     >>> autkc_loss(logits, torch.tensor([1]), k=1, surrogate="hinge", comparators="negatives")
     tensor(2.)
     """
     chosen = resolve_surrogate(surrogate)
-    _check_choices(comparators, activation, reduction)
-    counted = read_classes(logits, target, ignore_index)
+    counted = counted_samples(target, logits.shape[1], ignore_index)
     check_list_length(k, logits.shape[1])
     if not bool(counted.any()):
         warn_once("the AUTKC loss is zero: every sample is ignored")
-        return logits.sum() * 0 if reduction != "none" else logits.sum(1) * 0
+        return reduce_losses(logits.sum(1), reduction, mask=counted)
     rows, labels = (logits, target) if bool(counted.all()) else (logits[counted], target[counted])
-    wide = rows.float() if rows.dtype.itemsize < 4 else rows
     if comparators == "all+1":
-        top = wide.detach().topk(min(k + 1, wide.shape[1]), dim=1).indices
+        top = rows.detach().topk(min(k + 1, rows.shape[1]), dim=1).indices
     else:
-        top = highest_wrong(wide.detach(), labels, k if comparators == "negatives" else k + 1)
+        top = highest_wrong(rows.detach(), labels, k if comparators == "negatives" else k + 1)
     # One gather, so that the gradient is one table.
-    selected = wide.gather(1, torch.cat([labels[:, None], top], 1))
+    selected = rows.gather(1, torch.cat([labels[:, None], top], 1))
     if _activation(activation, chosen) == "softmax":
-        selected = (selected - wide.logsumexp(1, keepdim=True)).exp()
+        selected = (selected - rows.logsumexp(1, keepdim=True)).exp()
     elif chosen.name == "exponential" and float((selected[:, 1:] - selected[:, :1]).detach().max()) > _STEEP:
         warn_once(f"the exponential AUTKC loss of a pair exceeds exp({_STEEP:g}); scale the logits or use the softmax")
     losses = chosen.value(selected[:, :1] - selected[:, 1:], 1.0).sum(1) / k
-    if reduction == "none":
-        spread = losses.new_zeros(len(logits)).masked_scatter(counted, losses)
-        return spread.to(logits.dtype)
-    return (losses.mean() if reduction == "mean" else losses.sum()).to(logits.dtype)
+    return reduce_losses(losses.new_zeros(len(logits)).masked_scatter(counted, losses), reduction, mask=counted)
 
 
 class AUTKCLoss(nn.Module):
@@ -123,24 +123,23 @@ class AUTKCLoss(nn.Module):
     True
     """
 
+    @checked
     def __init__(
         self,
-        k: int = 5,
+        k: Count = 5,
         surrogate: str | Surrogate = "square",
-        comparators: str = "negatives+1",
-        activation: str | None = None,
-        reduction: str = "mean",
+        comparators: Comparators = "negatives+1",
+        activation: Activation | None = None,
+        reduction: Reduction = "mean",
         ignore_index: int | None = None,
     ) -> None:
         super().__init__()
-        check_list_length(k, k if isinstance(k, int) else 1)
-        _check_choices(comparators, activation, reduction)
-        self.k, self.surrogate, self.comparators = k, resolve_surrogate(surrogate), comparators
-        self.activation = _activation(activation, self.surrogate)
+        self.k, self.surrogate, self.comparators = k, surrogate, comparators
+        self.activation = _activation(activation, resolve_surrogate(surrogate))
         self.reduction, self.ignore_index = reduction, ignore_index
 
     def forward(
-        self, logits: Float[Tensor, "n c"], target: Int[Tensor, " n"]
+        self, logits: ClassScores, target: Annotated[Integer[Tensor, " n"] | Bool[Tensor, " n"], _IGNORABLE]
     ) -> Float[Tensor, ""] | Float[Tensor, " n"]:
         """The loss of logits (n, C) by class indices (n,)."""
         return autkc_loss(
@@ -157,7 +156,8 @@ class AUTKCLoss(nn.Module):
     def extra_repr(self) -> str:
         """Settings, for `print`."""
         return (
-            f"k={self.k}, surrogate={self.surrogate.name}, comparators={self.comparators}, activation={self.activation}"
+            f"k={self.k}, surrogate={resolve_surrogate(self.surrogate).name}, comparators={self.comparators}, "
+            f"activation={self.activation}"
         )
 
 
@@ -175,38 +175,16 @@ def highest_wrong(scores: Float[Tensor, "n c"], target: Int[Tensor, " n"], k: in
     return top[keep].view(len(top), k)
 
 
-def read_classes(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> Tensor:
-    """Check logits (n, C) against class indices (n,); returns which samples count.
-
-    Raises:
-        TypeError: on integer logits, or a target that holds no integers.
-        ValueError: on wrong shapes, C < 2, no samples, logits that are not finite, or labels outside [0, C).
-    """
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating point, got {logits.dtype}; convert with `.float()`")
-    if target.is_floating_point() or target.dtype == torch.bool:
-        raise TypeError(f"target must hold class indices, got {target.dtype}; convert with `.long()`")
-    if logits.ndim != 2 or logits.shape[1] < 2 or target.shape != logits.shape[:1]:
-        raise ValueError(
-            f"logits and target must be (n, C) with C >= 2 and (n,), got {tuple(logits.shape)}, {tuple(target.shape)}"
-        )
-    check_nonempty("logits", logits)
-    check_finite("logits", logits)
+def counted_samples(target: Int[Tensor, " n"], num_classes: int, ignore_index: int | None) -> Bool[Tensor, " n"]:
+    """Which samples count; `ValueError` where one of them has no class in [0, num_classes)."""
     counted = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
-    wrong = target[counted & ((target < 0) | (target >= logits.shape[1]))]
+    wrong = target[counted & ((target < 0) | (target >= num_classes))]
     if len(wrong):
-        raise ValueError(f"target holds {int(wrong[0])}; classes are 0 to {logits.shape[1] - 1}")
+        raise ValueError(f"target holds the value {int(wrong[0])}, wanted class indices from 0 to {num_classes - 1}")
     return counted
 
 
-def _check_choices(comparators: str, activation: str | None, reduction: str) -> None:
-    check_choice("comparators", comparators, COMPARATORS)
-    if activation is not None:
-        check_choice("activation", activation, ACTIVATIONS)
-    check_choice("reduction", reduction, REDUCTIONS)
-
-
-def _activation(activation: str | None, surrogate: Surrogate) -> str:
+def _activation(activation: Activation | None, surrogate: Surrogate) -> Activation:
     if activation is not None:
         return activation
     return "none" if surrogate.name == "hinge" else "softmax"

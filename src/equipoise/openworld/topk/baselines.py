@@ -9,22 +9,22 @@ true label y:
     entropy   log(1 + Σ exp(s_j − s_y)) over the wrong labels but the k − 1 highest
 
 Lapin et al., "Analysis and Optimization of Loss Functions for Multiclass, Top-k, and Multilabel Classification", 2018;
-Yang and Koyejo, "On the Consistency of Top-k Surrogate Losses", 2020 (both from memory). The differences are taken
+Yang and Koyejo, "On the Consistency of Top-k Surrogate Losses", 2020, both reconstructed. The differences are taken
 sample by sample; a public implementation subtracts every label's score from every sample's.
 """
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import softplus
 
-from equipoise.core.validate import check_choice
-from equipoise.openworld.topk.autkc_loss import highest_wrong, read_classes
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassScores, ClassTarget, Count, Range, Scalar
+from equipoise.openworld.topk.autkc_loss import highest_wrong
 from equipoise.openworld.topk.metrics import check_list_length
-
-VARIANTS = (1, 2, 3, 4, 5)
 
 
 class TopKHingeLoss(nn.Module):
@@ -41,32 +41,29 @@ class TopKHingeLoss(nn.Module):
     tensor(1.)
     """
 
-    def __init__(self, k: int = 5, variant: int = 5) -> None:
+    @checked
+    def __init__(self, k: Count = 5, variant: Annotated[int, Range(1, 5)] = 5) -> None:
         super().__init__()
-        check_list_length(k, k if isinstance(k, int) else 1)
-        check_choice("variant", str(variant), [str(v) for v in VARIANTS])
         self.k, self.variant = k, variant
 
-    def forward(self, logits: Float[Tensor, "n c"], target: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    @checked
+    def forward(self, logits: ClassScores, target: ClassTarget) -> Scalar:
         """The mean over samples of logits (n, C) by class indices (n,).
 
         Raises:
-            TypeError: on integer logits, or a target that holds no integers.
-            ValueError: on wrong shapes, no samples, logits that are not finite, or k not below C.
+            ValueError: on a bad argument, by name; k must be below C.
         """
-        read_classes(logits, target)
         check_list_length(self.k, logits.shape[1] - 1)
-        wide = logits.float() if logits.dtype.itemsize < 4 else logits
-        own = wide.gather(1, target[:, None])
+        own = logits.gather(1, target[:, None])
         if self.variant in (2, 3):
-            raised = (wide + 1).scatter(1, target[:, None], own).topk(self.k, dim=1).values
+            raised = (logits + 1).scatter(1, target[:, None], own).topk(self.k, dim=1).values
             gaps = raised - own if self.variant == 3 else raised.mean(1, keepdim=True) - own
         elif self.variant == 5:
-            gaps = 1 + wide.topk(self.k + 1, dim=1).values[:, -1:] - own
+            gaps = 1 + logits.topk(self.k + 1, dim=1).values[:, -1:] - own
         else:
-            wrong = wide.gather(1, highest_wrong(wide.detach(), target, self.k))
+            wrong = logits.gather(1, highest_wrong(logits.detach(), target, self.k))
             gaps = 1 + (wrong[:, -1:] if self.variant == 1 else wrong.mean(1, keepdim=True)) - own
-        return gaps.clamp_min(0).mean().to(logits.dtype)
+        return gaps.clamp_min(0).mean()
 
     def extra_repr(self) -> str:
         """Settings, for `print`."""
@@ -84,20 +81,19 @@ class TopKEntropyLoss(nn.Module):
     (tensor(1.8064), tensor(1.8064))
     """
 
-    def __init__(self, k: int = 5) -> None:
+    @checked
+    def __init__(self, k: Count = 5) -> None:
         super().__init__()
-        check_list_length(k, k if isinstance(k, int) else 1)
         self.k = k
 
-    def forward(self, logits: Float[Tensor, "n c"], target: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    @checked
+    def forward(self, logits: ClassScores, target: ClassTarget) -> Scalar:
         """The mean over samples of logits (n, C) by class indices (n,); errors as `TopKHingeLoss`."""
-        read_classes(logits, target)
         check_list_length(self.k, logits.shape[1] - 1)
-        wide = logits.float() if logits.dtype.itemsize < 4 else logits
-        forgiven = highest_wrong(wide.detach(), target, self.k - 1) if self.k > 1 else target[:, None]
+        forgiven = highest_wrong(logits.detach(), target, self.k - 1) if self.k > 1 else target[:, None]
         left_out = torch.cat([forgiven, target[:, None]], 1)
-        rest = wide.scatter(1, left_out, -torch.inf).logsumexp(1)
-        return softplus(rest - wide.gather(1, target[:, None]).squeeze(1)).mean().to(logits.dtype)
+        rest = logits.scatter(1, left_out, -torch.inf).logsumexp(1)
+        return softplus(rest - logits.gather(1, target[:, None]).squeeze(1)).mean()
 
     def extra_repr(self) -> str:
         """Settings, for `print`."""

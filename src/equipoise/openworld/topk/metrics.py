@@ -14,22 +14,29 @@ percentages, here are fractions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torchmetrics import Metric
 
-from equipoise.core.validate import check_choice, check_not_nan
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassTarget, Count, MayBeInfinite, Scalar
 
-TIES = ("strict", "half")
+Ties: TypeAlias = Literal["strict", "half"]
+RankedClassScores: TypeAlias = Annotated[Float[Tensor, "n classes"], MayBeInfinite()]
 
 
+@checked
 def true_label_rank(
-    scores: Float[Tensor, "n c"], target: Int[Tensor, " n"], *, ties: str = "strict"
+    scores: RankedClassScores, target: ClassTarget, *, ties: Ties = "strict"
 ) -> Int[Tensor, " n"] | Float[Tensor, " n"]:
     """How many other labels stand before the true one.
 
     Args:
-        scores: (n, C) scores, C >= 2; infinities allowed.
+        scores: (n, C) scores; infinities allowed.
         target: (n,) class indices.
         ties: "strict": every label that scores as high counts (the paper's); "half": a tied label counts one half.
 
@@ -37,14 +44,11 @@ def true_label_rank(
         (n,) int64 ranks from 0 for "strict", float64 for "half".
 
     Raises:
-        TypeError: if the target is not of an integer type.
-        ValueError: on wrong shapes, no samples, NaN scores, labels outside [0, C), or an unknown tie rule.
+        ValueError: on a bad argument, by name.
 
     >>> true_label_rank(torch.tensor([[0.1, 0.7, 0.7], [0.9, 0.0, 0.1]]), torch.tensor([1, 0]))
     tensor([1, 0])
     """
-    check_choice("ties", ties, TIES)
-    _check(scores, target)
     own = scores.gather(1, target[:, None])
     # Booleans are summed as int32: as int64 they would first be copied to eight bytes each.
     reached = (scores >= own).sum(1, dtype=torch.int32).long() - 1
@@ -54,9 +58,8 @@ def true_label_rank(
     return (above + reached).double() / 2
 
 
-def topk_accuracy(
-    scores: Float[Tensor, "n c"], target: Int[Tensor, " n"], k: int, *, ties: str = "strict"
-) -> Float[Tensor, ""]:
+@checked
+def topk_accuracy(scores: RankedClassScores, target: ClassTarget, k: Count, *, ties: Ties = "strict") -> Scalar:
     """Share of samples whose true label is among the first k, float64.
 
     Args:
@@ -74,9 +77,8 @@ def topk_accuracy(
     return top_k_accuracies(scores, target, k, ties=ties)[-1]
 
 
-def autkc(
-    scores: Float[Tensor, "n c"], target: Int[Tensor, " n"], k: int, *, ties: str = "strict"
-) -> Float[Tensor, ""]:
+@checked
+def autkc(scores: RankedClassScores, target: ClassTarget, k: Count, *, ties: Ties = "strict") -> Scalar:
     """AUTKC@K: the normalised area under the top-k curve for k = 1..K, float64 in [0, 1].
 
     Args:
@@ -94,8 +96,9 @@ def autkc(
     return top_k_accuracies(scores, target, k, ties=ties).mean()
 
 
+@checked
 def top_k_accuracies(
-    scores: Float[Tensor, "n c"], target: Int[Tensor, " n"], k: int | None = None, *, ties: str = "strict"
+    scores: RankedClassScores, target: ClassTarget, k: Count | None = None, *, ties: Ties = "strict"
 ) -> Float[Tensor, " k"]:
     """Top-k accuracy for k = 1..K, float64; the mean of its first K values is AUTKC@K.
 
@@ -111,8 +114,6 @@ def top_k_accuracies(
     >>> top_k_accuracies(torch.tensor([[0.1, 0.7, 0.2], [0.9, 0.0, 0.1]]), torch.tensor([2, 0]))
     tensor([0.5000, 1.0000, 1.0000], dtype=torch.float64)
     """
-    check_choice("ties", ties, TIES)
-    _check(scores, target)
     num_classes = scores.shape[1]
     k = num_classes if k is None else k
     check_list_length(k, num_classes)
@@ -127,22 +128,73 @@ def top_k_accuracies(
     return ((places - first[:, None]).clamp_min(0) / tied[:, None]).clamp_max(1).mean(0)
 
 
+class AUTKC(Metric):
+    """AUTKC@K and top-K accuracy over all samples seen, for several K at once; one count per length, no scores kept.
+
+    Args:
+        k: the values of K, or one of them.
+        ties: "strict" or "half", as in `autkc`.
+        kwargs: of `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: on a bad setting, by name.
+
+    >>> metric = AUTKC(k=(1, 2))
+    >>> metric.update(torch.tensor([[0.1, 0.7, 0.2], [0.9, 0.0, 0.1]]), torch.tensor([2, 0]))
+    >>> {name: float(value) for name, value in metric.compute().items()}
+    {'autkc@1': 0.5, 'top_1_accuracy': 0.5, 'autkc@2': 0.75, 'top_2_accuracy': 1.0}
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    hits: Tensor
+    samples: Tensor
+
+    @checked
+    def __init__(self, k: Count | Sequence[Count] = 5, *, ties: Ties = "strict", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        several = (k,) if isinstance(k, int) else tuple(k)
+        if not several:
+            raise ValueError("k holds no value; give at least one K")
+        self.k, self.ties = several, ties
+        self.add_state("hits", default=torch.zeros(max(several), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("samples", default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, scores: RankedClassScores, target: ClassTarget) -> None:
+        """Take a batch of scores (n, C) and class indices (n,).
+
+        Raises:
+            ValueError: as `autkc`; also if a K is larger than C.
+        """
+        self.hits += top_k_accuracies(scores, target, max(self.k), ties=self.ties) * len(target)
+        self.samples += len(target)
+
+    def curve(self) -> Tensor:
+        """Top-k accuracy for k = 1 to the largest K, float64.
+
+        Raises:
+            RuntimeError: before the first `update`.
+        """
+        if not self.samples:
+            raise RuntimeError("AUTKC has seen no samples; call update(scores, target) first")
+        return self.hits / self.samples
+
+    def compute(self) -> dict[str, Tensor]:
+        """float64 scalars "autkc@K" and "top_K_accuracy" for every K.
+
+        Raises:
+            RuntimeError: before the first `update`.
+        """
+        curve = self.curve()
+        found = {}
+        for one in self.k:
+            found[f"autkc@{one}"], found[f"top_{one}_accuracy"] = curve[:one].mean(), curve[one - 1]
+        return found
+
+
 def check_list_length(k: int, num_classes: int) -> None:
-    """Raise `ValueError` unless k is a whole number in [1, num_classes]."""
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= num_classes:
-        raise ValueError(f"k={k!r} must be in [1, C] = [1, {num_classes}]")
-
-
-def _check(scores: Tensor, target: Tensor) -> None:
-    if scores.ndim != 2 or target.shape != scores.shape[:1] or not len(target):
-        raise ValueError(
-            f"scores and target must be (n, C) and (n,) with n >= 1, got {tuple(scores.shape)}, {tuple(target.shape)}"
-        )
-    if scores.shape[1] < 2:
-        raise ValueError(f"k must be in [1, C] with C >= 2 classes, got C = {scores.shape[1]}")
-    if target.is_floating_point() or target.dtype == torch.bool:
-        raise TypeError(f"target must hold class indices, got {target.dtype}; convert with `.long()`")
-    low, high = (int(x) for x in target.aminmax())
-    if low < 0 or high >= scores.shape[1]:
-        raise ValueError(f"target holds {low if low < 0 else high}; classes are 0 to {scores.shape[1] - 1}")
-    check_not_nan("scores", scores)
+    """Raise `ValueError` if a list is longer than there are classes to stand in it."""
+    if k > num_classes:
+        raise ValueError(f"k={k} must be at most {num_classes}")
