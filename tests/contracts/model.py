@@ -85,13 +85,7 @@ class Measure(Entry):
 
 @dataclass(frozen=True)
 class Optimizer(Entry):
-    """A `torch.optim.Optimizer`; `settings` hold what it takes beside the parameters.
-
-    Attributes:
-        per_sample: whether its closure returns the loss of every sample.
-    """
-
-    per_sample: bool = True
+    """A sharpness-aware `torch.optim.Optimizer`; `settings` hold what it takes beside parameters and base optimizer."""
 
 
 @dataclass(frozen=True)

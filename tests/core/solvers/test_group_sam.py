@@ -169,7 +169,7 @@ def test_batch_norm_counts_the_clean_pass_only():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 4)).double()
         _, x, y = _world(9)
-        sam = GroupSAM(model.parameters(), torch.optim.SGD, [rho], model=model, lr=0.1)
+        sam = GroupSAM(model.parameters(), torch.optim.SGD, [rho], lr=0.1)
         sam.step(lambda: _each(model, x, y))
         return {name: b.clone() for name, b in model.named_buffers()}
 

@@ -57,23 +57,24 @@ def test_focal_sam_at_gamma_0_and_lambda_1_is_sam():
     _same(_after(lambda p: FocalSAM(p, SGD, COUNTS, 0.2, 2.0, 0.0, lr=0.1)), plain)
 
 
+def _sse(params, epoch, **options):
+    made = SSESAM(params, SGD, COUNTS, total_epochs=10, rho_tail=0.2, eta=10, lr=0.1, **options)
+    made.set_epoch(epoch)
+    return made
+
+
 def test_stage_2_of_sse_sam_is_imb_sam_and_so_is_stage_1_without_radius():
     imb = _after(lambda p: ImbSAM(p, SGD, COUNTS, 0.2, eta=10, lr=0.1))
 
-    def late(p):
-        made = SSESAM(p, SGD, COUNTS, total_epochs=10, rho_tail=0.2, eta=10, lr=0.1)
-        made.set_epoch(8)
-        return made
-
-    _same(_after(late), imb)
-    _same(_after(lambda p: SSESAM(p, SGD, COUNTS, total_epochs=9, rho_head=0, rho_tail=0.2, eta=10, lr=0.1)), imb)
+    _same(_after(lambda p: _sse(p, 8)), imb)
+    _same(_after(lambda p: _sse(p, 0, rho_head=0)), imb)
 
 
 def test_a_batch_of_tail_samples_is_sam_of_the_tail():
     y = torch.full((12,), 3)
     sam = _after(lambda p: SAM(p, SGD, 0.2, lr=0.1), y=y)
     _same(_after(lambda p: ImbSAM(p, SGD, COUNTS, 0.2, eta=10, lr=0.1), y=y), sam)
-    _same(_after(lambda p: SSESAM(p, SGD, COUNTS, total_epochs=9, rho_tail=0.2, eta=10, lr=0.1), y=y), sam)
+    _same(_after(lambda p: _sse(p, 0), y=y), sam)
     _same(_after(lambda p: ClassConditionalSAM(p, SGD, [8, 8, 8, 2], 0.1, lr=0.1), y=y), sam)
 
 

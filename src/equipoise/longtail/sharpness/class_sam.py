@@ -11,7 +11,8 @@ All are settings of `core.solvers.group_sam.GroupSAM`, where what they share is 
 the batch in all of them.
 
 Li et al., "Focal Sharpness-Aware Minimization for Long-Tailed Classification", ICML 2025; "SSE-SAM: Balancing Head and
-Tail Classes Gradually through Stage-Wise SAM", AAAI 2025; Zhou et al., "ImbSAM", 2023 [names of the last from memory].
+Tail Classes Gradually through Stage-Wise SAM", AAAI 2025; Zhou et al., "ImbSAM: A Closer Look at Sharpness-Aware
+Minimization in Class-Imbalanced Recognition", ICCV 2023.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from equipoise.core.class_stats import ClassStats
+from equipoise.core.signature import checked
 from equipoise.core.solvers.group_sam import GroupSAM
-from equipoise.core.validate import check_fraction, check_nonnegative, check_positive, warn_once
+from equipoise.core.types import Count, NonNegative, Positive, Probability, Whole
+from equipoise.core.validate import warn_once
 
 
 class SAM(GroupSAM):
@@ -37,7 +40,7 @@ class SAM(GroupSAM):
         params: as in `GroupSAM`.
         base_optimizer: as in `GroupSAM`.
         rho: radius, at least 0.
-        options: `adaptive`, `model` and `sync` of `GroupSAM`, and those of the base optimizer.
+        options: `adaptive`, `sync`, `skip_nonfinite` and `same_dropout` of `GroupSAM`, and those of the base optimizer.
 
     >>> x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     >>> y = (x[:, 0] > 0).long()
@@ -49,8 +52,9 @@ class SAM(GroupSAM):
     True
     """
 
+    @checked
     def __init__(
-        self, params: Iterable[Any], base_optimizer: type[Optimizer], rho: float = 0.05, **options: Any
+        self, params: Iterable[Any], base_optimizer: type[Optimizer], rho: NonNegative = 0.05, **options: Any
     ) -> None:
         super().__init__(params, base_optimizer, [rho], **options)
 
@@ -61,7 +65,7 @@ class ImbSAM(GroupSAM):
     Args:
         params: as in `GroupSAM`.
         base_optimizer: as in `GroupSAM`.
-        class_counts: samples of every class of the training set.
+        class_counts: training samples per class.
         rho: radius of the tail.
         eta: classes with fewer samples are the tail; see `tail_classes`.
         tail: the tail classes themselves, in place of `eta`.
@@ -74,22 +78,26 @@ class ImbSAM(GroupSAM):
             [0., 0., 1.]], dtype=torch.float64)
     """
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: type[Optimizer],
         class_counts: Any,
-        rho: float = 0.05,
+        rho: NonNegative = 0.05,
         *,
-        eta: float | None = None,
-        tail: Sequence[int] | None = None,
-        tail_loss_scale: float = 1.0,
+        eta: Positive | None = None,
+        tail: Sequence[Whole] | None = None,
+        tail_loss_scale: Positive = 1.0,
         **options: Any,
     ) -> None:
-        check_positive("tail_loss_scale", tail_loss_scale)
         weights = _head_and_tail(ClassStats.of(class_counts), eta, tail)
         weights[:, 1] *= tail_loss_scale
-        super().__init__(params, base_optimizer, [0.0, rho], weights, **options)
+        super().__init__(params, base_optimizer, rho, weights, **options)
+
+    def radii(self, rho: float) -> list[float]:
+        """0 for the head, `rho` for the tail."""
+        return super().radii([0.0, rho])
 
 
 class FocalSAM(GroupSAM):
@@ -100,15 +108,12 @@ class FocalSAM(GroupSAM):
     Args:
         params: as in `GroupSAM`.
         base_optimizer: as in `GroupSAM`.
-        class_counts: samples of every class of the training set.
+        class_counts: training samples per class.
         rho: radius.
         gamma: focal exponent, at least 0; 0 with λ = 1 is SAM.
         lam: weight λ of sharpness, at least 0; 0 is the base optimizer. The authors go up to 1.1, where 1 − c of a
             rare class is negative.
         options: as in `SAM`.
-
-    Raises:
-        ValueError: if a setting is negative or not finite, or a count no whole number of at least 1.
 
     >>> x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     >>> y = (x[:, 0] > 1).long()
@@ -120,18 +125,23 @@ class FocalSAM(GroupSAM):
     True
     """
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: type[Optimizer],
         class_counts: Any,
-        rho: float = 0.05,
-        gamma: float = 1.0,
-        lam: float = 0.5,
+        rho: NonNegative = 0.05,
+        gamma: NonNegative = 1.0,
+        lam: NonNegative = 0.5,
         **options: Any,
     ) -> None:
         focal = focal_coefficients(class_counts, gamma, lam)
-        super().__init__(params, base_optimizer, [0.0, rho], torch.stack([1 - focal, focal], 1), **options)
+        super().__init__(params, base_optimizer, rho, torch.stack([1 - focal, focal], 1), **options)
+
+    def radii(self, rho: float) -> list[float]:
+        """0 for the plain share of every sample, `rho` for the focal one."""
+        return super().radii([0.0, rho])
 
 
 class SSESAM(GroupSAM):
@@ -140,7 +150,7 @@ class SSESAM(GroupSAM):
     Args:
         params: as in `GroupSAM`.
         base_optimizer: as in `GroupSAM`.
-        class_counts: samples of every class of the training set.
+        class_counts: training samples per class.
         total_epochs: T, at least 1.
         rho_head: radius of the head before the switch.
         rho_tail: radius of the tail.
@@ -149,7 +159,8 @@ class SSESAM(GroupSAM):
         tail: the tail classes themselves, in place of `eta`.
         options: as in `SAM`.
 
-    Call `set_epoch` at the start of every epoch; the stage follows from the epoch's number and is part of the state.
+    Call `set_epoch` at the start of every epoch (a step before is warned of once); the stage follows from the epoch's
+    number and is part of the state. A parameter group's own `rho` is the pair (`rho_head`, `rho_tail`).
 
     >>> sam = SSESAM([torch.nn.Parameter(torch.ones(1))], torch.optim.SGD, [500, 5], total_epochs=10, lr=0.1)
     >>> sam.set_epoch(7)
@@ -157,42 +168,47 @@ class SSESAM(GroupSAM):
     (2, [0.0, 0.1])
     """
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: type[Optimizer],
         class_counts: Any,
         *,
-        total_epochs: int,
-        rho_head: float = 0.05,
-        rho_tail: float = 0.10,
-        gamma: float = 0.7,
-        eta: float | None = None,
-        tail: Sequence[int] | None = None,
+        total_epochs: Count,
+        rho_head: NonNegative = 0.05,
+        rho_tail: NonNegative = 0.10,
+        gamma: Probability = 0.7,
+        eta: Positive | None = None,
+        tail: Sequence[Whole] | None = None,
         **options: Any,
     ) -> None:
-        self.schedule = sse_rho_head_schedule(total_epochs, gamma, rho_head)
-        self.rho_tail, self.epoch = rho_tail, 0
+        self.total_epochs, self.gamma = total_epochs, gamma
+        self.epoch: int | None = None
         weights = _head_and_tail(ClassStats.of(class_counts), eta, tail)
-        super().__init__(params, base_optimizer, [self.schedule[0], rho_tail], weights, **options)
+        super().__init__(params, base_optimizer, [rho_head, rho_tail], weights, **options)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch begins, from 0; beyond the last the stage is that of the last (warned once).
-
-        Raises:
-            ValueError: if it is negative.
-        """
-        if epoch < 0:
-            raise ValueError(f"epoch={epoch} must not be negative")
-        if epoch >= len(self.schedule):
-            warn_once(f"epoch {epoch} is beyond total_epochs={len(self.schedule)}: SSE-SAM stays as in the last")
+    @checked
+    def set_epoch(self, epoch: Whole) -> None:
+        """Say which epoch begins, from 0; beyond the last the stage is that of the last (warned once)."""
+        if epoch >= self.total_epochs:
+            warn_once(f"epoch {epoch} is beyond total_epochs={self.total_epochs}: SSE-SAM stays as in the last")
         self.epoch = epoch
-        self.set_rho([self.schedule[min(epoch, len(self.schedule) - 1)], self.rho_tail])
 
     @property
     def stage(self) -> int:
         """1 while the head is perturbed, 2 afterwards."""
-        return 1 if self.rho[0] > 0 else 2
+        last = min(self.epoch or 0, self.total_epochs - 1)
+        return 1 if sse_rho_head_schedule(self.total_epochs, self.gamma, 1.0)[last] else 2
+
+    def radii(self, rho: Sequence[float]) -> list[float]:
+        """Of head and tail, the head's only in stage 1."""
+        head, tail = super().radii(rho)
+        return [head if self.stage == 1 else 0.0, tail]
+
+    def _prepare(self) -> None:
+        if self.epoch is None and 0 < self.gamma < 1:
+            warn_once("SSE-SAM was not told the epoch and stays in its first stage; call set_epoch in every epoch")
 
     def state_dict(self) -> dict[str, Any]:
         """The base optimizer's state and the epoch."""
@@ -200,67 +216,62 @@ class SSESAM(GroupSAM):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave, the epoch included."""
-        held = dict(state_dict)
-        epoch = held.pop("epoch", 0)
-        super().load_state_dict(held)
-        self.set_epoch(epoch)
+        super().load_state_dict({name: value for name, value in state_dict.items() if name != "epoch"})
+        self.epoch = state_dict.get("epoch")
 
 
 class ClassConditionalSAM(GroupSAM):
     """Every class with its own perturbation of radius ρ₀ (n_max / n_c)^power.
 
-    One more pass for every class in the batch. The radii are inferred; the paper's CC-SAM perturbs the classifier only,
-    by another rule.
+    One more pass per class in the batch. The radii are reconstructed; the published CC-SAM perturbs the classifier
+    only, by another rule.
 
     Args:
         params: as in `GroupSAM`.
         base_optimizer: as in `GroupSAM`.
-        class_counts: samples of every class of the training set.
+        class_counts: training samples per class.
         rho: ρ₀, the radius of the largest class.
         power: at least 0.
         options: as in `SAM`.
     """
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
         base_optimizer: type[Optimizer],
         class_counts: Any,
-        rho: float = 0.05,
-        power: float = 0.5,
+        rho: NonNegative = 0.05,
+        power: NonNegative = 0.5,
         **options: Any,
     ) -> None:
-        check_nonnegative("power", power)
         stats = ClassStats.of(class_counts)
-        radii = rho * (stats.counts.max() / stats.counts).double().pow(power)
-        super().__init__(
-            params, base_optimizer, radii.tolist(), torch.eye(stats.num_classes, dtype=torch.float64), **options
-        )
+        self.relative = (stats.counts.max() / stats.counts.double()).pow(power).tolist()
+        weights = torch.eye(stats.num_classes, dtype=torch.float64)
+        super().__init__(params, base_optimizer, rho, weights, **options)
+
+    def radii(self, rho: float) -> list[float]:
+        """`rho` for the largest class, wider for smaller ones."""
+        return super().radii([rho * factor for factor in self.relative])
 
 
-def focal_coefficients(class_counts: Any, gamma: float = 1.0, lam: float = 0.5) -> Float[Tensor, " c"]:
+@checked
+def focal_coefficients(class_counts: Any, gamma: NonNegative = 1.0, lam: NonNegative = 0.5) -> Float[Tensor, " c"]:
     """c_k = λ (1 − π_k)^γ, float64.
-
-    Raises:
-        ValueError: if a setting is negative or not finite.
 
     >>> focal_coefficients([90, 10], gamma=1.0, lam=1.0)
     tensor([0.1000, 0.9000], dtype=torch.float64)
     """
-    check_nonnegative("gamma", gamma)
-    check_nonnegative("lam", lam)
     return lam * (1 - ClassStats.of(class_counts).prior).pow(gamma)
 
 
-def tail_classes(class_counts: Any, eta: float | None = None) -> Int[Tensor, " tail"]:
+@checked
+def tail_classes(class_counts: Any, eta: Positive | None = None) -> Int[Tensor, " tail"]:
     """Classes with fewer than η samples.
 
     Args:
-        class_counts: samples of every class.
-        eta: η; by default 100 where a class has fewer, else the median count [inferred].
-
-    Raises:
-        ValueError: if η is not positive.
+        class_counts: training samples per class.
+        eta: η; by default 100 where a class has fewer, else the median count (our choice).
 
     >>> tail_classes([500, 100, 99], eta=100)
     tensor([2])
@@ -268,29 +279,22 @@ def tail_classes(class_counts: Any, eta: float | None = None) -> Int[Tensor, " t
     counts = ClassStats.of(class_counts).counts
     if eta is None:
         eta = 100.0 if bool((counts < 100).any()) else float(counts.double().median())
-    check_positive("eta", eta)
     return (counts < eta).nonzero().flatten()
 
 
-def sse_rho_head_schedule(total_epochs: int, gamma: float = 0.7, rho_head: float = 0.05) -> list[float]:
-    """The head's radius of every epoch, from 0: `rho_head` while the epoch is below γ·T, then 0.
-
-    Raises:
-        ValueError: if a setting is out of range.
+@checked
+def sse_rho_head_schedule(total_epochs: Count, gamma: Probability = 0.7, rho_head: NonNegative = 0.05) -> list[float]:
+    """The head's radius per epoch, from 0: `rho_head` while the epoch is below γ·T, then 0.
 
     >>> sse_rho_head_schedule(4, 0.5, 0.1)
     [0.1, 0.1, 0.0, 0.0]
     """
-    if total_epochs < 1:
-        raise ValueError(f"total_epochs={total_epochs} must be at least 1")
-    check_fraction("gamma", gamma, zero=True)
-    check_nonnegative("rho_head", rho_head)
     # 0.7 · 10 must be 7 and not 7.0000001.
     switch = math.ceil(gamma * total_epochs - 1e-9)
     return [rho_head if epoch < switch else 0.0 for epoch in range(total_epochs)]
 
 
-def _head_and_tail(stats: ClassStats, eta: float | None, tail: Sequence[int] | None) -> Tensor:
+def _head_and_tail(stats: ClassStats, eta: Positive | None, tail: Sequence[Whole] | None) -> Tensor:
     """(C, 2) indicators."""
     if eta is not None and tail is not None:
         raise ValueError("give eta or tail, not both")
