@@ -1,6 +1,6 @@
 """What `equipoise bench tabular` compares, and what every method may spend.
 
-One budget for all: each method trains once a split with the settings below, none tuned for any method or table.
+One budget for all: each method trains once per split with the settings below, none tuned for any method or table.
 Networks are the same MLP with the same optimizer, epochs and early stopping (on AUROC, one-vs-one for several classes,
 of a held-out share of the training part); boosters have the same rounds and the same early stopping. With nothing held
 out, all of them train on the whole training part to the end. Missing cells get the training part's median, features its

@@ -101,7 +101,7 @@ def summarise(
     splits: int | None = None,
     budget: Budget = STANDARD,
 ) -> Summary:
-    """Compare the methods of `results.csv` and write `summary.json`, `.md`, `.html` and a diagram a metric.
+    """Compare the methods of `results.csv` and write `summary.json`, `.md`, `.html` and a diagram per metric.
 
     Args:
         folder: holds `results.csv`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,10 +31,10 @@ from equipoise.workflows.scores.judging import (
     check_bootstrap,
     curve_metrics,
     judged,
-    plain,
     provenance,
     score_column,
     threshold_table,
+    write_summary,
 )
 from equipoise.workflows.scores.requests import EvaluateRequest
 from equipoise.workflows.scores.sketched import certified, drawn, intervals
@@ -48,6 +47,9 @@ _STREAMED = (
     "them, and are widened by those bounds. Thresholds keep the wanted rates on these rows for certain; what would be "
     "guaranteed on new rows is not computed from a sketch."
 )
+
+
+_DEFAULT_TPR = f"TPAUC is drawn at TPR ≥ {DEFAULT_MIN_TPR:g} where --min-tpr is not given."
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,7 @@ def evaluate_scores(path: str | Path, request: EvaluateRequest, *, command: str 
         gains=judged_columns.gains,
         curves=judged_columns.curves,
         thresholds=judged_columns.thresholds,
-        notes=(
-            *judged_columns.notes,
-            *(
-                [f"TPAUC is drawn at TPR ≥ {DEFAULT_MIN_TPR:g} where --min-tpr is not given."]
-                * (request.min_tpr is None)
-            ),
-        ),
+        notes=judged_columns.notes if request.min_tpr is not None else (*judged_columns.notes, _DEFAULT_TPR),
         confidence=request.confidence,
     )
     with staged_folder(output, overwrite=request.overwrite) as stage:
@@ -121,18 +117,14 @@ def evaluate_scores(path: str | Path, request: EvaluateRequest, *, command: str 
             "metric": report.metric,
             "rows": report.data.rows,
             "positive": report.data.positive,
-            "models": {m.name: plain(dict(m.metrics)) for m in report.models},
-            "gains": plain(dict(report.gains)),
-            "thresholds": plain([dataclasses.asdict(t) for t in report.thresholds]),
+            "models": {m.name: m.metrics for m in report.models},
+            "gains": report.gains,
+            "thresholds": report.thresholds,
             "command": command,
-            "versions": dict(report.provenance.versions),
+            "versions": report.provenance.versions,
+            **({"certified": bounds} if bounds else {}),
         }
-        if bounds:
-            summary["certified"] = {
-                name: {metric: plain(dataclasses.asdict(found)) for metric, found in of_column.items()}
-                for name, of_column in bounds.items()
-            }
-        (stage / "metrics.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_summary(stage, summary)
     return Evaluation(report, output, bounds)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ from equipoise.report.open_figures import (
 from equipoise.report.open_page import OpenReport, open_page
 from equipoise.workflows.errors import InputError, mendable
 from equipoise.workflows.output import check_output, staged_folder
-from equipoise.workflows.scores.judging import check_bootstrap, plain, provenance, score_column
+from equipoise.workflows.scores.judging import check_bootstrap, provenance, score_column, write_summary
 from equipoise.workflows.scores.requests import OpenRequest
 
 _TOP = 10
@@ -97,14 +96,14 @@ def evaluate_open(path: str | Path, request: OpenRequest, *, command: str = "") 
     with staged_folder(output, overwrite=request.overwrite) as stage:
         (stage / "report.html").write_text(open_page(report), encoding="utf-8")
         summary = {
-            "measures": plain(dict(report.measures)),
-            "classes": list(table.classes),
-            "new_classes": list(table.new_classes),
-            "notes": list(report.notes),
+            "measures": report.measures,
+            "classes": table.classes,
+            "new_classes": table.new_classes,
+            "notes": report.notes,
             "command": command,
-            "versions": dict(report.provenance.versions),
+            "versions": report.provenance.versions,
         }
-        (stage / "metrics.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_summary(stage, summary)
     return OpenEvaluation(report, output)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
+import json
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,14 +156,19 @@ def provenance(command: str, seed: int, seconds: float) -> Provenance:
     return Provenance(command, versions, seed, now.strftime("%Y-%m-%d %H:%M UTC"), seconds)
 
 
-def plain(value: Any) -> Any:
-    """Nested values as JSON holds them: dataclasses as objects, numbers that are not finite as null."""
-    if isinstance(value, Interval):
-        return {"estimate": plain(value.estimate), "low": plain(value.low), "high": plain(value.high)}
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write `metrics.json`: dataclasses as objects, numbers that are not finite as null."""
+    text = json.dumps(_plain(summary), indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "metrics.json").write_text(text, encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
+        return [_plain(item) for item in value]
     return value

@@ -7,8 +7,6 @@ on the test part, which chose nothing.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +32,7 @@ from equipoise.report import (
 from equipoise.training.objectives import OBJECTIVES
 from equipoise.workflows.errors import InputError, mendable
 from equipoise.workflows.output import check_output, staged_folder
-from equipoise.workflows.scores.judging import judged, multiclass_judged, plain, provenance, threshold_table
+from equipoise.workflows.scores.judging import judged, multiclass_judged, provenance, threshold_table, write_summary
 from equipoise.workflows.tables.candidates import LOG_LOSS, MODELS, Candidate, objectives_for, trains
 from equipoise.workflows.tables.contest import Contest, decision_scores, run_contest
 from equipoise.workflows.tables.model_folder import FittedModel
@@ -114,8 +112,7 @@ def fit_table(
     with staged_folder(output, overwrite=request.overwrite) as stage:
         fitted[chosen].save(stage / "model")
         write_report(report, stage / "report.html")
-        summary = json.dumps(_summary(job, contest, chosen, report), indent=1, ensure_ascii=False)
-        (stage / "metrics.json").write_text(summary, encoding="utf-8")
+        write_summary(stage, _summary(contest, chosen, report))
     return FitOutcome(report, contest, output)
 
 
@@ -320,7 +317,7 @@ def _notes(job: _Job, binary: bool) -> tuple[str, ...]:
     return (*notes, *job.task.notes)
 
 
-def _summary(job: _Job, contest: Contest, chosen: Candidate, report: FitReport) -> dict[str, Any]:
+def _summary(contest: Contest, chosen: Candidate, report: FitReport) -> dict[str, Any]:
     return {
         "metric": report.metric,
         "chosen": {"model": chosen.model, "objective": chosen.objective},
@@ -330,17 +327,17 @@ def _summary(job: _Job, contest: Contest, chosen: Candidate, report: FitReport) 
             {
                 "model": entry.candidate.model,
                 "objective": entry.candidate.objective,
-                "folds": plain(list(entry.scores)),
-                "mean": plain(entry.mean),
-                "gain_over_log_loss": plain(entry.gain),
+                "folds": entry.scores,
+                "mean": entry.mean,
+                "gain_over_log_loss": entry.gain,
                 "seconds": entry.seconds,
             }
             for entry in contest.entries
         ],
-        "test": {m.name: plain(dict(m.metrics)) for m in report.models},
-        "thresholds": plain([dataclasses.asdict(t) for t in report.thresholds]),
-        "data": plain(dataclasses.asdict(report.data)),
+        "test": {m.name: m.metrics for m in report.models},
+        "thresholds": report.thresholds,
+        "data": report.data,
         "command": report.provenance.command,
-        "versions": dict(report.provenance.versions),
+        "versions": report.provenance.versions,
         "seed": report.provenance.seed,
     }

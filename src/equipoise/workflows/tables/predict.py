@@ -13,10 +13,10 @@ from equipoise.workflows.tables.model_folder import FittedModel
 
 
 def predict_table(model: str | Path, data: str | Path, *, output: str | Path, overwrite: bool = False) -> Path:
-    """Write `predictions.csv`: a row of scores for every row of the table, in its order.
+    """Write `predictions.csv`: one row of scores per row of the table, in its order.
 
     The columns are `score` (raw, for two classes), `probability` (calibrated on held-out training rows) or one
-    `probability_<class>` a class, and `prediction` (the most probable class).
+    `probability_<class>` per class, and `prediction` (the most probable class).
 
     Args:
         model: folder that `fit_table` wrote, or its `model/` folder.
