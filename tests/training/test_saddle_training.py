@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from equipoise.core.phases import set_epoch
+from equipoise.core.solvers.saddle import WarmStarted
 from equipoise.ranking import (
     InstancewisePartialAUCLoss,
     PairwiseAUCLoss,
@@ -15,7 +16,6 @@ from equipoise.ranking import (
 from equipoise.ranking.partial.instancewise_objective import inner_solution
 from equipoise.training import HeldOut, Plan, ScoringModule, fit_module, make_objective
 from equipoise.training.networks import mlp
-from equipoise.training.objectives import WarmStarted
 
 
 def _data(n=200):

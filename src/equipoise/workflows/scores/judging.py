@@ -27,6 +27,7 @@ from equipoise.report import Cut, Provenance, ThresholdRow, ThresholdTable
 
 DEFAULT_MAX_FPR, DEFAULT_MIN_TPR = 0.05, 0.5
 _PACKAGES = ("torch", "numpy", "lightning", "scikit-learn", "skrub", "lightgbm", "xgboost")
+MULTICLASS_BESIDE = ("ovo_auroc", "balanced_accuracy", "worst_class_accuracy", "top_k_accuracy")
 WANTED_FPR = (0.001, 0.01, 0.05, 0.1)
 WANTED_TPR = (0.8, 0.9, 0.95)
 
@@ -63,17 +64,17 @@ def judged(
 def multiclass_judged(
     scores: Tensor, target: Tensor, criterion: Criterion, *, confidence: float, resamples: int, seed: int
 ) -> dict[str, Interval]:
-    """The multiclass criterion with a stratified percentile bootstrap over rows."""
+    """The criterion first, then what else is asked of several classes, with a stratified percentile bootstrap."""
+    criteria = list(dict.fromkeys([criterion, *(Criterion(name) for name in MULTICLASS_BESIDE)]))
     generator = torch.Generator().manual_seed(seed)
     members = [(target == c).nonzero().squeeze(1) for c in target.unique()]
     draws = []
     for _ in range(resamples):
         rows = torch.cat([m[torch.randint(len(m), (len(m),), generator=generator)] for m in members])
-        draws.append(float(criterion(scores[rows], target[rows])))
-    low, high = torch.tensor(draws, dtype=torch.float64).quantile(
-        torch.tensor([0.5 - confidence / 2, 0.5 + confidence / 2], dtype=torch.float64)
-    )
-    return {criterion.title: Interval(float(criterion(scores, target)), float(low), float(high))}
+        draws.append([float(c(scores[rows], target[rows])) for c in criteria])
+    ends = torch.tensor([0.5 - confidence / 2, 0.5 + confidence / 2], dtype=torch.float64)
+    low, high = torch.tensor(draws, dtype=torch.float64).quantile(ends, dim=0)
+    return {c.title: Interval(float(c(scores, target)), float(low[i]), float(high[i])) for i, c in enumerate(criteria)}
 
 
 def threshold_table(

@@ -9,6 +9,7 @@ from equipoise.core.validate import check_choice
 from equipoise.estimators.boosting import OWN_LOSSES, RANKING_OBJECTIVES
 from equipoise.ranking.criteria import Criterion
 from equipoise.training.objectives import OBJECTIVES
+from equipoise.training.optimizers import OPTIMIZERS, PLAIN
 
 LOG_LOSS = "cross_entropy"
 NEURAL = ("mlp", "linear")
@@ -20,21 +21,29 @@ MODELS = (*NEURAL, *BOOSTERS)
 class Candidate:
     """One contender.
 
-    >>> Candidate("mlp", "partial_auc").name
-    'mlp · partial_auc'
+    Attributes:
+        model: one of `MODELS`.
+        objective: one of `OBJECTIVES`.
+        optimizer: one of `OPTIMIZERS`; boosters have their own.
+
+    >>> Candidate("mlp", "partial_auc").name, Candidate("mlp", "vs", "focal_sam").name
+    ('mlp · partial_auc', 'mlp · vs · focal_sam')
     """
 
     model: str
     objective: str
+    optimizer: str = PLAIN
 
     def __post_init__(self) -> None:
         check_choice("model", self.model, MODELS)
         check_choice("objective", self.objective, OBJECTIVES)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS if self.model in NEURAL else (PLAIN,))
 
     @property
     def name(self) -> str:
         """The name in tables."""
-        return f"{self.model} · {self.objective}"
+        parts = [self.model, self.objective, *([] if self.optimizer == PLAIN else [self.optimizer])]
+        return " · ".join(parts)
 
     @property
     def encoding(self) -> str:
@@ -49,12 +58,13 @@ class Candidate:
             "metric": criterion.name,
             "max_fpr": criterion.max_fpr,
             "min_tpr": criterion.min_tpr,
+            "k": criterion.k,
             "random_state": seed,
         }
         if self.model in NEURAL:
             from equipoise.estimators.network_classifier import EquipoiseClassifier
 
-            return EquipoiseClassifier(model=self.model, **common)
+            return EquipoiseClassifier(model=self.model, optimizer=self.optimizer, **common)
         if self.model == "lightgbm":
             from equipoise.estimators.lightgbm import LightGBMRankingClassifier
 
@@ -79,6 +89,10 @@ def objectives_for(criterion: Criterion) -> list[str]:
     >>> objectives_for(Criterion("auroc"))
     ['cross_entropy', 'weighted_cross_entropy', 'auc']
     """
+    if criterion.name in ("balanced_accuracy", "worst_class_accuracy"):
+        return [LOG_LOSS, "weighted_cross_entropy", "balanced_softmax", "logit_adjusted", "ldam", "vs"]
+    if criterion.kind.uses_k:
+        return [LOG_LOSS, "weighted_cross_entropy", "balanced_softmax", "autkc"]
     usual = [LOG_LOSS, "weighted_cross_entropy", "auc"]
     if criterion.min_tpr is not None:
         return [*usual, "partial_auc", "two_way_partial_auc", "instancewise_partial_auc", "weighted_partial_auc"]
