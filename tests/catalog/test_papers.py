@@ -66,8 +66,10 @@ ROW = '[[paper]]\nslug = "a"\ntitle = "A"\nvenue = "V"\nroom = "ranking"\nstatus
 
 
 def test_all_fifty_papers_stand_in_it_once():
+    slugs = [paper.slug for paper in load_catalog()]
+    assert len(set(slugs)) == len(slugs)
+    assert set(SLUGS) <= set(slugs)
     assert len(SLUGS) == 50
-    assert sorted(paper.slug for paper in load_catalog()) == sorted(SLUGS)
 
 
 def test_the_first_two_papers_work():
@@ -119,7 +121,7 @@ def test_no_line_about_a_paper_breaks_the_table():
 
 def test_the_table_has_a_row_a_paper_and_the_working_ones_come_first():
     rows = methods_table().splitlines()[4:]
-    assert len(rows) == 50
+    assert len(rows) == len(load_catalog())
     planned = ["planned, in" in row for row in rows]
     assert planned == sorted(planned)
     assert "`WeightedPartialAUCLoss`" in methods_table()

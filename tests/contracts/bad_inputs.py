@@ -17,6 +17,22 @@ Bad = tuple[str, str, Any]
 """(argument, what is wrong with it, the bad value)."""
 
 
+def accepted(function: Callable[..., Any], good: Mapping[str, Any], call: Callable[[dict[str, Any]], Any]) -> list[str]:
+    """What is wrong with how `call` refuses each bad argument of `function`; nothing if all are refused by name."""
+    wrong = []
+    for name, what, value in bad_arguments(function, good):
+        try:
+            call({name: value})
+        except ValueError as error:
+            if name not in str(error):
+                wrong.append(f"{name} ({what}): the error does not name it: {error}"[:300])
+        except Exception as error:
+            wrong.append(f"{name} ({what}): {type(error).__name__}: {error}"[:300])
+        else:
+            wrong.append(f"{name} ({what}): accepted")
+    return wrong
+
+
 def bad_arguments(function: Callable[..., Any], good: Mapping[str, Any]) -> Iterator[Bad]:
     """Bad values of every argument of a good call, and of every number with a default."""
     hints = typing.get_type_hints(function, include_extras=True)

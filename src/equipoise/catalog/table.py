@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from equipoise.catalog.papers import ROOMS, Paper, load_catalog
@@ -10,18 +11,21 @@ START = "<!-- methods:start -->"
 END = "<!-- methods:end -->"
 
 
-def methods_table() -> str:
-    """The table of methods in Markdown: what works first, then what is planned, room by room."""
+def methods_table(papers: Sequence[Paper] | None = None) -> str:
+    """The table of methods in Markdown, of all papers by default: those that work first, then planned ones, by room."""
     lines = ["| You have | Use | Paper |", "|---|---|---|"]
-    papers = sorted(load_catalog(), key=lambda p: (not p.working, ROOMS.index(p.room)))
+    papers = sorted(load_catalog() if papers is None else papers, key=lambda p: (not p.working, ROOMS.index(p.room)))
     for paper in papers:
         lines.append(f"| {paper.problem} | {_use(paper)} | {_reference(paper)} |")
     working = sum(p.working for p in papers)
     return "\n".join([f"{working} of {len(papers)} papers work now; the others are planned.", "", *lines])
 
 
-def update_methods_table(path: Path) -> bool:
-    """Put the table between the markers of a Markdown file; returns whether the file changed.
+def update_methods_table(path: Path, papers: Sequence[Paper] | None = None) -> bool:
+    """Put the table of these papers (all by default) between the markers of a Markdown file.
+
+    Returns:
+        Whether the file changed.
 
     Raises:
         ValueError: if the file does not hold each marker once, in order.
@@ -31,7 +35,7 @@ def update_methods_table(path: Path) -> bool:
     _, end, after = rest.partition(END)
     if not (start and end) or START in after:
         raise ValueError(f"{path} must hold {START} and then {END}, once each")
-    updated = f"{before}{START}\n{methods_table()}\n{END}{after}"
+    updated = f"{before}{START}\n{methods_table(papers)}\n{END}{after}"
     if updated == text:
         return False
     path.write_text(updated, encoding="utf-8")
@@ -42,9 +46,12 @@ def _use(paper: Paper) -> str:
     if not paper.working:
         return f"planned, in `{paper.room}`"
     # Classes stand for their functional forms, unless there are only functions.
-    names = [name.rpartition(".")[2] for name in paper.provides]
-    shown = [name for name in names if name[0].isupper()] or names
-    return f"`equipoise.{paper.room}`: " + ", ".join(f"`{name}`" for name in shown)
+    names = [name for name in paper.provides if name.rpartition(".")[2][0].isupper()] or paper.provides
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        module, _, shown = name.rpartition(".")
+        groups.setdefault(module, []).append(f"`{shown}`")
+    return "; ".join(f"`{module}`: {', '.join(group)}" for module, group in groups.items())
 
 
 def _reference(paper: Paper) -> str:

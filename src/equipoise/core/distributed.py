@@ -7,6 +7,7 @@ of processes, so that DistributedDataParallel, which averages over processes, en
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -55,6 +56,30 @@ def gather_batch(
     """
     gathered = None if weight is None else gather_rows(weight, group)
     return gather_rows(scores, group), gather_rows(target, group), gathered
+
+
+def gather_states(tensor: Tensor, group: Group = None) -> list[Tensor]:
+    """The tensors of all processes, for `torchmetrics.Metric(dist_sync_fn=gather_states)`.
+
+    A process that saw no batch holds an empty tensor of no particular dtype and shape; it takes those of the others.
+
+    Args:
+        tensor: (n, ...) of this process; n may differ between processes.
+        group: the processes; all if absent.
+    """
+    if world_size(group) == 1:
+        return [tensor]
+    told: list[Any] = [None] * world_size(group)
+    distributed.all_gather_object(told, (tuple(tensor.shape), tensor.dtype), group=group)
+    filled = [(shape, dtype) for shape, dtype in told if math.prod(shape)]
+    if tensor.ndim == 0 or not filled:
+        pieces = [torch.empty_like(tensor) for _ in told]
+        distributed.all_gather(pieces, tensor.contiguous(), group=group)
+        return pieces
+    shape, dtype = filled[0]
+    rows = tensor.to(dtype) if tensor.numel() else torch.empty((0, *shape[1:]), dtype=dtype, device=tensor.device)
+    counts = [each[0] if math.prod(each) else 0 for each, _ in told]
+    return list(gather_rows(rows.contiguous(), group).split(counts))
 
 
 class _GatherRows(torch.autograd.Function):

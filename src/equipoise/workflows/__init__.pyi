@@ -1,3 +1,4 @@
+from .bench.request import BenchRequest as BenchRequest
 from .bench.tabular_benchmark import bench_tabular as bench_tabular
 from .errors import InputError as InputError
 from .mistakes import MistakeReport as MistakeReport
@@ -5,5 +6,8 @@ from .mistakes import Segments as Segments
 from .mistakes import detect_mistakes as detect_mistakes
 from .scores.evaluate import evaluate_scores as evaluate_scores
 from .scores.evaluate_open import evaluate_open as evaluate_open
+from .scores.requests import EvaluateRequest as EvaluateRequest
+from .scores.requests import OpenRequest as OpenRequest
 from .tables.fit import fit_table as fit_table
 from .tables.predict import predict_table as predict_table
+from .tables.request import FitRequest as FitRequest

@@ -11,16 +11,18 @@ from pathlib import Path
 from equipoise.workflows.errors import InputError
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Say before the work begins whether `path` can be written.
+def check_output(path: str | Path, *, overwrite: bool) -> Path:
+    """The folder to write, after saying before the work begins whether it can be written.
 
     Raises:
         InputError: if it is a file, or holds something and `overwrite` is false.
     """
+    path = Path(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"output {path} is a file; name a folder")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise InputError(f"output folder {path} is not empty; name another with --output, or pass --overwrite")
+    return path
 
 
 @contextmanager

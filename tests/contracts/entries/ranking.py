@@ -1,6 +1,6 @@
 """The public names of `equipoise.ranking`."""
 
-from contracts.model import Function, Loss, Measure, binary, one_class
+from contracts.model import Function, Loss, binary, one_class
 
 ENTRIES = (
     Loss(
@@ -12,7 +12,6 @@ ENTRIES = (
         gather=True,
     ),
     Function("equipoise.ranking.pairwise_auc_loss", {"margin": 1.0}, binary),
-    Measure("equipoise.ranking.AUROC", {}, binary, functional="equipoise.ranking.auroc", undefined=one_class),
 )
 
 OTHERS: dict[str, str] = {}

@@ -295,9 +295,9 @@ def test_one_graph_can_be_walked_twice():
 def test_large_problems_run_through_several_blocks(surrogate, monkeypatch):
     monkeypatch.setattr("equipoise.core.pairs.hinges._BLOCK", 7)
     monkeypatch.setattr("equipoise.core.pairs.kernels._TILE", (5, 8))
-    monkeypatch.setattr("equipoise.core.pairs._autograd._BLOCK", 16)
-    monkeypatch.setattr("equipoise.core.pairs._autograd._ROW", 4)
-    monkeypatch.setattr("equipoise.core.pairs._autograd._SAMPLE", 3)
+    monkeypatch.setattr("equipoise.core.pairs.autograd._BLOCK", 16)
+    monkeypatch.setattr("equipoise.core.pairs.autograd._ROW", 4)
+    monkeypatch.setattr("equipoise.core.pairs.autograd._SAMPLE", 3)
     pos, neg, w, v = sample(23, 45)
     for weights in ((None, None), (w, v)):
         value, found = gradients(lambda p, n, k=weights: pairwise_loss(p, n, surrogate, 1.0, *k), pos, neg)

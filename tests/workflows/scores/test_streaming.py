@@ -15,6 +15,7 @@ from equipoise.core.curves.sketch import CurveSketch
 from equipoise.workflows.errors import InputError
 from equipoise.workflows.scores import streaming
 from equipoise.workflows.scores.evaluate import evaluate_scores
+from equipoise.workflows.scores.requests import EvaluateRequest
 from equipoise.workflows.scores.streaming import find_parts, run_task, stream_scores
 
 ROWS = 60_000
@@ -230,8 +231,8 @@ def test_a_file_without_rows_is_refused(tmp_path):
 
 def test_a_streamed_evaluation_agrees_with_the_one_in_memory(file, frame, tmp_path):
     asked = {"target": "y", "score": ["s", "noise"], "resamples": 200, "max_fpr": 0.1}
-    whole = evaluate_scores(file, **asked, output=tmp_path / "whole")
-    streamed = evaluate_scores(file, **asked, stream=True, output=tmp_path / "streamed")
+    whole = evaluate_scores(file, EvaluateRequest(**asked, output=tmp_path / "whole"))
+    streamed = evaluate_scores(file, EvaluateRequest(**asked, stream=True, output=tmp_path / "streamed"))
     assert not whole.certified
     assert whole.report.metric == streamed.report.metric
     assert dict(whole.report.data.classes) == dict(streamed.report.data.classes)
@@ -262,7 +263,7 @@ def test_a_streamed_evaluation_agrees_with_the_one_in_memory(file, frame, tmp_pa
 
 def test_a_large_file_is_streamed_without_asking(file, tmp_path, monkeypatch):
     monkeypatch.setattr("equipoise.workflows.scores.evaluate.STREAM_ROWS", 1000)
-    found = evaluate_scores(file, target="y", score=["s"], resamples=20, output=tmp_path / "out")
+    found = evaluate_scores(file, EvaluateRequest(target="y", score=["s"], resamples=20, output=tmp_path / "out"))
     assert found.certified
 
 
@@ -271,7 +272,9 @@ def test_scores_that_are_hard_to_draw_are_evaluated(scores, tmp_path):
     frame = _data(2000)
     frame["s"] = {"constant": 0.5, "two": np.arange(2000) % 2, "huge": frame["s"] * 1e307}[scores]
     path = _write(frame, tmp_path / "f.parquet")
-    found = evaluate_scores(path, target="y", score=["s"], resamples=20, stream=True, output=tmp_path / "out")
+    found = evaluate_scores(
+        path, EvaluateRequest(target="y", score=["s"], resamples=20, stream=True, output=tmp_path / "out")
+    )
     exact = float(_exact(frame).auroc())
     assert found.certified["s"]["AUROC"].value == exact
     assert (tmp_path / "out" / "report.html").exists()

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from equipoise.core.pairs._autograd import PairwiseLoss, SplitClasses, SquareLoss
+from equipoise.core.pairs.autograd import PairwiseLoss, SplitClasses, SquareLoss
 from equipoise.core.pairs.kernels import pair_means
 from equipoise.core.pairs.surrogates import Surrogate, resolve_surrogate, square
 from equipoise.core.validate import check_finite, check_positive, check_weights

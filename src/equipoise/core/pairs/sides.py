@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from equipoise.core.pairs._autograd import SplitClasses
+from equipoise.core.pairs.autograd import SplitClasses
 from equipoise.core.types import BinaryTarget, SampleWeight, Scores
 from equipoise.core.validate import warn_once
 

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from equipoise.core.pairs._autograd import FirstOrder
+from equipoise.core.pairs.autograd import FirstOrder
 from equipoise.core.pairs.means import wide
 from equipoise.core.pairs.surrogates import SURROGATES, Surrogate, resolve_surrogate
 from equipoise.core.validate import check_choice, warn_once

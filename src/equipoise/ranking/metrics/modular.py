@@ -14,6 +14,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from equipoise.core.curves.ranks import TIES
 from equipoise.core.curves.roc import NORMALIZATIONS, RocCurve
+from equipoise.core.metrics import SampleMetric
 from equipoise.core.validate import (
     check_binary,
     check_choice,
@@ -27,24 +28,17 @@ from equipoise.ranking.metrics.plots import plot_pair_matrix, plot_precision_rec
 from equipoise.ranking.precision.retrieval_metrics import NO_POSITIVE, SIMILARITIES, retrieval_metrics
 
 
-class _RankingMetric(Metric):
+class _RankingMetric(SampleMetric):
     """Keeps scores and targets; a subclass says how to check a batch and how to judge them all."""
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
-
-    scores: list[Tensor]
-    target: list[Tensor]
+    kept = ("scores", "target")
 
     def __init__(self, *, on_undefined: str = "nan", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_choice("on_undefined", on_undefined, ("nan", "raise"))
         self.on_undefined = on_undefined
-        self.add_state("scores", default=[], dist_reduce_fx="cat")
-        self.add_state("target", default=[], dist_reduce_fx="cat")
 
     def update(self, scores: Tensor, target: Tensor) -> None:
         """Take a batch.
@@ -53,19 +47,13 @@ class _RankingMetric(Metric):
             ValueError: on NaN or infinite scores, wrong shapes or labels.
         """
         self._check(scores, target)
-        self.scores.append(scores.detach())
-        self.target.append(target.detach())
+        self.keep(scores, target)
 
     def _check(self, scores: Tensor, target: Tensor) -> None:
         check_binary(scores, target)
 
-    def _gathered(self) -> tuple[Tensor, Tensor]:
-        if not len(self.scores):
-            raise ValueError(f"{type(self).__name__} has seen no samples; call update(scores, target) first")
-        return dim_zero_cat(self.scores), dim_zero_cat(self.target)
-
     def _curve(self) -> RocCurve:
-        scores, target = self._gathered()
+        scores, target = self.samples()
         if scores.ndim != 1:
             raise ValueError("a curve is drawn of binary scores (n,); plot the labels one by one")
         return functional._curve(scores, target, "a curve")
@@ -103,7 +91,7 @@ class AUROC(_LabelMetric):
 
     def compute(self) -> Tensor:
         """The area over all samples seen."""
-        return functional.auroc(*self._gathered(), average=self.average, on_undefined=self.on_undefined)
+        return functional.auroc(*self.samples(), average=self.average, on_undefined=self.on_undefined)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draw the ROC curve of what was seen; returns (figure, axes). Values given as `val` are plotted instead."""
@@ -145,7 +133,7 @@ class OPAUC(_LabelMetric):
     def compute(self) -> Tensor:
         """The normalised area over all samples seen."""
         return functional.tpauc(
-            *self._gathered(),
+            *self.samples(),
             self.max_fpr,
             self.min_tpr,
             normalization=self.normalization,
@@ -226,7 +214,7 @@ class PartialAUROC(_RankingMetric):
     def compute(self) -> Tensor:
         """The partial AUC of the selected samples."""
         return functional.partial_auroc(
-            *self._gathered(), self.pos_frac, self.neg_frac, ties=self.ties, on_undefined=self.on_undefined
+            *self.samples(), self.pos_frac, self.neg_frac, ties=self.ties, on_undefined=self.on_undefined
         )
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
@@ -252,7 +240,7 @@ class AveragePrecision(_LabelMetric):
 
     def compute(self) -> Tensor:
         """Average precision over all samples seen."""
-        return functional.average_precision(*self._gathered(), average=self.average, on_undefined=self.on_undefined)
+        return functional.average_precision(*self.samples(), average=self.average, on_undefined=self.on_undefined)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draw the precision-recall curve of what was seen; returns (figure, axes)."""
@@ -288,11 +276,11 @@ class MulticlassAUROC(_RankingMetric):
 
     def compute(self) -> Tensor:
         """The mean AUROC over pairs of classes, or over classes."""
-        return functional.multiclass_auroc(*self._gathered(), average=self.average, on_undefined=self.on_undefined)
+        return functional.multiclass_auroc(*self.samples(), average=self.average, on_undefined=self.on_undefined)
 
     def pair_matrix(self) -> Tensor:
         """(C, C) AUROC of every ordered pair of classes; see `equipoise.ranking.pairwise_auroc`."""
-        return functional.pairwise_auroc(*self._gathered())
+        return functional.pairwise_auroc(*self.samples())
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draw the matrix of pairwise AUROCs; returns (figure, axes)."""

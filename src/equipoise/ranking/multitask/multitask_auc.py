@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from equipoise.core.distributed import gather_batch
-from equipoise.core.pairs._autograd import FirstOrder
+from equipoise.core.pairs.autograd import FirstOrder
 from equipoise.core.solvers.proximal import Point
 from equipoise.core.validate import check_binary, check_choice, check_finite, warn_once
 

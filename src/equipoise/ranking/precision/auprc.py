@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from equipoise.core.distributed import gather_batch
-from equipoise.core.pairs._autograd import FirstOrder
+from equipoise.core.pairs.autograd import FirstOrder
 from equipoise.core.pairs.loss import split_classes
 from equipoise.core.validate import check_binary, check_finite, check_fraction, check_nonnegative, check_positive
 from equipoise.ranking.pairwise_auc import warn_of_one_class

@@ -23,15 +23,14 @@ from numpy.typing import NDArray
 
 from equipoise.data import list_datasets, load_dataset, load_npz_tables
 from equipoise.ranking import auroc, average_precision, multiclass_auroc, opauc, tpauc
+from equipoise.workflows.bench.request import STANDARD, BenchRequest, Budget
 from equipoise.workflows.bench.tabular_protocol import (
     FIELDS,
     LINEAR,
     MAX_FPR,
     MIN_TPR,
-    STANDARD,
     TEST_SHARE,
     WIDE_FPR,
-    Budget,
     bounds,
     method_names,
 )
@@ -63,26 +62,12 @@ class BenchTable:
 
 
 def bench_tabular(
-    output: str | Path,
-    *,
-    data: Sequence[str | Path] = (),
-    splits: int = 5,
-    jobs: int = 1,
-    tables: Sequence[str] = (),
-    methods: Sequence[str] = (),
-    budget: Budget = STANDARD,
-    progress: Callable[[str], None] = lambda _: None,
+    request: BenchRequest, *, budget: Budget = STANDARD, progress: Callable[[str], None] = lambda _: None
 ) -> Summary:
     """Train and judge every method on every table, and compare the methods over the tables.
 
     Args:
-        output: folder to write; a `results.csv` found there is gone on with.
-        data: npz files of tables (`<name>__X`, `<name>__y`); without any, the binary and multiclass tables that ship in
-            installed packages.
-        splits: stratified splits of every table, seeded 0, 1, ...
-        jobs: processes, each with one thread.
-        tables: names of tables to take; all if empty.
-        methods: names of methods to take; all if empty.
+        request: tables, methods and the output folder; a `results.csv` found there is gone on with.
         budget: what every run may spend; the folder keeps the results of one budget.
         progress: told a line when a run ends.
 
@@ -90,16 +75,17 @@ def bench_tabular(
         InputError: on files, tables or methods that are not there, fewer than two tables or methods, or a folder with
             results of other data.
     """
+    splits, jobs, methods = request.splits, request.jobs, request.methods or ()
     if splits < 1 or jobs < 1:
         raise InputError(f"splits={splits} and jobs={jobs} must both be at least 1")
     if not 0 <= budget.held_out < 1:
         raise InputError(f"held_out={budget.held_out} must lie in [0, 1)")
-    chosen = _load(data, tables)
+    chosen = _load(request.data or (), request.tables or ())
     known = sorted({name for table in chosen for name in method_names(table.classes)})
     unknown = sorted(set(methods) - set(known))
     if unknown:
         raise InputError(f"there is no method {unknown[0]!r}; there are {', '.join(map(repr, known))}")
-    folder = Path(output)
+    folder = Path(request.output)
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / RESULTS
     done = _finished(results, chosen)
@@ -309,6 +295,3 @@ def _judge(scores: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
         "TPAUC(0.5, 0.5)": float(tpauc(scores, target, WIDE_FPR, MIN_TPR)),
         "AP": float(average_precision(scores, target)),
     }
-
-
-__all__ = ["BenchTable", "Budget", "Summary", "bench_tabular", "method_names", "summarise"]

@@ -9,7 +9,6 @@ mean and scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from equipoise.estimators.boosting import RANKING_OBJECTIVES
@@ -34,26 +33,6 @@ FIELDS = (
     *BINARY,
     *MULTICLASS,
 )
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What every run may spend.
-
-    Attributes:
-        epochs: of networks, at most.
-        patience: epochs without a better held-out result before a network stops.
-        rounds: of boosters, at most.
-        held_out: share of the training part that networks and boosters stop early by, in [0, 1).
-    """
-
-    epochs: int = 30
-    patience: int = 10
-    rounds: int = 100
-    held_out: float = 0.2
-
-
-STANDARD = Budget()
 
 
 def method_names(classes: int) -> list[str]:

@@ -27,16 +27,15 @@ from equipoise.report.ranks import (
     rank_rows,
     rank_sentence,
 )
+from equipoise.workflows.bench.request import STANDARD, Budget
 from equipoise.workflows.bench.tabular_protocol import (
     BINARY,
     MAX_FPR,
     MIN_TPR,
     MULTICLASS,
     REFERENCE,
-    STANDARD,
     TEST_SHARE,
     WIDE_FPR,
-    Budget,
     method_names,
     settings,
 )

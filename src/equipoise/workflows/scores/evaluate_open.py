@@ -18,7 +18,7 @@ from torch import Tensor
 
 from equipoise.core.curves.intervals import Interval, bootstrap_metrics
 from equipoise.core.scores import SIDES, ScoreSpec, as_spec
-from equipoise.core.validate import check_choice, check_fraction
+from equipoise.core.validate import check_choice
 from equipoise.openworld.openset.metrics import open_set_classification_curve
 from equipoise.openworld.outliers.detection import detection_curve
 from equipoise.openworld.prompts.openworld_auc import openworld_curve
@@ -34,7 +34,8 @@ from equipoise.report.open_figures import (
 from equipoise.report.open_page import OpenReport, open_page
 from equipoise.workflows.errors import InputError, mendable
 from equipoise.workflows.output import check_output, staged_folder
-from equipoise.workflows.scores.judging import plain, provenance
+from equipoise.workflows.scores.judging import check_bootstrap, plain, provenance, score_column
+from equipoise.workflows.scores.requests import OpenRequest
 
 _TOP = 10
 
@@ -52,70 +53,36 @@ class OpenEvaluation:
     folder: Path
 
 
-def evaluate_open(
-    path: str | Path,
-    *,
-    target: str,
-    score: Sequence[str],
-    open_score: str | None = None,
-    new: Sequence[str] = (),
-    unknown: str = "unknown",
-    higher_is: str = "in",
-    k: Sequence[int] | None = None,
-    known_recall: float = 0.95,
-    confidence: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-    output: str | Path,
-    overwrite: bool = False,
-    command: str = "",
-) -> OpenEvaluation:
+def evaluate_open(path: str | Path, request: OpenRequest, *, command: str = "") -> OpenEvaluation:
     """Judge a model that meets unknown classes, and write `metrics.json` and `report.html`.
 
     Args:
-        path: CSV, TSV or Parquet file with a row a sample.
-        target: the column of true classes: names of classes, or their positions from 0 with -1 for unknown. A pattern
-            such as `label_*` names one column of 0 and 1 a label; samples without any label are unknown then.
-        score: columns of class scores, or patterns such as `score_*`. A class has the name of its column, or what the
-            star stands for.
-        open_score: the column that says how known a sample looks; the highest class score if absent.
-        new: columns of scores of new classes, which have names but were not trained on.
-        unknown: the value of `target` that marks unknown samples without a class.
-        higher_is: "in" where a higher open score means known, "out" where it means unknown.
-        k: lengths of the top-k list; those of 1, 3 and 5 that fit if absent.
-        known_recall: the share of known samples to accept at least.
-        confidence: of the intervals.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-        output: folder to write.
-        overwrite: replace the folder.
+        path: CSV, TSV or Parquet file with one row per sample.
+        request: columns, their meaning, intervals and output folder.
         command: what the user typed, for the report.
 
     Raises:
         InputError: if the request cannot be carried out as given; nothing is written then.
     """
     started = time.perf_counter()
-    output = Path(output)
     with mendable():
-        check_output(output, overwrite=overwrite)
-        check_fraction("confidence", confidence, one=False)
-        if resamples < 1:
-            raise InputError(f"resamples={resamples} must be at least 1")
-        check_choice("higher_is", higher_is, SIDES)
-        spec = as_spec(higher_is)  # type: ignore[arg-type]
-        table = _read(path, target, score, open_score, new, unknown, spec)
+        output = check_output(request.output, overwrite=request.overwrite)
+        check_bootstrap(request)
+        check_choice("higher_is", request.higher_is, SIDES)
+        spec = as_spec(request.higher_is)  # type: ignore[arg-type]
+        table = _read(path, request, spec)
         metric = OpenWorldReport(
             len(table.classes),
             len(table.new_classes),
             task=table.task,
-            k=tuple(k) if k else None,
+            k=tuple(request.k) if request.k else None,
             higher_is=spec,
-            known_recall=known_recall,
+            known_recall=request.known_recall,
             on_undefined="raise",
         )
         metric.update(table.scores, table.open_score, table.target)
         values = {name: float(value) for name, value in metric.compute().items()}
-    found = _Findings(metric, values, confidence, resamples, seed)
+    found = _Findings(metric, values, request.confidence, request.resamples, request.seed)
     report = OpenReport(
         title=f"{Path(path).name}: known or unknown, and which one",
         facts=table.facts,
@@ -124,10 +91,10 @@ def evaluate_open(
         plane=found.plane(),
         pictures=found.pictures(),
         notes=[*table.notes, *_NOTES],
-        provenance=provenance(command, seed, time.perf_counter() - started),
-        confidence=confidence,
+        provenance=provenance(command, request.seed, time.perf_counter() - started),
+        confidence=request.confidence,
     )
-    with staged_folder(output, overwrite=overwrite) as stage:
+    with staged_folder(output, overwrite=request.overwrite) as stage:
         (stage / "report.html").write_text(open_page(report), encoding="utf-8")
         summary = {
             "measures": plain(dict(report.measures)),
@@ -164,22 +131,15 @@ class _Table:
     notes: list[str] = field(default_factory=list)
 
 
-def _read(
-    path: str | Path,
-    target: str,
-    score: Sequence[str],
-    open_score: str | None,
-    new: Sequence[str],
-    unknown: str,
-    spec: ScoreSpec,
-) -> _Table:
+def _read(path: str | Path, request: OpenRequest, spec: ScoreSpec) -> _Table:
     from equipoise.data import read_table
 
+    target, open_score = request.target, request.open_score
     frame = read_table(path)
     columns = [str(name) for name in frame.columns]
     reserved = {target, open_score} - {None}
-    of_classes = _matched(columns, score, reserved, "score")
-    of_new = _matched(columns, new, reserved | set(of_classes), "new") if new else {}
+    of_classes = _matched(columns, request.score, reserved, "score")
+    of_new = _matched(columns, request.new or (), reserved | set(of_classes), "new")
     classes, new_classes = tuple(of_classes.values()), tuple(of_new.values())
     if len(classes) < 2:
         raise InputError(f"--score names {len(classes)} column of class scores; at least 2 are needed")
@@ -187,21 +147,21 @@ def _read(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"two columns of scores belong to the class {twice!r}; rename one")
-    scores = torch.stack([_numbers(frame, name) for name in (*of_classes, *of_new)], 1)
+    scores = torch.stack([score_column(frame, name) for name in (*of_classes, *of_new)], 1)
     notes = []
     if open_score is None:
         highest = scores[:, : len(classes)].amax(1)
         chosen = spec.inward(highest)
         notes.append("No open score was given: the highest score of a known class stands for it.")
     else:
-        chosen = _numbers(frame, open_score)
+        chosen = score_column(frame, open_score)
     if "*" in target:
         of_labels = _matched(columns, [target], reserved | set(of_classes), "target")
         labels = {name: column for column, name in of_labels.items()}
         if set(labels) != set(classes):
             odd = sorted(set(labels) ^ set(classes))[0]
             raise InputError(f"labels and scores must have the same names; {odd!r} is in one of them only")
-        truth = torch.stack([_numbers(frame, labels[name]) for name in classes], 1)
+        truth = torch.stack([score_column(frame, labels[name]) for name in classes], 1)
         if bool(((truth != 0) & (truth != 1)).any()):
             raise InputError(f"the label columns {target} must hold only 0 and 1")
         task, truth = "multilabel", truth.long()
@@ -209,7 +169,7 @@ def _read(
     else:
         if target not in columns:
             raise InputError(f"there is no column {target!r}; the file has {', '.join(columns)}")
-        truth, how = _class_indices(frame[target], target, names, unknown)
+        truth, how = _class_indices(frame[target], target, names, request.unknown)
         notes += how
         task = "multiclass"
         is_known, is_new = (truth >= 0) & (truth < len(classes)), truth >= len(classes)
@@ -231,19 +191,6 @@ def _matched(columns: Sequence[str], patterns: Sequence[str], taken: set[Any], r
         for name in hits:
             found[name] = name[len(before) : len(name) - len(after)] if star else name
     return found
-
-
-def _numbers(frame: Any, name: str) -> Tensor:
-    if name not in frame.columns:
-        raise InputError(f"there is no column {name!r}; the file has {', '.join(map(str, frame.columns))}")
-    try:
-        values = np.asarray(frame[name], dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"column {name!r} holds values that are no numbers; give a column of scores") from error
-    bad = int((~np.isfinite(values)).sum())
-    if bad:
-        raise InputError(f"column {name!r} holds {bad} missing or infinite values; drop those rows first")
-    return torch.from_numpy(values)
 
 
 def _class_indices(column: Any, target: str, names: Sequence[str], unknown: str) -> tuple[Tensor, list[str]]:

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,8 +23,11 @@ from equipoise.core.curves.thresholds import (
     threshold_at_fpr,
     threshold_at_tpr,
 )
+from equipoise.core.validate import check_fraction
 from equipoise.ranking.criteria import Criterion
 from equipoise.report import Cut, Provenance, ThresholdRow, ThresholdTable
+from equipoise.workflows.errors import InputError
+from equipoise.workflows.scores.requests import ScoresRequest
 
 DEFAULT_MAX_FPR, DEFAULT_MIN_TPR = 0.05, 0.5
 _PACKAGES = ("torch", "numpy", "lightning", "scikit-learn", "skrub", "lightgbm", "xgboost")
@@ -43,6 +47,31 @@ def curve_metrics(max_fpr: float | None, min_tpr: float | None) -> dict[str, Cal
         Criterion("average_precision").title: lambda curve: curve.average_precision(),
         f"TPR at FPR ≤ {b:g}": lambda curve: curve.tpr_at_fpr(b),
     }
+
+
+def check_bootstrap(request: ScoresRequest) -> None:
+    """Raise `ValueError` unless intervals of that confidence can be drawn."""
+    check_fraction("confidence", request.confidence, one=False)
+    if request.resamples < 1:
+        raise InputError(f"resamples={request.resamples} must be at least 1")
+
+
+def score_column(frame: Any, name: str) -> Tensor:
+    """A column of a table as float64, (n,).
+
+    Raises:
+        InputError: if there is none, or it holds anything but finite numbers.
+    """
+    if name not in frame.columns:
+        raise InputError(f"there is no column {name!r}; the file has {', '.join(map(str, frame.columns))}")
+    try:
+        values = np.asarray(frame[name], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"column {name!r} holds values that are no numbers; give a column of scores") from error
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise InputError(f"column {name!r} holds {bad} missing or infinite values; drop those rows first")
+    return torch.from_numpy(values)
 
 
 def judged(

@@ -38,6 +38,7 @@ from equipoise.workflows.scores.judging import judged, multiclass_judged, plain,
 from equipoise.workflows.tables.candidates import LOG_LOSS, MODELS, Candidate, objectives_for, trains
 from equipoise.workflows.tables.contest import Contest, decision_scores, run_contest
 from equipoise.workflows.tables.model_folder import FittedModel
+from equipoise.workflows.tables.request import FitRequest
 
 _DEFAULT_MODELS = ("mlp", "lightgbm")
 _CONFIDENCE = 0.95
@@ -59,10 +60,10 @@ class _Job:
     """A request that has been read and checked."""
 
     source: str
+    request: FitRequest
     task: Any
     criterion: Criterion
     candidates: tuple[Candidate, ...]
-    asked: str | None
     train: Any
     test: Any
     folds: Any
@@ -71,45 +72,16 @@ class _Job:
 
 def fit_table(
     data: str | Path,
+    request: FitRequest,
     *,
-    target: str | None = None,
-    positive: str | None = None,
-    metric: str | None = None,
-    max_fpr: float | None = None,
-    min_tpr: float | None = None,
-    models: Sequence[str] | None = None,
-    objective: str | None = None,
-    compare: Sequence[str] | None = None,
-    group: str | None = None,
-    time_column: str | None = None,
-    folds: int = 5,
-    test_size: float = 0.2,
-    seed: int = 0,
-    output: str | Path,
-    overwrite: bool = False,
     command: str = "",
     progress: Callable[[str], None] = lambda _: None,
 ) -> FitOutcome:
     """Fit a model to a table and write `model/`, `metrics.json` and `report.html`.
 
     Args:
-        data: CSV, TSV or Parquet file, or the name of an embedded set.
-        target: column to predict; known for embedded sets.
-        positive: label that counts as positive; by default 1 or True, else the rarer one.
-        metric: name of a `Criterion`; by default "tpauc" or "opauc" where bounds are given, else "auroc", and
-            "ovo_auroc" for several classes.
-        max_fpr: false-positive budget of the metric and the objectives.
-        min_tpr: least true-positive rate of both.
-        models: model families; "mlp" and "lightgbm" if absent.
-        objective: train this objective rather than choose one; plain and weighted log loss run beside it.
-        compare: objectives to compare; those that aim at the metric if absent.
-        group: column whose rows stay together.
-        time_column: column to split by, the test part being the latest.
-        folds: of the cross-validation inside the training part.
-        test_size: share of rows in the test part.
-        seed: of splits and training.
-        output: folder to write.
-        overwrite: replace the folder.
+        data: CSV, TSV or Parquet file, or name of an embedded set.
+        request: target, metric, candidates, split and output folder.
         command: what the user typed, for the report.
         progress: told in words what is being done.
 
@@ -117,13 +89,9 @@ def fit_table(
         InputError: if the request cannot be carried out as given; nothing is written then.
     """
     started = time.perf_counter()
-    output = Path(output)
     with mendable():
-        check_output(output, overwrite=overwrite)
-        job = _prepare(
-            data, target, positive, metric, max_fpr, min_tpr, models, objective, compare, group, time_column, folds,
-            test_size, seed,
-        )  # fmt: skip
+        output = check_output(request.output, overwrite=request.overwrite)
+        job = _prepare(data, request)
     features, codes = job.task.features, job.task.target
 
     def encode(kind: str, fit_rows: Any, other_rows: Any) -> tuple[Any, Any]:
@@ -132,18 +100,18 @@ def fit_table(
         return fitted, encoder.transform(features.iloc[job.train[other_rows]])
 
     contest = run_contest(
-        job.candidates, job.folds, codes[job.train], encode, job.criterion, seed=seed, progress=progress
+        job.candidates, job.folds, codes[job.train], encode, job.criterion, seed=request.seed, progress=progress
     )
     chosen = contest.winner.candidate
-    if job.asked is not None:
-        chosen = next(e.candidate for e in contest.entries if e.candidate.objective == job.asked)
+    if request.objective:
+        chosen = next(e.candidate for e in contest.entries if e.candidate.objective == request.objective)
     fitted, scores = {}, {}
     for candidate in dict.fromkeys([chosen, contest.baseline]):
         progress(f"refitting {candidate.name} on the training part")
-        fitted[candidate], scores[candidate] = _refit(job, candidate, seed)
-    report = _report(job, contest, chosen, scores, command, seed, started)
+        fitted[candidate], scores[candidate] = _refit(job, candidate)
+    report = _report(job, contest, chosen, scores, command, started)
     progress("writing")
-    with staged_folder(output, overwrite=overwrite) as stage:
+    with staged_folder(output, overwrite=request.overwrite) as stage:
         fitted[chosen].save(stage / "model")
         write_report(report, stage / "report.html")
         summary = json.dumps(_summary(job, contest, chosen, report), indent=1, ensure_ascii=False)
@@ -151,67 +119,67 @@ def fit_table(
     return FitOutcome(report, contest, output)
 
 
-def _prepare(
-    data: str | Path,
-    target: str | None,
-    positive: str | None,
-    metric: str | None,
-    max_fpr: float | None,
-    min_tpr: float | None,
-    models: Sequence[str] | None,
-    objective: str | None,
-    compare: Sequence[str] | None,
-    group: str | None,
-    time_column: str | None,
-    folds: int,
-    test_size: float,
-    seed: int,
-) -> _Job:
-    if folds < 2:
-        raise InputError(f"folds={folds} must be at least 2")
-    families = tuple(dict.fromkeys(models or _DEFAULT_MODELS))
+def _prepare(data: str | Path, request: FitRequest) -> _Job:
+    if request.folds < 2:
+        raise InputError(f"folds={request.folds} must be at least 2")
+    families = tuple(dict.fromkeys(request.models or _DEFAULT_MODELS))
     for family in families:
         check_choice("model", family, MODELS)
-    for name in [*([objective] if objective else []), *(compare or ())]:
+    asked = [*([request.objective] if request.objective else []), *(request.compare or ())]
+    for name in asked:
         check_choice("objective", name, OBJECTIVES)
-    if metric is not None:  # a wrong metric or bound is said before a large file is read
-        Criterion(metric, max_fpr, min_tpr)
+    if request.metric is not None:  # a wrong metric or bound is said before a large file is read
+        Criterion(request.metric, request.max_fpr, request.min_tpr)
     frame, known_target, known_positive = _read(data)
-    target = target or known_target
-    positive = known_positive if positive is None and target == known_target else positive
+    target = request.target or known_target
     if target is None:
         raise InputError(f"say which column to predict with --target; {data} has {', '.join(map(str, frame.columns))}")
-    task = table_task(frame, target=target, positive=positive, group=group, time=time_column)
-    criterion = _criterion(metric, max_fpr, min_tpr, len(task.classes), target)
-    names = [LOG_LOSS, *(["weighted_cross_entropy"] if objective else []), *(compare or ())]
-    if objective:
-        names.append(objective)
-    elif not compare:
-        names = objectives_for(criterion)
-    for name in dict.fromkeys(names):
-        needed = OBJECTIVES[name]
-        if criterion.multiclass and not needed.multiclass:
-            raise InputError(f"objective {name!r} is for two classes; column {target!r} has {len(task.classes)}")
-        if needed.needs_max_fpr and criterion.max_fpr is None:
-            raise InputError(f"objective {name!r} needs a false-positive budget: --metric opauc --max-fpr 0.05")
-        if needed.needs_min_tpr and criterion.min_tpr is None:
-            raise InputError(f"objective {name!r} needs a least true-positive rate: --metric tpauc --min-tpr 0.5")
-        if not any(trains(family, name) for family in families):
-            raise InputError(f"objective {name!r} is trained by networks only; add `--model mlp`")
-    train, test = holdout_split(task, test_size, seed)
-    inner = fold_splits(task.take(train), folds, seed)
-    split = f"by groups of {group}" if group else f"by time ({time_column})" if time_column else "stratified"
+    positive = known_positive if request.positive is None and target == known_target else request.positive
+    task = table_task(frame, target=target, positive=positive, group=request.group, time=request.time_column)
+    criterion = _criterion(request, len(task.classes), target)
+    objectives = _objectives(request, criterion)
+    for name in objectives:
+        _check_objective(name, criterion, families, f"column {target!r} has {len(task.classes)}")
+    train, test = holdout_split(task, request.test_size, request.seed)
+    split = "stratified"
+    if request.group:
+        split = f"by groups of {request.group}"
+    elif request.time_column:
+        split = f"by time ({request.time_column})"
     return _Job(
-        str(data),
-        task,
-        criterion,
-        tuple(Candidate(family, name) for family in families for name in dict.fromkeys(names) if trains(family, name)),
-        objective,
-        train,
-        test,
-        inner,
-        split,
+        source=str(data),
+        request=request,
+        task=task,
+        criterion=criterion,
+        candidates=tuple(Candidate(model, name) for model in families for name in objectives if trains(model, name)),
+        train=train,
+        test=test,
+        folds=fold_splits(task.take(train), request.folds, request.seed),
+        split=split,
     )
+
+
+def _objectives(request: FitRequest, criterion: Criterion) -> list[str]:
+    """The objectives to compare: those asked for beside the log losses, else those that aim at the criterion."""
+    if request.objective:
+        names = [LOG_LOSS, "weighted_cross_entropy", *(request.compare or ()), request.objective]
+    elif request.compare:
+        names = [LOG_LOSS, *request.compare]
+    else:
+        names = objectives_for(criterion)
+    return list(dict.fromkeys(names))
+
+
+def _check_objective(name: str, criterion: Criterion, families: Sequence[str], classes: str) -> None:
+    needed = OBJECTIVES[name]
+    if criterion.multiclass and not needed.multiclass:
+        raise InputError(f"objective {name!r} is for two classes; {classes}")
+    if needed.needs_max_fpr and criterion.max_fpr is None:
+        raise InputError(f"objective {name!r} needs a false-positive budget: --metric opauc --max-fpr 0.05")
+    if needed.needs_min_tpr and criterion.min_tpr is None:
+        raise InputError(f"objective {name!r} needs a least true-positive rate: --metric tpauc --min-tpr 0.5")
+    if not any(trains(family, name) for family in families):
+        raise InputError(f"objective {name!r} is trained by networks only; add `--model mlp`")
 
 
 def _read(data: str | Path) -> tuple[Any, str | None, str | None]:
@@ -222,9 +190,8 @@ def _read(data: str | Path) -> tuple[Any, str | None, str | None]:
     return read_table(data), None, None
 
 
-def _criterion(
-    metric: str | None, max_fpr: float | None, min_tpr: float | None, classes: int, target: str
-) -> Criterion:
+def _criterion(request: FitRequest, classes: int, target: str) -> Criterion:
+    metric, max_fpr, min_tpr = request.metric, request.max_fpr, request.min_tpr
     if metric is None:
         if classes > 2:
             metric = "ovo_auroc"
@@ -242,11 +209,11 @@ def _criterion(
     return criterion
 
 
-def _refit(job: _Job, candidate: Candidate, seed: int) -> tuple[FittedModel, torch.Tensor]:
+def _refit(job: _Job, candidate: Candidate) -> tuple[FittedModel, torch.Tensor]:
     encoder = make_encoder(candidate.encoding)
     features, codes = job.task.features, job.task.target
     encoded = encoder.fit_transform(features.iloc[job.train])
-    estimator = candidate.estimator(job.criterion, seed).fit(encoded, codes[job.train])
+    estimator = candidate.estimator(job.criterion, job.request.seed).fit(encoded, codes[job.train])
     model = FittedModel(
         candidate, encoder, estimator, job.task.target_name, tuple(job.task.classes), job.criterion.title
     )
@@ -259,10 +226,9 @@ def _report(
     chosen: Candidate,
     scores: dict[Candidate, torch.Tensor],
     command: str,
-    seed: int,
     started: float,
 ) -> FitReport:
-    task, criterion = job.task, job.criterion
+    task, criterion, seed = job.task, job.criterion, job.request.seed
     codes = torch.from_numpy(task.target)
     truth = codes[job.test]
     binary = not criterion.multiclass
@@ -349,8 +315,8 @@ def _notes(job: _Job, binary: bool) -> tuple[str, ...]:
             "Thresholds come from the test part, which neither trained nor chose the model, so the guarantee holds for "
             "new rows from the same source; the rates beside them were measured on the same rows."
         )
-    if job.asked is not None:
-        notes.append(f"The objective {job.asked} was asked for, not chosen.")
+    if job.request.objective:
+        notes.append(f"The objective {job.request.objective} was asked for, not chosen.")
     return (*notes, *job.task.notes)
 
 

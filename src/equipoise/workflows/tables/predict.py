@@ -30,9 +30,8 @@ def predict_table(model: str | Path, data: str | Path, *, output: str | Path, ov
     Raises:
         InputError: if the request cannot be carried out as given; nothing is written then.
     """
-    output = Path(output)
     with mendable():
-        check_output(output, overwrite=overwrite)
+        output = check_output(output, overwrite=overwrite)
         fitted = FittedModel.load(Path(model))
         features = fitted.encoder.transform(read_table(data))
     probabilities = fitted.estimator.predict_proba(features)

@@ -32,10 +32,12 @@ class FirstOrder(torch.autograd.Function):
     def forward(
         ctx: Any, gradients: Callable[[Tensor], tuple[Tensor | None, ...]], upstream: Tensor, *inputs: Tensor | None
     ) -> Any:
+        """The gradients, now, since what they are computed from is not kept."""
         return gradients(upstream)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
+        """Refused: second derivatives are not offered."""
         raise RuntimeError(
             "the exact all-pairs loss has first-order gradients only; take second derivatives from "
             "`pairwise_derivatives` (the Hessian diagonal), or of a loss that writes the pairs out"

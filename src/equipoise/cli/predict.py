@@ -1,0 +1,28 @@
+"""`equipoise predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from equipoise.cli.terminal import print_path
+
+
+def predict(
+    model: Path, data: str, /, *, output: Path = Path("equipoise-predictions"), overwrite: bool = False
+) -> None:
+    """Score the rows of a table with a fitted model.
+
+    Parameters
+    ----------
+    model: Path
+        The folder that `equipoise fit` wrote, or its model/ folder.
+    data: str
+        A CSV, TSV or Parquet file with the columns the model was fitted on.
+    output: Path
+        The folder to write: predictions.csv.
+    overwrite: bool
+        Replace the folder if it exists.
+    """
+    from equipoise.workflows.tables.predict import predict_table
+
+    print_path("predictions", predict_table(model, data, output=output, overwrite=overwrite))

@@ -1,0 +1,107 @@
+"""The skeletons of a new method lint, import, stand in every list, and fail until they are written."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from equipoise.catalog.__main__ import main
+from equipoise.catalog.papers import parse_catalog
+from equipoise.catalog.table import START
+
+ROOT = Path(__file__).parents[2]
+TOY = ["toy", "--room", "ranking", "--title", "A Toy", "--venue", "Nowhere 2026", "--problem", "Toys in a wrong order"]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The parts of the repository that skeletons touch."""
+    ignored = shutil.ignore_patterns("__pycache__", "golden_cases")
+    for folder in ("src", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "conftest.py", "docs/ranking.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def _text(root):
+    files = (path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path: path.read_bytes() for path in files}
+
+
+def _run(root, *command):
+    environment = {"PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1", "PATH": ""}
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=root, env=environment)
+
+
+def test_a_planned_paper_in_a_new_room_gets_every_file_and_its_tests_fail(checkout, capsys):
+    assert main(["new", "hybrid-generative-fusion", "--topic", "curation", "--root", str(checkout)]) == 0
+    written = capsys.readouterr().out.split()
+    assert all(Path(path).is_file() for path in written)
+    row = {p.slug: p for p in parse_catalog((checkout / "src/equipoise/catalog/papers.toml").read_text("utf-8"))}
+    assert "equipoise.generative.HybridGenerativeFusionLoss" in row["hybrid-generative-fusion"].provides
+    assert re.search(r'"ranking[a-z |]*\| generative"', (checkout / "pyproject.toml").read_text("utf-8"))
+    assert "`equipoise.generative`: `HybridGenerativeFusionLoss`" in (checkout / "README.md").read_text("utf-8")
+    asked = "import equipoise as e; print(e.generative.HybridGenerativeFusionLoss(margin=2).margin, e.ranking.AUROC)"
+    assert _run(checkout, "-c", asked).stdout.startswith("2 ")
+    if importlib.util.find_spec("ruff"):
+        for command in (["check"], ["format", "--check"]):
+            result = _run(checkout, "-m", "ruff", *command, "src", "tests")
+            assert result.returncode == 0, result.stdout + result.stderr
+    result = _run(checkout, "-m", "pytest", "-q", "tests/generative", "-p", "no:randomly")
+    assert result.returncode == 1
+    assert "2 failed" in result.stdout
+    assert result.stdout.count("NotImplementedError: write me: hybrid_generative_fusion_loss") >= 2
+
+
+def test_a_paper_that_nobody_planned_needs_a_title_and_is_then_appended(checkout, capsys):
+    before = _text(checkout)
+    with pytest.raises(SystemExit):
+        main(["new", "toy", "--room", "ranking", "--root", str(checkout)])
+    assert "give --title, --venue, --problem" in capsys.readouterr().err
+    assert _text(checkout) == before
+    assert main(["new", *TOY, "--root", str(checkout)]) == 0
+    papers = parse_catalog((checkout / "src/equipoise/catalog/papers.toml").read_text("utf-8"))
+    assert (papers[-1].slug, papers[-1].working) == ("toy", True)
+    entries = (checkout / "tests/contracts/entries/ranking.py").read_text("utf-8")
+    assert '"equipoise.ranking.ToyLoss"' in entries
+    compile(entries, "entries", "exec")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (TOY, "exists already"),
+        (["tpauc"], "works already"),
+        (["er", "--room", "ranking"], "one of 'knowledge'"),
+        (["Toy!", *TOY[1:]], "lower-case"),
+        ([*TOY[:2], "attic", *TOY[3:]], "attic"),
+        (["er", "--topic", "Up/.."], "lower-case"),
+    ],
+)
+def test_nothing_is_overwritten_or_half_done(checkout, capsys, arguments, message):
+    (checkout / "src/equipoise/ranking/toy.py").write_text("mine\n")
+    before = _text(checkout)
+    with pytest.raises(SystemExit):
+        main(["new", *arguments, "--root", str(checkout)])
+    assert message in capsys.readouterr().err
+    assert _text(checkout) == before
+
+
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["new", "er", "--root", str(tmp_path)])
+    assert "no checkout" in capsys.readouterr().err
+
+
+def test_without_new_the_named_pages_are_updated(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(f"{START}\n<!-- methods:end -->\n")
+    assert main([str(page)]) == 0
+    assert "updated" in capsys.readouterr().out
+    assert main([]) == 2

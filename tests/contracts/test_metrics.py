@@ -1,0 +1,159 @@
+"""What every public metric keeps."""
+
+import copy
+import importlib
+import pickle
+import warnings
+
+import pytest
+import torch
+
+from contracts.bad_inputs import accepted
+from contracts.model import Measure
+from contracts.registry import contract, parametrized  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("contract", "plain_inputs")
+
+
+def _cut(batch, rows):
+    n = max(len(value) for value in batch.values() if isinstance(value, torch.Tensor) and value.ndim)
+    return {
+        name: value[rows] if isinstance(value, torch.Tensor) and value.ndim and len(value) == n else value
+        for name, value in batch.items()
+    }
+
+
+def _computed(metric, *batches):
+    for batch in batches:
+        metric.update(**batch)
+    return metric.compute()
+
+
+def _same(found, wanted, **closeness):
+    torch.testing.assert_close(found, wanted, equal_nan=True, **closeness)
+
+
+@parametrized(Measure)
+def test_batches_count_as_one(entry):
+    batch = entry.batch(24)
+    _same(
+        _computed(entry.build(), _cut(batch, slice(0, 7)), _cut(batch, slice(7, None))), _computed(entry.build(), batch)
+    )
+
+
+@parametrized(Measure)
+def test_the_metric_is_its_functional_form(entry):
+    if entry.functional is None:
+        pytest.skip("there is no functional form")
+    module, _, name = entry.functional.rpartition(".")
+    function = getattr(importlib.import_module(module), name)
+    _same(_computed(entry.build(), entry.batch()), function(**entry.batch(), **entry.settings))
+
+
+@parametrized(Measure)
+def test_forward_gives_the_batch_and_adds_it(entry):
+    batch, more = entry.batch(24), entry.batch(24, seed=1)
+    metric = entry.build()
+    metric.update(**batch)
+    _same(metric(**more), _computed(entry.build(), more))
+    _same(metric.compute(), _computed(entry.build(), batch, more))
+
+
+@parametrized(Measure)
+def test_states_are_merged(entry):
+    batch, more = entry.batch(24), entry.batch(24, seed=1)
+    one, other = entry.build(), entry.build()
+    one.update(**batch)
+    other.update(**more)
+    one.merge_state(other)
+    _same(one.compute(), _computed(entry.build(), batch, more))
+
+
+@parametrized(Measure)
+def test_a_reset_forgets(entry):
+    metric = entry.build()
+    _computed(metric, entry.batch(24))
+    metric.reset()
+    _same(_computed(metric, entry.batch(24, seed=1)), _computed(entry.build(), entry.batch(24, seed=1)))
+
+
+@parametrized(Measure)
+def test_a_refused_update_leaves_the_state_unchanged(entry):
+    batch = entry.batch(24)
+    metric = entry.build()
+    metric.update(**batch)
+    before = copy.deepcopy(metric.metric_state)
+    wrong = accepted(entry.object.update, batch, lambda bad: metric.update(**{**batch, **bad}))
+    assert not wrong, "\n".join(wrong)
+    _same(metric.metric_state, before, rtol=0, atol=0)
+    _same(metric.compute(), _computed(entry.build(), batch))
+
+
+@parametrized(Measure)
+def test_bad_settings_are_refused_by_name(entry):
+    wrong = accepted(entry.object.__init__, {**entry.settings}, lambda bad: entry.build(**bad))
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@parametrized(Measure)
+def test_half_precision_scores_are_what_they_are(entry, dtype):
+    half = {
+        name: value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for name, value in entry.batch().items()
+    }
+    wide = {
+        name: value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for name, value in half.items()
+    }
+    _same(_computed(entry.build(), half), _computed(entry.build(), wide))
+
+
+@parametrized(Measure)
+def test_the_integer_type_of_a_target_does_not_matter(entry):
+    batch = entry.batch()
+    wanted = _computed(entry.build(), batch)
+    for name, value in batch.items():
+        if isinstance(value, torch.Tensor) and value.dtype is torch.int64:
+            kinds = [torch.int8, torch.int16, torch.int32, *([torch.uint8] if int(value.min()) >= 0 else [])]
+            if set(value.unique().tolist()) <= {0, 1}:
+                kinds.append(torch.bool)
+            for dtype in kinds:
+                _same(_computed(entry.build(), {**batch, name: value.to(dtype)}), wanted)
+
+
+@parametrized(Measure)
+def test_the_order_of_samples_does_not_matter(entry):
+    batch = entry.batch(24)
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(1))
+    _same(_computed(entry.build(), _cut(batch, order)), _computed(entry.build(), batch))
+
+
+@parametrized(Measure)
+def test_what_is_undefined_is_nan_with_one_warning(entry):
+    if entry.undefined is None:
+        pytest.skip("defined on every batch")
+    metric = entry.build()
+    metric.update(**entry.undefined(torch.Generator().manual_seed(0), 12))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        found = metric.compute()
+    assert len(seen) == 1
+    values = list(found.values()) if isinstance(found, dict) else [found]
+    assert any(bool(value.isnan().any()) for value in values)
+
+
+@parametrized(Measure)
+def test_a_copy_and_a_pickle_go_on_alike(entry):
+    metric = entry.build()
+    metric.update(**entry.batch(24))
+    for twin in (copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
+        twin.update(**entry.batch(24, seed=1))
+        _same(twin.compute(), _computed(entry.build(), entry.batch(24), entry.batch(24, seed=1)), rtol=0, atol=0)
+
+
+@parametrized(Measure)
+def test_global_state_is_left_alone(entry):
+    state = torch.random.get_rng_state()
+    _computed(entry.build(), entry.batch())
+    assert torch.random.get_rng_state().equal(state)
