@@ -148,6 +148,7 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
             Part(features[kept], target[kept], weight), Part(features[held_out], target[held_out]), objective, criterion
         )
         raw, truth = self._tensor_scores(features[held_out]), torch.from_numpy(target[held_out])
+        offset: float | torch.Tensor
         if raw.ndim == 1:
             scale, offset = fit_platt(raw, truth)
         else:

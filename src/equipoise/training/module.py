@@ -75,7 +75,8 @@ class ScoringModule(lightning.LightningModule):
         if self.sharpness is None:
             loss: Tensor = self.loss(self(features), target)
         else:
-            loss = self.optimizers().step(lambda: (self.loss(self(features), target), target))
+            optimizer: Any = self.optimizers()
+            loss = optimizer.step(lambda: (self.loss(self(features), target), target))
         self.log("loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(target), prog_bar=True)
         return loss
 
@@ -95,6 +96,7 @@ def sample_losses(loss: nn.Module) -> nn.Module:
         ValueError: if a part of it has no `reduction`, such as a loss of pairs.
     """
     copied = copy.deepcopy(loss)
+    part: Any
     for part in copied.modules():
         if hasattr(part, "reduction"):
             part.reduction = "none"

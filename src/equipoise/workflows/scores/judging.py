@@ -23,15 +23,16 @@ from equipoise.core.curves.thresholds import (
     threshold_at_fpr,
     threshold_at_tpr,
 )
+from equipoise.core.registry import list_length
 from equipoise.core.validate import check_fraction
-from equipoise.ranking.criteria import Criterion
+from equipoise.ranking.criteria import Criterion, fitting_criterion
 from equipoise.report import Cut, Provenance, ThresholdRow, ThresholdTable
 from equipoise.workflows.errors import InputError
 from equipoise.workflows.scores.requests import ScoresRequest
 
 DEFAULT_MAX_FPR, DEFAULT_MIN_TPR = 0.05, 0.5
 _PACKAGES = ("torch", "numpy", "lightning", "scikit-learn", "skrub", "lightgbm", "xgboost")
-MULTICLASS_BESIDE = ("ovo_auroc", "balanced_accuracy", "worst_class_accuracy", "top_k_accuracy")
+_MULTICLASS_BESIDE = ("ovo_auroc", "balanced_accuracy", "worst_class_accuracy", "top_k_accuracy")
 WANTED_FPR = (0.001, 0.01, 0.05, 0.1)
 WANTED_TPR = (0.8, 0.9, 0.95)
 
@@ -94,7 +95,10 @@ def multiclass_judged(
     scores: Tensor, target: Tensor, criterion: Criterion, *, confidence: float, resamples: int, seed: int
 ) -> dict[str, Interval]:
     """The criterion first, then what else is asked of several classes, with a stratified percentile bootstrap."""
-    criteria = list(dict.fromkeys([criterion, *(Criterion(name) for name in MULTICLASS_BESIDE)]))
+    classes = scores.shape[1]
+    k = list_length(criterion.k, classes)
+    beside = [fitting_criterion(name, classes, k=k) for name in _MULTICLASS_BESIDE]
+    criteria = list(dict.fromkeys([criterion, *beside]))
     generator = torch.Generator().manual_seed(seed)
     members = [(target == c).nonzero().squeeze(1) for c in target.unique()]
     draws = []

@@ -9,7 +9,6 @@ from equipoise.core.validate import check_choice
 from equipoise.estimators.boosting import OWN_LOSSES, RANKING_OBJECTIVES
 from equipoise.ranking.criteria import Criterion
 from equipoise.training.objectives import OBJECTIVES
-from equipoise.training.optimizers import OPTIMIZERS, PLAIN
 
 LOG_LOSS = "cross_entropy"
 NEURAL = ("mlp", "linear")
@@ -24,26 +23,22 @@ class Candidate:
     Attributes:
         model: one of `MODELS`.
         objective: one of `OBJECTIVES`.
-        optimizer: one of `OPTIMIZERS`; boosters have their own.
 
-    >>> Candidate("mlp", "partial_auc").name, Candidate("mlp", "vs", "focal_sam").name
-    ('mlp · partial_auc', 'mlp · vs · focal_sam')
+    >>> Candidate("mlp", "partial_auc").name
+    'mlp · partial_auc'
     """
 
     model: str
     objective: str
-    optimizer: str = PLAIN
 
     def __post_init__(self) -> None:
         check_choice("model", self.model, MODELS)
         check_choice("objective", self.objective, OBJECTIVES)
-        check_choice("optimizer", self.optimizer, OPTIMIZERS if self.model in NEURAL else (PLAIN,))
 
     @property
     def name(self) -> str:
         """The name in tables."""
-        parts = [self.model, self.objective, *([] if self.optimizer == PLAIN else [self.optimizer])]
-        return " · ".join(parts)
+        return f"{self.model} · {self.objective}"
 
     @property
     def encoding(self) -> str:
@@ -64,7 +59,7 @@ class Candidate:
         if self.model in NEURAL:
             from equipoise.estimators.network_classifier import EquipoiseClassifier
 
-            return EquipoiseClassifier(model=self.model, optimizer=self.optimizer, **common)
+            return EquipoiseClassifier(model=self.model, **common)
         if self.model == "lightgbm":
             from equipoise.estimators.lightgbm import LightGBMRankingClassifier
 
