@@ -12,7 +12,7 @@ from torch import nn
 from equipoise.core.phases import WarmUp
 from equipoise.core.registry import CriterionKind, Objective, Request
 from equipoise.core.solvers.saddle import WarmStarted
-from equipoise.ranking.metrics.functional import auroc, average_precision, multiclass_auroc, opauc, tpauc
+from equipoise.ranking import auroc, average_precision, multiclass_auroc, opauc, tpauc
 from equipoise.ranking.multiclass_auc import MulticlassAUCLoss
 from equipoise.ranking.pairwise_auc import PairwiseAUCLoss
 from equipoise.ranking.partial.instancewise_partial_auc import InstancewisePartialAUCLoss

@@ -211,7 +211,7 @@ def _criterion(request: FitRequest, classes: int, target: str) -> Criterion:
     if criterion.kind.uses_k:
         if request.k is not None and request.k >= classes:
             raise InputError(f"k={request.k} must be less than the {classes} classes of column {target!r}")
-        return dataclasses.replace(criterion, k=list_length(request.k, classes))
+        return Criterion(metric, k=list_length(request.k, classes))
     return criterion
 
 
