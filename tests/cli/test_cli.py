@@ -195,6 +195,8 @@ def test_an_embedded_set_knows_its_target(tmp_path):
         (["{table}", "--target", "diagnosis", "--test-size", "2"], "test_size"),
         (["{table}", "--target", "diagnosis", "--folds", "1"], "folds=1"),
         (["{table}", "--target", "diagnosis", "--metric", "ovo_auroc"], "several classes"),
+        (["{table}", "--target", "diagnosis", "--objective", "vs"], "several classes"),
+        (["{table}", "--target", "diagnosis", "--metric", "auroc", "--k", "2"], "does not use k"),
         (["{iris}", "--target", "kind", "--metric", "auroc"], "two classes"),
         (["{table}", "--target", "diagnosis", "--max-fpr", "a"], "max-fpr"),
         (["{table}", "--bogus"], "bogus"),

@@ -155,7 +155,7 @@ def test_the_held_out_part_has_every_class(library, table):
         ({"objective": "partial_auc"}, "needs max_fpr"),
         ({"max_fpr": 5.0}, "max_fpr=5.0"),
         ({"metric": "opauc"}, "needs max_fpr"),
-        ({"metric": "ovo_auroc"}, "does not fit two classes"),
+        ({"metric": "ovo_auroc"}, "is for several classes, got 2"),
         ({"metric": "f1"}, "metric='f1'"),
         ({"surrogate": "cubic"}, "surrogate='cubic'"),
         ({"validation_fraction": 1.0}, "validation_fraction=1.0"),
@@ -176,7 +176,7 @@ def test_bad_labels_are_refused(library, table):
         _make(library).fit(features, np.arange(500) == 3)
     with pytest.raises(ValueError, match="for two classes, got 3"):
         _make(library, "partial_auc", max_fpr=0.1).fit(features, np.arange(500) % 3)
-    with pytest.raises(ValueError, match="does not fit more than two classes"):
+    with pytest.raises(ValueError, match="is for two classes, got 3; choose one of 'ovo_auroc'"):
         _make(library, metric="auroc").fit(features, np.arange(500) % 3)
     with pytest.raises(ValueError, match="infinity"):
         _make(library).fit(np.where(features > 2, np.inf, features), target)

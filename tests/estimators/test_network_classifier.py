@@ -126,3 +126,40 @@ def test_a_loss_of_ones_own_may_be_given(cancer):
 def test_settings_that_cannot_be_met_are_refused(cancer, settings, message, plain_inputs):
     with pytest.raises(ValueError, match=message):
         EquipoiseClassifier(**settings).fit(*cancer)
+
+
+def _long_tailed(rows, shares, seed):
+    random = np.random.default_rng(seed)
+    target = random.choice(3, rows, p=shares)
+    centres = np.array([[0.0, 0.0], [1.5, 0.0], [0.0, 1.5]])
+    return centres[target] + random.normal(size=(rows, 2)), target
+
+
+@pytest.mark.parametrize("objective", ["logit_adjusted", "balanced_softmax", "ldam", "vs"])
+def test_a_long_tailed_objective_decides_for_rare_classes_and_comes_back_from_disk(objective, tmp_path):
+    features, target = _long_tailed(1500, [0.9, 0.07, 0.03], 0)
+    fresh, truth = _long_tailed(1500, [1 / 3] * 3, 1)
+
+    def fit(name):
+        model = EquipoiseClassifier(name, metric="balanced_accuracy", epochs=30, random_state=0)
+        return model.fit(features, target)
+
+    def worst(model):
+        predicted = model.predict(fresh)
+        return min((predicted[truth == c] == c).mean() for c in range(3))
+
+    model = fit(objective)
+    assert worst(model) > worst(fit("cross_entropy")) + 0.2
+    model.save(tmp_path)
+    np.testing.assert_array_equal(EquipoiseClassifier.load(tmp_path).predict_proba(fresh), model.predict_proba(fresh))
+
+
+def test_a_topk_objective_and_a_sharpness_aware_optimizer_are_chosen_by_name():
+    features, target = load_iris(return_X_y=True)
+    settings = {"metric": "top_k_accuracy", "k": 1, "epochs": 30, "random_state": 0}
+    plain = EquipoiseClassifier("autkc", **settings).fit(features, target)
+    flat = EquipoiseClassifier("autkc", optimizer="focal_sam", **settings).fit(features, target)
+    assert min(plain.score(features, target), flat.score(features, target)) > 0.9
+    assert not np.array_equal(plain.predict_proba(features), flat.predict_proba(features))
+    with pytest.raises(ValueError, match="for several classes, got 2"):
+        EquipoiseClassifier("autkc").fit(features[:100], target[:100])

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from equipoise.core.phases import WarmUp
 from equipoise.ranking import AUPRCLoss, pairwise_auc_loss, partial_auc_loss
 from equipoise.training import OBJECTIVES, make_objective
-from equipoise.training.objectives import CrossEntropy, WarmUp
+from equipoise.training.objectives import CrossEntropy
 
 _BOUNDS = {"max_fpr": 0.2, "min_tpr": 0.3}
 
@@ -14,7 +15,7 @@ def _batch(n=60):
     return torch.randn(n, generator=generator), target
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", [name for name, o in OBJECTIVES.items() if o.binary])
 def test_every_objective_pushes_positives_up_and_negatives_down(name):
     logits, target = _batch()
     loss = make_objective(name, num_classes=2, class_counts=[42, 18], total_epochs=10, **_BOUNDS)
@@ -32,7 +33,7 @@ def test_every_objective_pushes_positives_up_and_negatives_down(name):
 
 @pytest.mark.parametrize("name", [name for name, o in OBJECTIVES.items() if o.multiclass])
 def test_multiclass_objectives_take_a_column_a_class(name):
-    logits = torch.randn(30, 3, requires_grad=True)
+    logits = torch.nn.functional.normalize(torch.randn(30, 3)).requires_grad_()
     make_objective(name, num_classes=3, class_counts=[10, 10, 10])(logits, torch.arange(30) % 3).backward()
     assert torch.isfinite(logits.grad).all()
     assert logits.grad.abs().sum() > 0

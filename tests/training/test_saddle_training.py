@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from equipoise.core.phases import set_epoch
+from equipoise.core.solvers.saddle import WarmStarted
 from equipoise.ranking import (
     InstancewisePartialAUCLoss,
     PairwiseAUCLoss,
@@ -15,7 +16,6 @@ from equipoise.ranking import (
 from equipoise.ranking.partial.instancewise_objective import inner_solution
 from equipoise.training import HeldOut, Plan, ScoringModule, fit_module, make_objective
 from equipoise.training.networks import mlp
-from equipoise.training.objectives import WarmStarted
 
 
 def _data(n=200):
@@ -102,7 +102,7 @@ def test_a_run_that_breaks_off_before_or_after_the_warm_start_ends_with_the_same
         run("broken", judge)
     reached = torch.load(tmp_path / "broken" / "resume.ckpt", weights_only=True)
     assert reached["epoch"] == crash - 1
-    assert bool(reached["state_dict"]["loss.then.started"]) == (crash > 2)
+    assert bool(reached["state_dict"]["loss.late.started"]) == (crash > 2)
     again = run("broken", judge)
     assert again.best == whole.best
     state, wanted = again.module.state_dict(), whole.module.state_dict()
@@ -115,10 +115,10 @@ def test_the_objective_is_one_way_without_min_tpr_and_warms_up_on_all_pairs():
     one, two = _objective(), _objective(min_tpr=0.4)
     assert one.epochs == 2
     assert one(logits, target) == pairwise_auc_loss(logits, target)
-    assert not one.then.started
+    assert not one.late.started
     for loss, min_tpr in ((one, 0.0), (two, 0.4)):
         set_epoch(loss, 2)
-        inner = loss.then.loss
+        inner = loss.late.loss
         value = loss(logits, target)
         assert (inner.max_fpr, inner.min_tpr) == (0.3, min_tpr)
         twin = InstancewisePartialAUCLoss(0.3, min_tpr)

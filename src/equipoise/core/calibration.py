@@ -49,12 +49,16 @@ def fit_platt(scores: Float[Tensor, " n"], target: Int[Tensor, " n"] | Bool[Tens
     return scale, float(offset[1] - offset[0])
 
 
-def fit_scaling(logits: Float[Tensor, "n c"], target: Int[Tensor, " n"]) -> tuple[float, Float[Tensor, " c"]]:
+def fit_scaling(
+    logits: Float[Tensor, "n c"], target: Int[Tensor, " n"], *, shift: bool = True
+) -> tuple[float, Float[Tensor, " c"]]:
     """Scale and offsets that turn logits into log-probabilities: P(y = c) = softmax(scale · logits + offset)_c.
 
     Args:
         logits: (n, C) logits of samples that the model was not trained on.
         target: class indices.
+        shift: whether to fit offsets; without, they are 0 and the order of a sample's logits stays, such as that of a
+            loss which decides for classes of equal share.
 
     Returns:
         The common scale, greater than 0, and the offset of each class (they sum to 0) in the dtype of the logits.
@@ -68,11 +72,11 @@ def fit_scaling(logits: Float[Tensor, "n c"], target: Int[Tensor, " n"]) -> tupl
     tensor(1)
     """
     check_multiclass(logits, target)
-    scale, offset = _fit(logits.detach().double(), target.long())
+    scale, offset = _fit(logits.detach().double(), target.long(), shift=shift)
     return scale, offset.to(logits.dtype)
 
 
-def _fit(logits: Tensor, target: Tensor) -> tuple[float, Tensor]:
+def _fit(logits: Tensor, target: Tensor, *, shift: bool = True) -> tuple[float, Tensor]:
     """Newton's method with step halving on (scale, offset_1, ..., offset_{C−1}); offset_0 is 0 meanwhile."""
     classes = logits.shape[1]
     # Rows are free up to a constant, and the unit of the scores is the user's: neither should touch the arithmetic.
@@ -84,15 +88,15 @@ def _fit(logits: Tensor, target: Tensor) -> tuple[float, Tensor]:
     wanted.scatter_(1, target[:, None], ((counts + 1) / (counts + classes))[target, None])
     start = torch.zeros(classes, dtype=torch.float64)
     start[0] = 1.0
-    parameters = _newton(z, wanted, start, free_scale=unit > 0)
+    parameters = _newton(z, wanted, start, free=slice(0 if unit > 0 else 1, classes if shift else 1))
     if parameters[0] < _LEAST_SCALE:
         start[0] = _LEAST_SCALE
-        parameters = _newton(z, wanted, start, free_scale=False)
+        parameters = _newton(z, wanted, start, free=slice(1, classes if shift else 1))
     offset = torch.cat([parameters.new_zeros(1), parameters[1:]])
     return float(parameters[0]) / (unit if unit > 0 else 1.0), offset - offset.mean()
 
 
-def _newton(z: Tensor, wanted: Tensor, parameters: Tensor, *, free_scale: bool) -> Tensor:
+def _newton(z: Tensor, wanted: Tensor, parameters: Tensor, *, free: slice) -> Tensor:
     def eta(parameters: Tensor) -> Tensor:
         shifted = parameters[0] * z
         shifted[:, 1:] += parameters[1:]
@@ -101,8 +105,9 @@ def _newton(z: Tensor, wanted: Tensor, parameters: Tensor, *, free_scale: bool) 
     def cost(parameters: Tensor) -> float:
         return -float((wanted * eta(parameters).log_softmax(1)).sum())
 
-    free = slice(0 if free_scale else 1, None)
     current = cost(parameters)
+    if free.start == free.stop:
+        return parameters
     for _ in range(_STEPS):
         p = eta(parameters).softmax(1)
         error = p - wanted

@@ -6,9 +6,12 @@ reads the clock and never counts epochs itself, so a resumed run is in the phase
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
+
+from equipoise.core.validate import check_fraction
 
 
 class Phased(nn.Module):
@@ -40,39 +43,84 @@ class Phased(nn.Module):
         self.epoch, self.total_epochs = epoch, total
 
 
-class WarmupLoss(Phased):
-    """One loss for the first epochs and another from then on, with no mixing between.
+class PhasedLoss(Phased):
+    """One loss up to an epoch and another from there on, by the epoch's number: deferred weights, truncated factors.
 
     Args:
-        warmup: used while the epoch, from 0, is below `epochs`.
-        main: used afterwards.
+        early: the loss of the first phase.
+        late: the loss of the last phase.
+        start: share of all epochs after which the last phase begins, in (0, 1]; with 1 it never does.
+
+    The trainer must say how many epochs there are: `set_epoch(loss, epoch, total)`.
+
+    Raises:
+        ValueError: if `start` is out of range.
+
+    >>> loss = PhasedLoss(nn.CrossEntropyLoss(), nn.MultiMarginLoss(), start=0.8)
+    >>> loss.set_epoch(159, 200)
+    >>> loss.current
+    CrossEntropyLoss()
+    >>> loss.set_epoch(160, 200)
+    >>> loss.current
+    MultiMarginLoss()
+    """
+
+    def __init__(self, early: nn.Module, late: nn.Module, start: float = 0.8) -> None:
+        super().__init__()
+        check_fraction("start", start)
+        self.early, self.late, self.start = early, late, start
+
+    @property
+    def late_epoch(self) -> int:
+        """The first epoch of the last phase; 1 where nobody said how many there are.
+
+        Raises:
+            RuntimeError: if an epoch was set without the total.
+        """
+        if not self.total_epochs:
+            if self.epoch:
+                raise RuntimeError("set_epoch(epoch, total) needs the total number of epochs to find the last phase")
+            return 1
+        # 0.8 · 5 must be 4 and not 3.9999.
+        return math.floor(self.start * self.total_epochs + 1e-9)
+
+    @property
+    def current(self) -> nn.Module:
+        """The loss of the epoch in progress; errors as `late_epoch`."""
+        return self.late if self.epoch >= self.late_epoch else self.early
+
+    def forward(self, *inputs: Any, **options: Any) -> Tensor:
+        """The value of `current`."""
+        return self.current(*inputs, **options)
+
+
+class WarmUp(PhasedLoss):
+    """A `PhasedLoss` whose last phase begins after a number of epochs.
+
+    Args:
+        early: used while the epoch, from 0, is below `epochs`.
+        late: used afterwards.
         epochs: how many epochs to warm up; 0 for none.
 
     Raises:
         ValueError: if `epochs` is negative.
 
-    >>> loss = WarmupLoss(nn.CrossEntropyLoss(), nn.MultiMarginLoss(), epochs=5)
-    >>> loss.current
-    CrossEntropyLoss()
+    >>> loss = WarmUp(nn.CrossEntropyLoss(), nn.MultiMarginLoss(), epochs=5)
     >>> loss.set_epoch(5)
     >>> loss.current
     MultiMarginLoss()
     """
 
-    def __init__(self, warmup: nn.Module, main: nn.Module, epochs: int) -> None:
-        super().__init__()
+    def __init__(self, early: nn.Module, late: nn.Module, epochs: int) -> None:
+        super().__init__(early, late)
         if epochs < 0:
             raise ValueError(f"epochs={epochs} must not be negative")
-        self.warmup, self.main, self.epochs = warmup, main, epochs
+        self.epochs = epochs
 
     @property
-    def current(self) -> nn.Module:
-        """The loss of the epoch in progress."""
-        return self.warmup if self.epoch < self.epochs else self.main
-
-    def forward(self, *inputs: Any, **options: Any) -> Tensor:
-        """The value of `current`."""
-        return self.current(*inputs, **options)
+    def late_epoch(self) -> int:
+        """The first epoch of the last phase."""
+        return self.epochs
 
 
 def set_epoch(module: nn.Module, epoch: int, total: int = 0) -> None:

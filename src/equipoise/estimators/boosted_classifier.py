@@ -17,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from equipoise.core.calibration import fit_platt, fit_scaling
 from equipoise.core.validate import check_choice, check_fraction, check_positive
 from equipoise.estimators.boosting import OWN_LOSSES, RANKING_OBJECTIVES, Array, RankingObjective
-from equipoise.ranking.criteria import ALIASES, CRITERIA, Criterion
+from equipoise.ranking.criteria import Criterion, fitting_criterion
+from equipoise.training.objectives import OBJECTIVES
 
 _FORMAT = 1
 _DESCRIPTION = "estimator.json"
@@ -44,8 +45,9 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
             `RankingObjective`. More than two classes: the cross-entropies, and "auc" as one-vs-one.
         max_fpr: false-positive budget in (0, 1], for partial objectives and metrics.
         min_tpr: least true-positive rate in [0, 1), for two-way ones.
-        metric: what early stopping looks at: "auroc", "opauc", "tpauc" or "average_precision", and "ovo_auroc" or
-            "ovr_auroc" for more classes. None takes the one that `max_fpr` and `min_tpr` say.
+        metric: what early stopping looks at, the name of a `Criterion`. None takes the one that `max_fpr` and `min_tpr`
+            say, and one-vs-one AUROC for more classes.
+        k: length of the list of a top-k metric; see `Criterion`.
         surrogate: the loss of a pair, by name.
         margin: margin or rate of the surrogate, in units of the raw score.
         widening: the selecting objectives are trained on this multiple of `max_fpr` (1 at most), because scores of
@@ -74,6 +76,7 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         max_fpr: float | None = None,
         min_tpr: float | None = None,
         metric: str | None = None,
+        k: int | None = None,
         surrogate: str = "logistic",
         margin: float = 1.0,
         widening: float = 2.0,
@@ -90,6 +93,7 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         self.max_fpr = max_fpr
         self.min_tpr = min_tpr
         self.metric = metric
+        self.k = k
         self.surrogate = surrogate
         self.margin = margin
         self.widening = widening
@@ -144,7 +148,11 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
             Part(features[kept], target[kept], weight), Part(features[held_out], target[held_out]), objective, criterion
         )
         raw, truth = self._tensor_scores(features[held_out]), torch.from_numpy(target[held_out])
-        scale, offset = fit_platt(raw, truth) if raw.ndim == 1 else fit_scaling(raw, truth)
+        offset: float | torch.Tensor
+        if raw.ndim == 1:
+            scale, offset = fit_platt(raw, truth)
+        else:
+            scale, offset = fit_scaling(raw, truth, shift=not OBJECTIVES[self.objective].decides)
         self._scale, self._offset = scale, np.asarray(offset)
         return self
 
@@ -230,7 +238,7 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
                 f"objective {self.objective!r} is for two classes, got {classes}; for more there are "
                 "'cross_entropy', 'weighted_cross_entropy' and 'auc'"
             )
-        criterion = self._criterion(multiclass=classes > 2)
+        criterion = fitting_criterion(self.metric, classes, max_fpr=self.max_fpr, min_tpr=self.min_tpr, k=self.k)
         if self.objective in OWN_LOSSES:
             return None, criterion
         check_positive("widening", self.widening)
@@ -244,21 +252,6 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
             min_tpr=self.min_tpr,
         )
         return objective, criterion
-
-    def _criterion(self, *, multiclass: bool) -> Criterion:
-        name = self.metric
-        if name is None:
-            binary = "auroc" if self.max_fpr is None else "opauc" if self.min_tpr is None else "tpauc"
-            name = "ovo_auroc" if multiclass else binary
-        name = ALIASES.get(name, name)
-        check_choice("metric", name, [*CRITERIA, *ALIASES])
-        kind = CRITERIA[name]
-        if kind.multiclass != multiclass:
-            known = ", ".join(repr(k) for k, v in CRITERIA.items() if v.multiclass == multiclass)
-            wanted = "more than two" if multiclass else "two"
-            raise ValueError(f"metric {name!r} does not fit {wanted} classes; choose one of {known}")
-        # A bound may be meant for the objective alone.
-        return Criterion(name, self.max_fpr if kind.uses_max_fpr else None, self.min_tpr if kind.uses_min_tpr else None)
 
     def _split(self, target: Array) -> tuple[Array, Array]:
         """Rows to train on and rows held out, each with every class."""

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from equipoise.core.calibration import fit_platt, fit_scaling
 from equipoise.core.validate import check_choice
-from equipoise.ranking.criteria import CRITERIA, Criterion
+from equipoise.ranking.criteria import fitting_criterion
 from equipoise.training.fit import HeldOut, Plan, fit_module
 from equipoise.training.networks import Standardize, mlp
-from equipoise.training.objectives import make_objective
+from equipoise.training.objectives import OBJECTIVES, make_objective
 
 Array = NDArray[Any]
 
@@ -46,8 +46,10 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         model: "mlp" or "linear".
         max_fpr: false-positive budget in (0, 1] of the objective and of the metric.
         min_tpr: least true-positive rate in [0, 1) of both.
-        metric: what early stopping looks at; by default TPAUC or OPAUC where bounds are given, else AUROC (one-vs-one
-            for several classes).
+        metric: what early stopping looks at, the name of a `Criterion`; by default TPAUC or OPAUC where bounds are
+            given, else AUROC (one-vs-one for several classes).
+        k: length of the list of a top-k objective or metric; see `Criterion`.
+        optimizer: a name in `equipoise.training.OPTIMIZERS`; all but "adamw" need a loss of every sample.
         hidden: widths of the hidden layers of "mlp".
         dropout: after every hidden layer.
         learning_rate: of AdamW.
@@ -83,6 +85,8 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         max_fpr: float | None = None,
         min_tpr: float | None = None,
         metric: str | None = None,
+        k: int | None = None,
+        optimizer: str = "adamw",
         hidden: Sequence[int] = (64, 32),
         dropout: float = 0.0,
         learning_rate: float = 5e-3,
@@ -101,6 +105,8 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         self.max_fpr = max_fpr
         self.min_tpr = min_tpr
         self.metric = metric
+        self.k = k
+        self.optimizer = optimizer
         self.hidden = hidden
         self.dropout = dropout
         self.learning_rate = learning_rate
@@ -126,7 +132,11 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise ValueError(f"{type(self).__name__} needs at least two classes, got one class: {self.classes_[0]!r}")
         check_choice("model", self.model, ("mlp", "linear"))
-        criterion = self._criterion()
+        if isinstance(self.objective, str):
+            check_choice("objective", self.objective, OBJECTIVES)
+        criterion = fitting_criterion(
+            self.metric, len(self.classes_), max_fpr=self.max_fpr, min_tpr=self.min_tpr, k=self.k
+        )
         random = check_random_state(self.random_state)
         seed = int(random.randint(2**31 - 1))
         fit_rows, held_rows = _hold_out(codes, self.validation_fraction, random)
@@ -141,6 +151,7 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
             weight_decay=self.weight_decay,
             positive_rate=self.positive_rate,
             patience=self.patience,
+            optimizer=self.optimizer,
             seed=seed,
             progress=self.progress,
         )
@@ -166,7 +177,7 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
             scale, offset = fit_platt(raw, target[rows])
             self.calibration_ = (scale, np.array([offset]))
         else:
-            scale, offsets = fit_scaling(raw, target[rows])
+            scale, offsets = fit_scaling(raw, target[rows], shift=not self._declared("decides"))
             self.calibration_ = (scale, offsets.double().numpy())
         return self
 
@@ -245,7 +256,10 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
     def _network(self, features: Tensor) -> nn.Sequential:
         outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
         hidden = self.hidden if self.model == "mlp" else ()
-        return nn.Sequential(Standardize(features), *mlp(features.shape[1], outputs, hidden, dropout=self.dropout))
+        return nn.Sequential(
+            Standardize(features),
+            *mlp(features.shape[1], outputs, hidden, dropout=self.dropout, cosines=self._declared("cosines")),
+        )
 
     def _raw_scores(self, X: Array) -> Tensor:
         with torch.no_grad():
@@ -262,29 +276,12 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
             max_fpr=self.max_fpr,
             min_tpr=self.min_tpr,
             total_epochs=self.epochs,
+            k=self.k,
         )
 
-    def _criterion(self) -> Criterion:
-        multiclass = len(self.classes_) > 2
-        if self.metric is None:
-            if multiclass:
-                return Criterion("ovo_auroc")
-            if self.max_fpr is None:
-                return Criterion("auroc")
-            return Criterion("opauc" if self.min_tpr is None else "tpauc", self.max_fpr, self.min_tpr)
-        check_choice("metric", self.metric, CRITERIA)
-        kind = CRITERIA[self.metric]
-        criterion = Criterion(
-            self.metric,
-            self.max_fpr if kind.uses_max_fpr else None,
-            self.min_tpr if kind.uses_min_tpr else None,
-        )
-        if criterion.multiclass != multiclass:
-            raise ValueError(
-                f"metric={self.metric!r} is for {'several' if criterion.multiclass else 'two'} classes, "
-                f"got {len(self.classes_)}"
-            )
-        return criterion
+    def _declared(self, flag: str) -> bool:
+        """Whether the objective says so of itself; a module says nothing."""
+        return isinstance(self.objective, str) and bool(getattr(OBJECTIVES[self.objective], flag))
 
 
 def _batch_size(rows: int) -> int:

@@ -10,27 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from equipoise.catalog.declarations import declared
+from equipoise.core.registry import CriterionKind
 from equipoise.core.validate import check_choice, check_fraction
-from equipoise.ranking.metrics import auroc, average_precision, multiclass_auroc, tpauc
-
-
-@dataclass(frozen=True)
-class _Kind:
-    title: str
-    multiclass: bool = False
-    uses_max_fpr: bool = False
-    uses_min_tpr: bool = False
-
-
-CRITERIA: dict[str, _Kind] = {
-    "auroc": _Kind("AUROC"),
-    "opauc": _Kind("OPAUC", uses_max_fpr=True),
-    "tpauc": _Kind("TPAUC", uses_max_fpr=True, uses_min_tpr=True),
-    "average_precision": _Kind("average precision"),
-    "ovo_auroc": _Kind("one-vs-one AUROC", multiclass=True),
-    "ovr_auroc": _Kind("one-vs-rest AUROC", multiclass=True),
-}
-ALIASES = {"ap": "average_precision", "auc": "auroc", "mauc": "ovo_auroc"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +20,10 @@ class Criterion:
     """A metric and its region, higher being better.
 
     Attributes:
-        name: one of `CRITERIA` or `ALIASES`.
+        name: what a room declares as a `CriterionKind`, or an alias of it.
         max_fpr: the false-positive budget in (0, 1]; for `opauc` and `tpauc` only.
         min_tpr: the least true-positive rate in [0, 1); for `tpauc` only.
+        k: length of the list for `top_k_accuracy` and `autkc` only; 5, or one less than there are classes, if absent.
 
     Raises:
         ValueError: if the name is unknown, or a bound is missing, out of range or not used by this metric.
@@ -55,11 +38,11 @@ class Criterion:
     name: str
     max_fpr: float | None = None
     min_tpr: float | None = None
+    k: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", ALIASES.get(self.name, self.name))
-        check_choice("metric", self.name, [*CRITERIA, *ALIASES])
-        kind = CRITERIA[self.name]
+        object.__setattr__(self, "name", criterion_kind(self.name).name)
+        kind = self.kind
         for argument, value, used in (
             ("max_fpr", self.max_fpr, kind.uses_max_fpr),
             ("min_tpr", self.min_tpr, kind.uses_min_tpr),
@@ -75,28 +58,87 @@ class Criterion:
             check_fraction("max_fpr", self.max_fpr)
         if self.min_tpr is not None:
             check_fraction("min_tpr", self.min_tpr, zero=True, one=False)
+        if self.k is not None:
+            if not kind.uses_k:
+                raise ValueError(f"metric {self.name!r} does not use k={self.k!r}; drop it, or choose 'top_k_accuracy'")
+            if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
+                raise ValueError(f"k={self.k!r} must be a whole number of at least 1")
+
+    @property
+    def kind(self) -> CriterionKind:
+        """What the room declares of it."""
+        return criterion_kind(self.name)
 
     @property
     def multiclass(self) -> bool:
         """Whether it judges scores (n, C) rather than (n,)."""
-        return CRITERIA[self.name].multiclass
+        return self.kind.multiclass
 
     @property
     def title(self) -> str:
         """The name for a reader, with the region."""
         bounds = [
             f"{symbol} {value:g}"
-            for symbol, value in (("FPR ≤", self.max_fpr), ("TPR ≥", self.min_tpr))
+            for symbol, value in (("FPR ≤", self.max_fpr), ("TPR ≥", self.min_tpr), ("k =", self.k))
             if value is not None
         ]
-        return CRITERIA[self.name].title + (f" ({', '.join(bounds)})" if bounds else "")
+        return self.kind.summary + (f" ({', '.join(bounds)})" if bounds else "")
 
     def __call__(self, scores: Tensor, target: Tensor) -> Tensor:
         """Judge scores (n,) or (n, C) by targets (n,); NaN with one warning where it is undefined."""
-        if self.multiclass:
-            return multiclass_auroc(scores, target, average="ovo" if self.name == "ovo_auroc" else "ovr")
-        if self.name == "average_precision":
-            return average_precision(scores, target)
-        if self.max_fpr is None:
-            return auroc(scores, target)
-        return tpauc(scores, target, self.max_fpr, self.min_tpr or 0.0)
+        settings = {"max_fpr": self.max_fpr, "min_tpr": self.min_tpr, "k": self.k}
+        return self.kind.function(scores, target, **{name: v for name, v in settings.items() if v is not None})
+
+
+def criterion_kind(name: str) -> CriterionKind:
+    """What is declared under a name or an alias.
+
+    Raises:
+        ValueError: if nothing is.
+
+    >>> criterion_kind("ap").name
+    'average_precision'
+    """
+    kinds = declared(CriterionKind)
+    aliases = {alias: kind for kind in kinds.values() for alias in kind.aliases}
+    check_choice("metric", name, [*kinds, *aliases])
+    return kinds.get(name) or aliases[name]
+
+
+def fitting_criterion(
+    metric: str | None,
+    num_classes: int,
+    *,
+    max_fpr: float | None = None,
+    min_tpr: float | None = None,
+    k: int | None = None,
+) -> Criterion:
+    """The criterion of that name, with those of the bounds that it uses.
+
+    Args:
+        metric: its name; None for TPAUC or OPAUC where bounds are given, else AUROC, one-vs-one for several classes.
+        num_classes: of the target.
+        max_fpr: as in `Criterion`; may be meant for the objective alone.
+        min_tpr: as `max_fpr`.
+        k: as `max_fpr`.
+
+    Raises:
+        ValueError: as `Criterion`, or if the metric does not fit the number of classes.
+
+    >>> fitting_criterion(None, 2, max_fpr=0.05).title
+    'OPAUC (FPR ≤ 0.05)'
+    """
+    if metric is None:
+        binary = "auroc" if max_fpr is None else "opauc" if min_tpr is None else "tpauc"
+        metric = binary if num_classes == 2 else "ovo_auroc"
+    kind = criterion_kind(metric)
+    if kind.multiclass != (num_classes > 2):
+        known = ", ".join(repr(c.name) for c in declared(CriterionKind).values() if c.multiclass != kind.multiclass)
+        wanted = "several" if kind.multiclass else "two"
+        raise ValueError(f"metric={metric!r} is for {wanted} classes, got {num_classes}; choose one of {known}")
+    return Criterion(
+        kind.name,
+        max_fpr if kind.uses_max_fpr else None,
+        min_tpr if kind.uses_min_tpr else None,
+        k if kind.uses_k else None,
+    )

@@ -7,3 +7,4 @@ from .fit import fit_module as fit_module
 from .module import ScoringModule as ScoringModule
 from .objectives import OBJECTIVES as OBJECTIVES
 from .objectives import make_objective as make_objective
+from .optimizers import OPTIMIZERS as OPTIMIZERS

@@ -8,10 +8,12 @@ same arguments goes on from there and ends with the same weights, bit for bit.
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from equipoise.core.phases import Phased
-from equipoise.core.validate import check_nonnegative, check_positive
+from equipoise.core.phases import set_epoch
+from equipoise.core.registry import Request
+from equipoise.core.validate import check_choice, check_nonnegative, check_positive
 from equipoise.data.sampling.batches import StratifiedBatchSampler
 from equipoise.training.module import Judge, KeepBest, ResumePoint, ScoringModule, SeedEachEpoch
+from equipoise.training.optimizers import OPTIMIZERS, PLAIN
 
 RESUME_FILE = "resume.ckpt"
 _CHATTER = ("lightning.pytorch", "lightning.fabric", "lightning", "pytorch_lightning")
@@ -41,7 +45,9 @@ class Plan:
         learning_rate: of AdamW.
         weight_decay: of AdamW.
         positive_rate: share of positives in every batch; None keeps the data's.
-        patience: epochs without a better held-out result before stopping; needs held-out data.
+        patience: epochs without a better held-out result before stopping; needs held-out data. It is counted from
+            where the loss and the optimizer have entered their last phase, and no weights of before are kept.
+        optimizer: a name in `OPTIMIZERS`.
         seed: of batches and dropout.
         progress: whether to show Lightning's progress bar.
         accelerator: Lightning's choice of device.
@@ -53,6 +59,7 @@ class Plan:
     weight_decay: float = 1e-4
     positive_rate: float | None = None
     patience: int = 10
+    optimizer: str = "adamw"
     seed: int = 0
     progress: bool = False
     accelerator: str = "auto"
@@ -62,6 +69,7 @@ class Plan:
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1):
                 raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_positive("learning_rate", self.learning_rate)
         check_nonnegative("weight_decay", self.weight_decay)
 
@@ -147,7 +155,16 @@ def fit_module(
     sampler = StratifiedBatchSampler(target, plan.batch_size, positive_rate=plan.positive_rate, seed=plan.seed)
     # A loader draws a seed for its workers whenever it is iterated, from the global generator unless it has its own.
     loader = DataLoader(_Rows(features, target), sampler=sampler, batch_size=None, generator=torch.Generator())
-    module = ScoringModule(network, loss, learning_rate=plan.learning_rate, weight_decay=plan.weight_decay)
+    counts = torch.bincount(target.long())
+    request = Request(len(counts), tuple(counts.tolist()), total_epochs=plan.epochs)
+    choice = OPTIMIZERS[plan.optimizer]
+    module = ScoringModule(
+        network,
+        loss,
+        learning_rate=plan.learning_rate,
+        weight_decay=plan.weight_decay,
+        sharpness=None if choice.name == PLAIN else partial(choice.build, request=request),
+    )
     callbacks: list[lightning.Callback] = [SeedEachEpoch(plan.seed)]
     keep = None
     if held_out is not None:
@@ -156,7 +173,7 @@ def fit_module(
             held_out.target,
             held_out.judge,
             patience=plan.patience,
-            first_epoch=min(_warm_up(loss), plan.epochs - 1),
+            first_epoch=max(_last_phase(loss, plan.epochs), math.ceil(choice.late * plan.epochs - 1e-9)),
         )
         callbacks.append(keep)
     resume = None
@@ -191,10 +208,12 @@ def fit_module(
     )
 
 
-def _warm_up(loss: nn.Module) -> int:
-    """How many first epochs the loss spends on warming up: a model kept from then was trained for something else."""
-    lengths = (getattr(part, name, 0) for part in loss.modules() for name in ("epochs", "warmup_epochs"))
-    return max((n for n in lengths if isinstance(n, int)), default=0) if isinstance(loss, Phased) else 0
+def _last_phase(loss: nn.Module, epochs: int) -> int:
+    """The epoch in which the loss takes its last form: a model kept from before was trained for something else."""
+    set_epoch(loss, 0, epochs)
+    starts = [getattr(part, name, 0) for part in loss.modules() for name in ("late_epoch", "warmup_epochs")]
+    # A phase that never begins, or not in this run, is not waited for.
+    return max((n for n in starts if n < epochs), default=0)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ told the epoch before the epoch begins.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from equipoise.core.phases import set_epoch
 from equipoise.core.solvers.saddle import descent_ascent
@@ -30,6 +32,11 @@ class ScoringModule(lightning.LightningModule):
         loss: of (logits, target).
         learning_rate: of AdamW.
         weight_decay: of AdamW.
+        sharpness: makes a sharpness-aware optimizer around AdamW of (parameter groups, lr=..., weight_decay=...); the
+            loss is then taken sample by sample, on a copy of it with `reduction="none"`.
+
+    Raises:
+        ValueError: if the optimizer needs losses of samples and the loss has no `reduction`.
 
     >>> module = ScoringModule(nn.Linear(3, 1), nn.BCEWithLogitsLoss())
     >>> module(torch.zeros(5, 3)).shape
@@ -37,11 +44,18 @@ class ScoringModule(lightning.LightningModule):
     """
 
     def __init__(
-        self, network: nn.Module, loss: nn.Module, *, learning_rate: float = 3e-3, weight_decay: float = 1e-4
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        *,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 1e-4,
+        sharpness: Callable[..., Optimizer] | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.loss = network, loss
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.network, self.loss = network, loss if sharpness is None else sample_losses(loss)
+        self.learning_rate, self.weight_decay, self.sharpness = learning_rate, weight_decay, sharpness
+        self.automatic_optimization = sharpness is None
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores of a batch, (n,) for two classes and (n, C) for more."""
@@ -49,19 +63,49 @@ class ScoringModule(lightning.LightningModule):
         return scores.squeeze(1) if scores.ndim == 2 and scores.shape[1] == 1 else scores
 
     def on_train_epoch_start(self) -> None:
-        """Tell the loss which epoch it is."""
+        """Tell the loss and an optimizer of stages which epoch it is."""
         set_epoch(self, self.current_epoch, self.trainer.max_epochs or 0)
+        for optimizer in self.trainer.optimizers:
+            if hasattr(optimizer, "set_epoch"):
+                optimizer.set_epoch(self.current_epoch)
 
     def training_step(self, batch: Sequence[Tensor], batch_index: int) -> Tensor:
-        """The loss of a batch."""
+        """The loss of a batch; a sharpness-aware optimizer asks for it several times and steps here."""
         features, target = batch
-        loss: Tensor = self.loss(self(features), target)
+        if self.sharpness is None:
+            loss: Tensor = self.loss(self(features), target)
+        else:
+            optimizer: Any = self.optimizers()
+            loss = optimizer.step(lambda: (self.loss(self(features), target), target))
         self.log("loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(target), prog_bar=True)
         return loss
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Optimizer:
         """AdamW, ascending what a saddle loss maximises; the loss's own variables without weight decay."""
+        if self.sharpness is not None:
+            return self.sharpness(
+                list(self.network.parameters()), lr=self.learning_rate, weight_decay=self.weight_decay
+            )
         return descent_ascent(torch.optim.AdamW, self, lr=self.learning_rate, weight_decay=self.weight_decay)
+
+
+def sample_losses(loss: nn.Module) -> nn.Module:
+    """A copy of a loss that gives the loss of every sample.
+
+    Raises:
+        ValueError: if a part of it has no `reduction`, such as a loss of pairs.
+    """
+    copied = copy.deepcopy(loss)
+    part: Any
+    for part in copied.modules():
+        if hasattr(part, "reduction"):
+            part.reduction = "none"
+        elif not list(part.children()):
+            raise ValueError(
+                f"a sharpness-aware optimizer needs the loss of every sample, and {type(part).__name__} has no "
+                "`reduction`; use optimizer='adamw'"
+            )
+    return copied
 
 
 class KeepBest(lightning.Callback):

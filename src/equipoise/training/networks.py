@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 
 class Standardize(nn.Module):
@@ -37,10 +38,28 @@ class Standardize(nn.Module):
         return (features - self.mean) / self.scale
 
 
+class CosineLinear(nn.Linear):
+    """Cosines of features (n, d) and the vectors of classes, (n, C), in place of their products.
+
+    >>> layer = CosineLinear(2, 3, bias=False)
+    >>> bool(layer(torch.tensor([[3.0, 4.0]])).abs().max() <= 1.0001)
+    True
+    """
+
+    def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+        """Cosines; 0 for features that are all 0."""
+        return super().forward(normalize(features, dim=1)) / self.weight.norm(dim=1).clamp_min(1e-12)
+
+
 def mlp(
-    in_features: int, out_features: int, hidden: Sequence[int] = (64, 32), *, dropout: float = 0.0
+    in_features: int,
+    out_features: int,
+    hidden: Sequence[int] = (64, 32),
+    *,
+    dropout: float = 0.0,
+    cosines: bool = False,
 ) -> nn.Sequential:
-    """A multilayer perceptron with ReLU; no hidden layer makes it linear.
+    """A multilayer perceptron with ReLU; no hidden layer makes it linear, `cosines` ends it in a `CosineLinear`.
 
     >>> [type(layer).__name__ for layer in mlp(4, 1, (8,))]
     ['Linear', 'ReLU', 'Linear']
@@ -52,4 +71,5 @@ def mlp(
         if dropout > 0:
             layers.append(nn.Dropout(dropout))
         width = size
-    return nn.Sequential(*layers, nn.Linear(width, out_features))
+    head = CosineLinear(width, out_features, bias=False) if cosines else nn.Linear(width, out_features)
+    return nn.Sequential(*layers, head)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from equipoise.core.phases import WarmupLoss, set_epoch
+from equipoise.core.phases import WarmUp, set_epoch
 from equipoise.openworld import AUTKCLoss, TKPRLoss, TopKEntropyLoss, TopKHingeLoss, autkc, autkc_loss
 from equipoise.openworld.topk.autkc_loss import highest_wrong
 
@@ -174,22 +174,22 @@ def test_a_list_longer_than_the_classes_and_targets_outside_them_are_named(plain
 
 
 def test_a_warm_up_ends_at_its_epoch_and_a_resumed_run_is_in_the_right_phase():
-    loss = WarmupLoss(nn.CrossEntropyLoss(), AUTKCLoss(k=2), epochs=3)
+    loss = WarmUp(nn.CrossEntropyLoss(), AUTKCLoss(k=2), epochs=3)
     logits, target = _world(11)
     for epoch in range(6):
         set_epoch(loss, epoch, 6)
         expected = nn.functional.cross_entropy(logits, target) if epoch < 3 else autkc_loss(logits, target, k=2)
         torch.testing.assert_close(loss(logits, target), expected)
-    again = WarmupLoss(nn.CrossEntropyLoss(), AUTKCLoss(k=2), epochs=3)
+    again = WarmUp(nn.CrossEntropyLoss(), AUTKCLoss(k=2), epochs=3)
     set_epoch(again, 5, 6)
     assert isinstance(again.current, AUTKCLoss)
-    assert isinstance(WarmupLoss(nn.CrossEntropyLoss(), AUTKCLoss(), epochs=0).current, AUTKCLoss)
+    assert isinstance(WarmUp(nn.CrossEntropyLoss(), AUTKCLoss(), epochs=0).current, AUTKCLoss)
     with pytest.raises(ValueError, match="epochs"):
-        WarmupLoss(nn.CrossEntropyLoss(), AUTKCLoss(), epochs=-1)
+        WarmUp(nn.CrossEntropyLoss(), AUTKCLoss(), epochs=-1)
 
 
 def test_a_warm_up_passes_masks_on():
-    loss = WarmupLoss(nn.MSELoss(), TKPRLoss(k=1), epochs=0)
+    loss = WarmUp(nn.MSELoss(), TKPRLoss(k=1), epochs=0)
     logits, target = torch.randn(4, 5), torch.eye(4, 5).long()
     mask = torch.ones(4, 5, dtype=torch.bool)
     mask[:, 4] = False

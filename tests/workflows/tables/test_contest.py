@@ -145,5 +145,17 @@ def test_a_multiclass_metric_has_an_interval_around_it():
     generator = torch.Generator().manual_seed(0)
     target = torch.randint(0, 3, (120,), generator=generator)
     scores = torch.randn(120, 3, generator=generator) + torch.nn.functional.one_hot(target, 3)
-    (value,) = multiclass_judged(scores, target, Criterion("ovo_auroc"), confidence=0.9, resamples=100, seed=0).values()
-    assert 0.5 < value.low < value.estimate < value.high < 1
+    criterion = Criterion("top_k_accuracy", k=1)
+    found = multiclass_judged(scores, target, criterion, confidence=0.9, resamples=100, seed=0)
+    assert list(found) == [
+        "top-k accuracy (k = 1)",
+        "one-vs-one AUROC",
+        "balanced accuracy",
+        "accuracy of the worst class",
+    ]
+    assert all(0.4 < value.low < value.estimate < value.high < 1 for value in found.values())
+    hits = scores.argmax(1) == target
+    recalls = torch.stack([hits[target == c].double().mean() for c in range(3)])
+    assert found["top-k accuracy (k = 1)"].estimate == pytest.approx(float(hits.double().mean()))
+    assert found["balanced accuracy"].estimate == pytest.approx(float(recalls.mean()))
+    assert found["accuracy of the worst class"].estimate == pytest.approx(float(recalls.min()))

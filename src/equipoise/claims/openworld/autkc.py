@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.claims.model import Bound, Claim, Experiment, Gain
-from equipoise.core.phases import WarmupLoss, set_epoch
+from equipoise.core.phases import WarmUp, set_epoch
 from equipoise.openworld import AUTKCLoss, TopKEntropyLoss, TopKHingeLoss, autkc, topk_accuracy
 
 _CLASSES, _GROUPS, _WIDTH, _K = 40, 8, 16, 5
@@ -73,7 +73,7 @@ def _train(x: Tensor, y: Tensor, loss: nn.Module, seed: int) -> nn.Module:
 
 
 def _warmed(surrogate: str) -> nn.Module:
-    return WarmupLoss(nn.CrossEntropyLoss(), AUTKCLoss(_K, surrogate), epochs=_WARM)
+    return WarmUp(nn.CrossEntropyLoss(), AUTKCLoss(_K, surrogate), epochs=_WARM)
 
 
 _OLDER = {

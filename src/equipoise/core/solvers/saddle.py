@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -61,6 +62,31 @@ class SaddleLoss(nn.Module):
             for parameter in parameters:
                 if parameter in box:
                     clamp_(parameter, box[parameter])
+
+
+class WarmStarted(nn.Module):
+    """A saddle loss whose variables begin at the saddle point of the first training batch that it sees.
+
+    Whether that was is in the state dict, so that a resumed run does not start them again.
+
+    Args:
+        loss: has a closed form, see `SaddleLoss.initialize`.
+    """
+
+    started: Tensor
+
+    def __init__(self, loss: SaddleLoss) -> None:
+        super().__init__()
+        self.loss = loss
+        self.register_buffer("started", torch.tensor(False))
+
+    def forward(self, logits: Float[Tensor, " n"], target: Int[Tensor, " n"] | Bool[Tensor, " n"]) -> Float[Tensor, ""]:
+        """The loss, after the start where it is due; a batch of one class cannot be started from."""
+        if self.training and not self.started and 0 < int(target.sum()) < len(target):
+            self.loss.initialize(logits.detach(), target)
+            self.started.fill_(True)
+        loss: Tensor = self.loss(logits, target)
+        return loss
 
 
 class Variable(NamedTuple):

@@ -25,7 +25,6 @@ Group-Sensitive Classification under Overparameterization", 2021 (VS) [titles fr
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -34,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from equipoise.core.class_stats import ClassStats
-from equipoise.core.phases import Phased
+from equipoise.core.phases import PhasedLoss
 from equipoise.core.validate import check_choice, check_fraction, check_nonnegative, check_positive, warn_once
 
 REDUCTIONS = ("mean", "batch_mean", "sum", "none")
@@ -290,54 +289,6 @@ class LDAMLoss(_ClassDependent):
     def extra_repr(self) -> str:
         """Settings, for `print`."""
         return f"num_classes={self.num_classes}, s={self.s}, widest={float(self.margins.max()):g}"
-
-
-class PhasedLoss(Phased):
-    """One loss up to an epoch and another from there on, by the epoch's number: deferred weights, truncated factors.
-
-    Args:
-        early: the loss of the first phase.
-        late: the loss of the last phase.
-        start: share of all epochs after which the last phase begins, in (0, 1]; with 1 it never does.
-
-    The trainer must say how many epochs there are: `core.phases.set_epoch(loss, epoch, total)`.
-
-    Raises:
-        ValueError: if `start` is out of range.
-
-    >>> from equipoise.core.class_stats import ClassStats
-    >>> stats = ClassStats.of([100, 10])
-    >>> drw = PhasedLoss(LDAMLoss(stats), LDAMLoss(stats, weight=stats.effective_number_weights()))
-    >>> drw.set_epoch(159, 200)
-    >>> drw.current is drw.early
-    True
-    >>> drw.set_epoch(160, 200)
-    >>> drw.current is drw.late
-    True
-    """
-
-    def __init__(self, early: nn.Module, late: nn.Module, start: float = 0.8) -> None:
-        super().__init__()
-        check_fraction("start", start)
-        self.early, self.late, self.start = early, late, start
-
-    @property
-    def current(self) -> nn.Module:
-        """The loss of the epoch in progress.
-
-        Raises:
-            RuntimeError: if an epoch was set without the total.
-        """
-        if not self.total_epochs:
-            if self.epoch:
-                raise RuntimeError("set_epoch(epoch, total) needs the total number of epochs to find the last phase")
-            return self.early
-        # 0.8 · 5 must be 4 and not 3.9999.
-        return self.late if self.epoch >= math.floor(self.start * self.total_epochs + 1e-9) else self.early
-
-    def forward(self, *inputs: Any, **options: Any) -> Tensor:
-        """The value of `current`."""
-        return self.current(*inputs, **options)
 
 
 def localization_loss(

@@ -41,7 +41,7 @@ def method_names(classes: int) -> list[str]:
     >>> method_names(3)[:2]
     ['logistic regression', 'mlp · cross_entropy']
     """
-    neural = [o.name for o in OBJECTIVES.values() if classes == 2 or o.multiclass]
+    neural = [o.name for o in OBJECTIVES.values() if o.takes(classes)]
     boosted = [name for name in ("cross_entropy", *RANKING_OBJECTIVES) if name in neural]
     return [LINEAR, *(f"mlp · {n}" for n in neural), *(f"lightgbm · {n}" for n in boosted)]
 

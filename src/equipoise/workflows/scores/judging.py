@@ -26,14 +26,16 @@ from equipoise.core.curves.thresholds import (
     threshold_at_fpr,
     threshold_at_tpr,
 )
+from equipoise.core.registry import list_length
 from equipoise.core.validate import check_fraction
-from equipoise.ranking.criteria import Criterion
+from equipoise.ranking.criteria import Criterion, fitting_criterion
 from equipoise.report import Cut, Provenance, ThresholdRow, ThresholdTable
 from equipoise.workflows.errors import InputError
 from equipoise.workflows.scores.requests import ScoresRequest
 
 DEFAULT_MAX_FPR, DEFAULT_MIN_TPR = 0.05, 0.5
 _PACKAGES = ("torch", "numpy", "lightning", "scikit-learn", "skrub", "lightgbm", "xgboost")
+_MULTICLASS_BESIDE = ("ovo_auroc", "balanced_accuracy", "worst_class_accuracy", "top_k_accuracy")
 WANTED_FPR = (0.001, 0.01, 0.05, 0.1)
 WANTED_TPR = (0.8, 0.9, 0.95)
 
@@ -95,17 +97,20 @@ def judged(
 def multiclass_judged(
     scores: Tensor, target: Tensor, criterion: Criterion, *, confidence: float, resamples: int, seed: int
 ) -> dict[str, Interval]:
-    """The multiclass criterion with a stratified percentile bootstrap over rows."""
+    """The criterion first, then what else is asked of several classes, with a stratified percentile bootstrap."""
+    classes = scores.shape[1]
+    k = list_length(criterion.k, classes)
+    beside = [fitting_criterion(name, classes, k=k) for name in _MULTICLASS_BESIDE]
+    criteria = list(dict.fromkeys([criterion, *beside]))
     generator = torch.Generator().manual_seed(seed)
     members = [(target == c).nonzero().squeeze(1) for c in target.unique()]
     draws = []
     for _ in range(resamples):
         rows = torch.cat([m[torch.randint(len(m), (len(m),), generator=generator)] for m in members])
-        draws.append(float(criterion(scores[rows], target[rows])))
-    low, high = torch.tensor(draws, dtype=torch.float64).quantile(
-        torch.tensor([0.5 - confidence / 2, 0.5 + confidence / 2], dtype=torch.float64)
-    )
-    return {criterion.title: Interval(float(criterion(scores, target)), float(low), float(high))}
+        draws.append([float(c(scores[rows], target[rows])) for c in criteria])
+    ends = torch.tensor([0.5 - confidence / 2, 0.5 + confidence / 2], dtype=torch.float64)
+    low, high = torch.tensor(draws, dtype=torch.float64).quantile(ends, dim=0)
+    return {c.title: Interval(float(c(scores, target)), float(low[i]), float(high[i])) for i, c in enumerate(criteria)}
 
 
 def threshold_table(

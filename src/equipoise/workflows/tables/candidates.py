@@ -20,6 +20,10 @@ MODELS = (*NEURAL, *BOOSTERS)
 class Candidate:
     """One contender.
 
+    Attributes:
+        model: one of `MODELS`.
+        objective: one of `OBJECTIVES`.
+
     >>> Candidate("mlp", "partial_auc").name
     'mlp · partial_auc'
     """
@@ -49,6 +53,7 @@ class Candidate:
             "metric": criterion.name,
             "max_fpr": criterion.max_fpr,
             "min_tpr": criterion.min_tpr,
+            "k": criterion.k,
             "random_state": seed,
         }
         if self.model in NEURAL:
@@ -79,6 +84,10 @@ def objectives_for(criterion: Criterion) -> list[str]:
     >>> objectives_for(Criterion("auroc"))
     ['cross_entropy', 'weighted_cross_entropy', 'auc']
     """
+    if criterion.name in ("balanced_accuracy", "worst_class_accuracy"):
+        return [LOG_LOSS, "weighted_cross_entropy", "balanced_softmax", "logit_adjusted", "ldam", "vs"]
+    if criterion.kind.uses_k:
+        return [LOG_LOSS, "weighted_cross_entropy", "balanced_softmax", "autkc"]
     usual = [LOG_LOSS, "weighted_cross_entropy", "auc"]
     if criterion.min_tpr is not None:
         return [*usual, "partial_auc", "two_way_partial_auc", "instancewise_partial_auc", "weighted_partial_auc"]

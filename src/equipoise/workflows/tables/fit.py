@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from equipoise.core.registry import list_length
 from equipoise.core.validate import check_choice
 from equipoise.data import fold_splits, holdout_split, list_datasets, load_dataset, make_encoder, read_table, table_task
 from equipoise.ranking.criteria import Criterion
@@ -126,7 +127,7 @@ def _prepare(data: str | Path, request: FitRequest) -> _Job:
     for name in asked:
         check_choice("objective", name, OBJECTIVES)
     if request.metric is not None:  # a wrong metric or bound is said before a large file is read
-        Criterion(request.metric, request.max_fpr, request.min_tpr)
+        Criterion(request.metric, request.max_fpr, request.min_tpr, request.k)
     frame, known_target, known_positive = _read(data)
     target = request.target or known_target
     if target is None:
@@ -169,8 +170,9 @@ def _objectives(request: FitRequest, criterion: Criterion) -> list[str]:
 
 def _check_objective(name: str, criterion: Criterion, families: Sequence[str], classes: str) -> None:
     needed = OBJECTIVES[name]
-    if criterion.multiclass and not needed.multiclass:
-        raise InputError(f"objective {name!r} is for two classes; {classes}")
+    if not (needed.multiclass if criterion.multiclass else needed.binary):
+        wanted = "two" if criterion.multiclass else "several"
+        raise InputError(f"objective {name!r} is for {wanted} classes; {classes}")
     if needed.needs_max_fpr and criterion.max_fpr is None:
         raise InputError(f"objective {name!r} needs a false-positive budget: --metric opauc --max-fpr 0.05")
     if needed.needs_min_tpr and criterion.min_tpr is None:
@@ -196,13 +198,17 @@ def _criterion(request: FitRequest, classes: int, target: str) -> Criterion:
             metric = "tpauc"
         else:
             metric = "auroc" if max_fpr is None else "opauc"
-    criterion = Criterion(metric, max_fpr, min_tpr)
+    criterion = Criterion(metric, max_fpr, min_tpr, request.k)
     if criterion.multiclass and classes == 2:
         raise InputError(f"metric {metric!r} is for several classes and column {target!r} has 2; use auroc")
     if not criterion.multiclass and classes > 2:
         raise InputError(
             f"metric {metric!r} is for two classes and column {target!r} has {classes}; use ovo_auroc or ovr_auroc"
         )
+    if criterion.kind.uses_k:
+        if request.k is not None and request.k >= classes:
+            raise InputError(f"k={request.k} must be less than the {classes} classes of column {target!r}")
+        return Criterion(metric, k=list_length(request.k, classes))
     return criterion
 
 

@@ -14,9 +14,11 @@ class FitRequest:
     Attributes:
         target: The column to predict; known for embedded sets.
         positive: The value of the target that counts as positive; by default 1 or True, else the rarer one.
-        metric: What to win on: auroc, opauc, tpauc, average_precision (ap), ovo_auroc, ovr_auroc.
+        metric: What to win on: auroc, opauc, tpauc, average_precision (ap), and for several classes ovo_auroc (mauc),
+            ovr_auroc, balanced_accuracy, worst_class_accuracy, top_k_accuracy, autkc.
         max_fpr: The false-positive budget of opauc and tpauc, in (0, 1].
         min_tpr: The least true-positive rate of tpauc, in [0, 1).
+        k: The length of the list of top_k_accuracy and autkc; by default 5, or one less than there are classes.
         models: Model families: mlp, linear, lightgbm, xgboost. By default mlp and lightgbm.
         objective: Train this objective (beside plain and weighted log loss) rather than choosing one by
             cross-validation.
@@ -35,6 +37,7 @@ class FitRequest:
     metric: str | None = None
     max_fpr: float | None = None
     min_tpr: float | None = None
+    k: int | None = None
     models: Sequence[str] | None = None
     objective: str | None = None
     compare: Sequence[str] | None = None
