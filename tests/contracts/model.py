@@ -85,7 +85,13 @@ class Measure(Entry):
 
 @dataclass(frozen=True)
 class Optimizer(Entry):
-    """A sharpness-aware `torch.optim.Optimizer`; `settings` hold what it takes beside parameters and base optimizer."""
+    """A `torch.optim.Optimizer`; `settings` hold what it takes beside the parameters.
+
+    Attributes:
+        per_sample: whether its closure must return the loss and the class of every sample; else PyTorch's does too.
+    """
+
+    per_sample: bool = True
 
 
 @dataclass(frozen=True)

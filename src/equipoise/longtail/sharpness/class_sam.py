@@ -56,7 +56,7 @@ class SAM(GroupSAM):
     def __init__(
         self, params: Iterable[Any], base_optimizer: type[Optimizer], rho: NonNegative = 0.05, **options: Any
     ) -> None:
-        super().__init__(params, base_optimizer, [rho], **options)
+        super().__init__(params, base_optimizer, rho, **options)
 
 
 class ImbSAM(GroupSAM):
