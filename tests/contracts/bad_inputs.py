@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from equipoise.core.types import MayBeEmpty, MayBeInfinite
+from equipoise.core.types import ClassIndex, MayBeEmpty, MayBeInfinite, Values
 
 Bad = tuple[str, str, Any]
 """(argument, what is wrong with it, the bad value)."""
@@ -69,7 +69,8 @@ def _bad_tensors(name: str, value: Tensor, rules: list[Any]) -> Iterator[Bad]:
                 yield name, "infinite", bad
     elif value.dtype is torch.int64:
         yield name, "fractions", value + 0.5
-        yield name, "a value out of range", value - 7
+        if any(isinstance(rule, Values | ClassIndex) for rule in rules):
+            yield name, "a value out of range", value - 7
 
 
 def _bad_numbers(name: str, value: float, rules: list[Any], optional: bool) -> Iterator[Bad]:

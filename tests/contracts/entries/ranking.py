@@ -1,17 +1,93 @@
 """The public names of `equipoise.ranking`."""
 
-from contracts.model import Function, Loss, binary, one_class
+import torch
+from torch.nn.functional import normalize
+
+from contracts.model import Function, Loss, Measure, binary, multiclass, one_class, renamed
+
+ROOM = "equipoise.ranking"
+GRADIENTS = "float64_is_kept_and_gradients_are_those_of_the_value"
+CONSTANT = "the true-positive rate is held constant in the backward pass, as published"
+REGION = {"max_fpr": 0.4, "min_tpr": 0.3}
+
+classes = renamed(multiclass(), logits="scores")
+
+
+def labels(generator, n):
+    """Scores of five labels, each with both classes."""
+    target = (torch.arange(n)[:, None] + torch.arange(5)) % 3 == 0
+    return {"scores": torch.randn(n, 5, generator=generator), "target": target.long()}
+
+
+def one_kind(generator, n):
+    """Class scores of samples of one class."""
+    return {**classes(generator, n), "target": torch.ones(n, dtype=torch.long)}
+
+
+def embeddings(generator, n):
+    """Unit vectors of three classes."""
+    return {"embeddings": normalize(torch.randn(n, 5, generator=generator)), "target": torch.arange(n) % 3}
+
+
+def similarities(generator, n):
+    """Cosines of samples of three classes, with what the loss remembers of each class."""
+    x = embeddings(generator, n)
+    spread = {"v": torch.rand(3, 6, generator=generator), "priors": torch.full((3,), 0.1)}
+    return {"similarity": x["embeddings"] @ x["embeddings"].T, "target": x["target"], **spread}
+
+
+def query(generator, n):
+    """Similarities of one query to what is relevant and to the rest."""
+    pos, neg = torch.rand(n // 2, generator=generator), torch.rand(n, generator=generator)
+    return {"sim_pos": pos, "sim_neg": neg, "v": torch.rand(6, generator=generator)}
+
+
+def binary_loss(name, settings, functional=None, **options):
+    """A loss of scores and binary targets, and its functional form."""
+    functional = functional and f"{ROOM}.{functional}"
+    return Loss(f"{ROOM}.{name}", settings, binary, functional=functional, undefined=one_class, gather=True, **options)
+
+
+def measure(name, function, settings, inputs=binary, undefined=one_class):
+    """A metric and its function."""
+    return (
+        Measure(f"{ROOM}.{name}", settings, inputs, functional=f"{ROOM}.{function}", undefined=undefined),
+        Function(f"{ROOM}.{function}", settings, inputs),
+    )
+
 
 ENTRIES = (
+    binary_loss("PairwiseAUCLoss", {"surrogate": "squared_hinge", "margin": 1.0}, "pairwise_auc_loss"),
+    Function(f"{ROOM}.pairwise_auc_loss", {"margin": 1.0}, binary),
+    binary_loss("AUPRCLoss", {"prior": 0.05}, exempt={GRADIENTS: CONSTANT}),
+    Function(f"{ROOM}.smooth_ap_loss", {"temperature": 0.1}, binary),
+    Function(f"{ROOM}.soprc_query_loss", {"prior": 0.1}, query),
+    Function(f"{ROOM}.soprc_batch_loss", {}, similarities),
     Loss(
-        "equipoise.ranking.PairwiseAUCLoss",
-        {"surrogate": "squared_hinge", "margin": 1.0},
-        binary,
-        functional="equipoise.ranking.pairwise_auc_loss",
-        undefined=one_class,
-        gather=True,
+        f"{ROOM}.SOPRCLoss",
+        {"class_counts": (30, 20, 10)},
+        embeddings,
+        exempt={
+            GRADIENTS: CONSTANT,
+            "equal_scores_are_finite_and_the_same_each_time": "embeddings of norm zero have no cosine and are refused",
+            "one_sample_is_no_accident": "a batch in which no anchor has a pair is refused, since it trains nothing",
+        },
     ),
-    Function("equipoise.ranking.pairwise_auc_loss", {"margin": 1.0}, binary),
+    *measure("RetrievalMetrics", "retrieval_metrics", {"recall_at": (1, 4)}, embeddings, None),
+    *measure("AUROC", "auroc", {}, labels, None),
+    *measure("OPAUC", "opauc", {"max_fpr": 0.4, "normalization": "mcclish"}),
+    *measure("TPAUC", "tpauc", REGION),
+    *measure("PartialAUROC", "partial_auroc", {"pos_frac": 0.5, "neg_frac": 0.7}),
+    *measure("AveragePrecision", "average_precision", {}),
+    *measure("MulticlassAUROC", "multiclass_auroc", {"average": "ovr"}, classes, one_kind),
+    Function(f"{ROOM}.pairwise_auroc", {}, classes),
+    Function(f"{ROOM}.roc_curve", {}, binary),
+    Function(f"{ROOM}.precision_recall_curve", {}, binary),
 )
 
-OTHERS: dict[str, str] = {}
+OTHERS: dict[str, str] = {
+    f"{ROOM}.metrics": "the folder of the metrics, for those who want all of them",
+    f"{ROOM}.Criterion": "a metric chosen by name, whose scores the metric itself checks",
+    f"{ROOM}.plot_roc": "a picture of a curve, not a value",
+    f"{ROOM}.plot_precision_recall": "a picture of a curve, not a value",
+}
