@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from equipoise.core.models.low_rank import add_lora
 from equipoise.integrations.video import VideoEncoder
 
 transformers = pytest.importorskip("transformers")
@@ -56,9 +55,21 @@ def test_a_clip_model_pools_the_frames_that_are_there(tmp_path):
     torch.testing.assert_close(found[:1], encoder(frames[:1, :1]))
 
 
-def test_lora_finds_the_query_and_value_of_both():
-    for model, count in ((vivit(), 2), (clip(), 2)):
-        assert len(add_lora(VideoEncoder(model), r=2)) == count
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("make", "targets"), [(vivit, ["query", "value", "q_proj", "v_proj"]), (clip, ["q_proj", "v_proj"])]
+)
+def test_peft_tunes_an_encoder_from_where_it_stands(make, targets):
+    peft = pytest.importorskip("peft")
+    encoder, frames = VideoEncoder(make()).eval(), torch.rand(1, 4, 3, 8, 8)
+    before = encoder(frames).detach()
+    peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=targets), encoder)
+    after = encoder(frames)
+    torch.testing.assert_close(after, before)
+    after[0, 0].backward()
+    tuned = {name.rpartition("lora_")[2][0] for name, value in encoder.named_parameters() if value.requires_grad}
+    assert tuned == {"A", "B"}
+    assert any(value.grad.abs().sum() > 0 for value in encoder.parameters() if value.requires_grad)
 
 
 def test_a_qwen_vision_tower_gives_a_vector_a_video():

@@ -2,8 +2,11 @@
 
     y = W x + b + (scale / r) B A dropout(x)        A (r, in) random, B (out, r) zero: nothing changes at the start
 
-The standard method (Hu et al., ICLR 2022) from memory; that arXiv 2509.12990 adapts the attention's query and value
-with it is known from a summary, rank 8 and scale 16 are a reconstruction.
+For networks of this library and small ones of your own. Models of transformers are tuned by PEFT, which has more kinds
+of adapters, merges and saves them: `peft.inject_adapter_in_model(peft.LoraConfig(...), encoder)`.
+
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022. Reconstructed: rank 8 and scale 16 as
+defaults, and that arXiv 2509.12990 adapts the query and the value of the attention.
 """
 
 from __future__ import annotations
