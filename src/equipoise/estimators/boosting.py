@@ -40,7 +40,7 @@ from equipoise.core.pairs.loss import pairwise_derivatives
 from equipoise.core.pairs.surrogates import Surrogate, resolve_surrogate
 from equipoise.core.validate import check_choice, check_fraction, check_positive
 from equipoise.ranking.criteria import Criterion
-from equipoise.ranking.partial.weighted_partial_auc import calibrated_weight
+from equipoise.ranking.partial.weighted_partial_auc import Scheme, calibrated_weight
 
 # What each objective needs beside the scores.
 # What the boosters do by themselves, and what they are given.
@@ -83,7 +83,7 @@ class RankingObjective:
     margin: float = 1.0
     max_fpr: float | None = None
     min_tpr: float | None = None
-    scheme: str = "exp"
+    scheme: Scheme = "exp"
     gamma: float = 8.0
 
     def __post_init__(self) -> None:

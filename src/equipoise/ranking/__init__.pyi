@@ -24,12 +24,12 @@ from .multitask.multitask_auc import MultiTaskAUCLoss as MultiTaskAUCLoss
 from .multitask.multitask_auc import multitask_auc_loss as multitask_auc_loss
 from .pairwise_auc import PairwiseAUCLoss as PairwiseAUCLoss
 from .pairwise_auc import pairwise_auc_loss as pairwise_auc_loss
-from .partial.exact_partial_square import ExactPartialSquareLoss as ExactPartialSquareLoss
-from .partial.exact_partial_square import exact_partial_square_risk as exact_partial_square_risk
 from .partial.instancewise_objective import instancewise_partial_auc_objective as instancewise_partial_auc_objective
 from .partial.instancewise_partial_auc import InstancewisePartialAUCLoss as InstancewisePartialAUCLoss
 from .partial.instancewise_partial_auc import UnbiasedInstancewisePartialAUCLoss as UnbiasedInstancewisePartialAUCLoss
+from .partial.partial_auc import ExactPartialSquareLoss as ExactPartialSquareLoss
 from .partial.partial_auc import PartialAUCLoss as PartialAUCLoss
+from .partial.partial_auc import exact_partial_square_risk as exact_partial_square_risk
 from .partial.partial_auc import partial_auc_loss as partial_auc_loss
 from .partial.smoothing_gap import smoothing_gap as smoothing_gap
 from .partial.weighted_partial_auc import WeightedPartialAUCLoss as WeightedPartialAUCLoss

@@ -10,14 +10,14 @@ Yang et al., "Learning with Multiclass AUC: Theory and Algorithms", TPAMI 2021, 
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from equipoise.core.distributed import gather_batch
-from equipoise.core.pairs.loss import SurrogateLike, pairwise_loss
+from equipoise.core.pairs.loss import pairwise_loss
 from equipoise.core.pairs.sides import binary_sides
+from equipoise.core.pairs.surrogates import SurrogateLike, resolve_surrogate
 from equipoise.core.signature import checked
-from equipoise.core.types import BinaryTarget, Positive, SampleWeight, Scalar, Scores
-from equipoise.core.validate import warn_once
+from equipoise.core.types import BinaryTarget, NonNegative, SampleWeight, Scalar, Scores
 
 
 @checked
@@ -26,7 +26,7 @@ def pairwise_auc_loss(
     target: BinaryTarget,
     *,
     surrogate: SurrogateLike = "squared_hinge",
-    margin: Positive = 1.0,
+    margin: NonNegative = 1.0,
     sample_weight: SampleWeight | None = None,
 ) -> Scalar:
     """Mean surrogate loss over all (positive, negative) pairs.
@@ -35,15 +35,11 @@ def pairwise_auc_loss(
         scores: (n,) raw scores, higher means more positive.
         target: (n,) 1 for positive, 0 for negative.
         surrogate: the loss of one pair as a function of s_i − s_j; a name of `core.pairs.surrogates` or a function.
-        margin: margin or rate of the surrogate, in units of the score.
+        margin: margin of the surrogate, at least 0, or its rate, greater than 0, in units of the score.
         sample_weight: (n,) non-negative; a pair weighs the product of its two samples' weights.
 
     Returns:
         The loss; zero, still attached to the graph, when one class is absent (warned once).
-
-    Raises:
-        ValueError: if a score is NaN or infinite, a target neither 0 nor 1, a weight negative, or `margin` not
-            positive.
 
     >>> pairwise_auc_loss(torch.tensor([2.0, 0.5, 0.0]), torch.tensor([1, 0, 0]))
     tensor(0.)
@@ -76,9 +72,10 @@ class PairwiseAUCLoss(nn.Module):
 
     @checked
     def __init__(
-        self, surrogate: SurrogateLike = "squared_hinge", margin: Positive = 1.0, *, gather: bool = False
+        self, surrogate: SurrogateLike = "squared_hinge", margin: NonNegative = 1.0, *, gather: bool = False
     ) -> None:
         super().__init__()
+        resolve_surrogate(surrogate, margin)
         self.surrogate, self.margin, self.gather = surrogate, margin, gather
 
     def forward(self, scores: Scores, target: BinaryTarget, sample_weight: SampleWeight | None = None) -> Scalar:
@@ -92,12 +89,3 @@ class PairwiseAUCLoss(nn.Module):
     def extra_repr(self) -> str:
         """Settings, for `print`."""
         return f"surrogate={getattr(self.surrogate, 'name', self.surrogate)}, margin={self.margin}"
-
-
-def warn_of_one_class(pos: Tensor, neg: Tensor, name: str) -> None:
-    """Warn once that a batch has no pairs to rank."""
-    if not (pos.shape[0] and neg.shape[0]):
-        warn_once(
-            f"{name} is zero on a batch of {pos.shape[0]} positives and {neg.shape[0]} negatives; "
-            "`equipoise.data.StratifiedBatchSampler` gives batches with both"
-        )

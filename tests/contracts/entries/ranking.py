@@ -4,11 +4,14 @@ import torch
 from torch.nn.functional import normalize
 
 from contracts.model import Function, Loss, Measure, binary, multiclass, one_class, renamed
+from equipoise.ranking.partial.instancewise_objective import InnerVariables
 
 ROOM = "equipoise.ranking"
 GRADIENTS = "float64_is_kept_and_gradients_are_those_of_the_value"
 CONSTANT = "the true-positive rate is held constant in the backward pass, as published"
 REGION = {"max_fpr": 0.4, "min_tpr": 0.3}
+WEIGHTS = {"scheme": "exp", "gamma": 4.0, "detach_weights": False}
+INNER = InnerVariables(0.7, 0.3, -0.2, -0.8, 0.9, 0.1, 0.2)
 
 classes = renamed(multiclass(), logits="scores")
 
@@ -17,6 +20,11 @@ def labels(generator, n):
     """Scores of five labels, each with both classes."""
     target = (torch.arange(n)[:, None] + torch.arange(5)) % 3 == 0
     return {"scores": torch.randn(n, 5, generator=generator), "target": target.long()}
+
+
+def indexed(inputs):
+    """The batch with the place of each sample in the training set."""
+    return lambda generator, n: {**inputs(generator, n), "index": torch.arange(n)}
 
 
 def one_kind(generator, n):
@@ -59,6 +67,23 @@ def measure(name, function, settings, inputs=binary, undefined=one_class):
 ENTRIES = (
     binary_loss("PairwiseAUCLoss", {"surrogate": "squared_hinge", "margin": 1.0}, "pairwise_auc_loss"),
     Function(f"{ROOM}.pairwise_auc_loss", {"margin": 1.0}, binary),
+    binary_loss("PartialAUCLoss", REGION | {"boundary": "fractional"}, "partial_auc_loss"),
+    Function(f"{ROOM}.partial_auc_loss", REGION, binary),
+    binary_loss("ExactPartialSquareLoss", REGION | {"margin": 0.7}),
+    Function(f"{ROOM}.exact_partial_square_risk", REGION, binary),
+    binary_loss("WeightedPartialAUCLoss", WEIGHTS, "weighted_partial_auc_loss"),
+    Function(f"{ROOM}.weighted_partial_auc_loss", WEIGHTS, binary),
+    binary_loss("InstancewisePartialAUCLoss", REGION | {"kappa": 4.0, "omega": 0.1}),
+    binary_loss("UnbiasedInstancewisePartialAUCLoss", REGION | {"omega": 0.1}),
+    Loss(
+        f"{ROOM}.UnbiasedInstancewisePartialAUCLoss",
+        REGION | {"c_mode": "learned", "num_samples": 24, "c_init": 0.5},
+        indexed(binary),
+        undefined=indexed(one_class),
+        gather=True,
+    ),
+    Function(f"{ROOM}.instancewise_partial_auc_objective", REGION | {"inner": INNER, "kappa": 4.0}, binary),
+    Function(f"{ROOM}.smoothing_gap", REGION | {"kappa": 4.0}, binary),
     binary_loss("AUPRCLoss", {"prior": 0.05}, exempt={GRADIENTS: CONSTANT}),
     Function(f"{ROOM}.smooth_ap_loss", {"temperature": 0.1}, binary),
     Function(f"{ROOM}.soprc_query_loss", {"prior": 0.1}, query),

@@ -456,40 +456,20 @@ def test_one_process_is_all_processes():
 @pytest.mark.usefixtures("plain_inputs")
 def test_misuse_is_said():
     scores, target = _batch(6)
-    with pytest.raises(ValueError, match="max_fpr=5 must lie"):
-        InstancewisePartialAUCLoss(5)
-    with pytest.raises(ValueError, match="min_tpr=1"):
-        UnbiasedInstancewisePartialAUCLoss(0.3, 1.0)
-    with pytest.raises(ValueError, match="kappa=0"):
-        InstancewisePartialAUCLoss(0.3, kappa=0)
-    with pytest.raises(ValueError, match="omega=-1"):
-        InstancewisePartialAUCLoss(0.3, omega=-1)
-    with pytest.raises(ValueError, match="constraint='clip'"):
-        InstancewisePartialAUCLoss(0.3, constraint="clip")
-    with pytest.raises(ValueError, match="c_mode='stored'"):
-        UnbiasedInstancewisePartialAUCLoss(0.3, c_mode="stored")
-    with pytest.raises(ValueError, match="c_init=2"):
-        UnbiasedInstancewisePartialAUCLoss(0.3, c_init=2)
     with pytest.raises(ValueError, match="num_samples=None"):
         UnbiasedInstancewisePartialAUCLoss(0.3, c_mode="learned")
-    with pytest.raises(ValueError, match="got none"):
+    with pytest.raises(ValueError, match="index is missing"):
         _learned()(scores, target)
-    with pytest.raises(ValueError, match=r"of shape \(6,\); got \(3,\)"):
-        _learned()(scores, target, torch.arange(3))
     for wrong in (-1, 50):
-        with pytest.raises(IndexError, match=f"index {wrong} is not one of the 50"):
+        with pytest.raises(ValueError, match=f"index holds the value {wrong}"):
             _learned()(scores, target, torch.tensor([0, 1, 2, wrong, 4, 5]))
     with pytest.raises(ValueError, match="must lie in"):
         InstancewisePartialAUCLoss(0.3, from_logits=False)(scores * 3, target)
-    with pytest.raises(ValueError, match="NaN"):
-        InstancewisePartialAUCLoss(0.3)(scores / 0 * 0, target)
     with pytest.raises(ValueError, match=r"inner\.s_neg is None"):
         instancewise_partial_auc_objective(scores, target, InnerVariables(0, 0, 0), max_fpr=0.3)
     with pytest.raises(ValueError, match="weight belongs to"):
         instancewise_partial_auc_objective(
             scores, target, InnerVariables(0, 0, 0, s_neg=0.0), max_fpr=0.3, weight=scores
         )
-    with pytest.raises(ValueError, match="boundary='round'"):
-        ExactPartialSquareLoss(0.3, boundary="round")
     with pytest.raises(ValueError, match="draws=0"):
         smoothing_gap_table(scores, target, max_fpr=0.3, draws=0)

@@ -20,8 +20,9 @@ from equipoise.ranking import (
     partial_auroc,
     weighted_partial_auc_loss,
 )
+from equipoise.ranking.partial.weighted_partial_auc import Scheme
 
-_SCHEMES = {
+_SCHEMES: dict[str, tuple[Scheme, float]] = {
     "poly 0.05": ("poly", 0.05),
     "poly 0.3": ("poly", 0.3),
     "poly 1": ("poly", 1.0),
@@ -60,7 +61,7 @@ _WARM_UP, _EPOCHS, _BATCHES, _BATCH_POS, _BATCH_NEG = 15, 45, 8, 48, 192
 
 
 def _arms() -> dict[str, Callable[[], nn.Module]]:
-    def weighted(scheme: str, gamma: float, *, detach: bool, normalize: bool = False) -> Callable[[], nn.Module]:
+    def weighted(scheme: Scheme, gamma: float, *, detach: bool, normalize: bool = False) -> Callable[[], nn.Module]:
         return lambda: WeightedPartialAUCLoss(
             scheme, gamma, detach_weights=detach, normalize_weights=normalize, warmup_epochs=_WARM_UP
         )

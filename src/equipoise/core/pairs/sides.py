@@ -8,7 +8,7 @@ from torch import Tensor
 
 from equipoise.core.pairs.autograd import SplitClasses
 from equipoise.core.types import BinaryTarget, SampleWeight, Scores
-from equipoise.core.validate import warn_once
+from equipoise.core.validate import check_probabilities, warn_once
 
 
 class Sides(NamedTuple):
@@ -43,7 +43,6 @@ def binary_sides(
         sample_weight: (n,) of each sample.
         objective: what is zero then, for the warning, such as "the AUC loss".
 
-    >>> import torch
     >>> sides = binary_sides(torch.tensor([0.9, 0.1, 0.5]), torch.tensor([1, 0, 1]), objective="the loss")
     >>> sides.pos, sides.neg
     (tensor([0.9000, 0.5000]), tensor([0.1000]))
@@ -60,3 +59,18 @@ def binary_sides(
             "`equipoise.data.StratifiedBatchSampler` gives batches with both"
         )
     return sides
+
+
+def as_probabilities(scores: Scores, from_logits: bool) -> Scores:
+    """The sigmoid of logits, or scores that are said to be probabilities.
+
+    Raises:
+        ValueError: if these lie outside [0, 1].
+
+    >>> as_probabilities(torch.tensor([0.0]), from_logits=True)
+    tensor([0.5000])
+    """
+    if from_logits:
+        return scores.sigmoid()
+    check_probabilities("scores", scores)
+    return scores

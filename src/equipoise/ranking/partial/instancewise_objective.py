@@ -4,7 +4,7 @@ With scores s in [0, 1] and the loss of a sample
 
     P(s) = (s − a)² − 2(1 + γ) s   for positives        N(s) = (s − b)² + 2(1 + γ) s   for negatives
 
-the square risk of the kept pairs (`exact_partial_square`) is, exactly,
+the square risk of the kept pairs (`exact_partial_square_risk`) is, exactly,
 
     R = 1 + min over a, b   max over γ   mean P over the kept positives + mean N over the kept negatives − γ²
 
@@ -20,8 +20,8 @@ the plain mean of P and no θ_a. The network, a, b, s⁺, s⁻ and θ descend, �
     "softplus"    h(x) = log(1 + exp(κ x)) / κ: smooth, with a bias of at most log 2 / κ · (1/β + 1/α)
     "auxiliary"   h(x) = max over c in [0, 1] of c x: no bias. G loses ω mean c² for each class with a c, which makes
                   the maximum unique, c = clip((N − s⁻) / 2ωβ, 0, 1), and h a Huber-smoothed hinge with μ = ωβ. A small
-                  ω has a small bias, ω = 0 none. How ω weighs c against the number of samples is not in the paper:
-                  the mean is our reading [inferred].
+                  ω has a small bias, ω = 0 none. That c² counts by its mean is reconstructed: the paper does not say
+                  how ω weighs c against the number of samples.
 
 The constant 1 is left out of G, as in the papers. G is concave in γ and in c, but not in both together, since c
 multiplies γ (the second paper says it is): with ω = 0 and few samples simultaneous steps may circle, as measured on
@@ -33,27 +33,20 @@ Shao et al., "Asymptotically Unbiased Instance-wise Regularized Partial AUC Opti
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from equipoise.core.curves.selection import smoothed_relu
+from equipoise.core.curves.selection import hardest, smoothed_relu
 from equipoise.core.pairs.loss import split_classes
-from equipoise.core.validate import (
-    check_binary,
-    check_choice,
-    check_nonnegative,
-    check_positive,
-)
-from equipoise.ranking.pairwise_auc import warn_of_one_class
-from equipoise.ranking.partial.exact_partial_square import as_probability, check_region
-from equipoise.ranking.partial.partial_auc import select_partial
+from equipoise.core.pairs.sides import as_probabilities, binary_sides
+from equipoise.core.reduction import attached_zero
+from equipoise.core.signature import checked
+from equipoise.core.types import BinaryTarget, Fraction, NonNegative, Positive, ProperFraction, Scalar, Scores
 
-BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
-
-RELAXATIONS = ("softplus", "auxiliary")
+Relaxation: TypeAlias = Literal["softplus", "auxiliary"]
 
 
 class InnerVariables(NamedTuple):
@@ -90,19 +83,20 @@ def instance_losses(
     return (pos - inner.a).square() - slope * pos, (neg - inner.b).square() + slope * neg
 
 
+@checked
 def instancewise_partial_auc_objective(
-    scores: Float[Tensor, " n"],
+    scores: Scores,
     target: BinaryTarget,
     inner: InnerVariables,
     *,
-    max_fpr: float,
-    min_tpr: float = 0.0,
-    relaxation: str = "softplus",
-    kappa: float = 8.0,
-    omega: float = 0.0,
-    weight: Float[Tensor, " n"] | None = None,
+    max_fpr: Fraction,
+    min_tpr: ProperFraction = 0.0,
+    relaxation: Relaxation = "softplus",
+    kappa: Positive = 8.0,
+    omega: NonNegative = 0.0,
+    weight: Scores | None = None,
     from_logits: bool = True,
-) -> Float[Tensor, ""]:
+) -> Scalar:
     """The objective G of a batch, to be minimised over some of its variables and maximised over others.
 
     Args:
@@ -122,8 +116,7 @@ def instancewise_partial_auc_objective(
         once; the papers ask for batches with both).
 
     Raises:
-        ValueError: on scores and targets as `pairwise_auc_loss`; if a setting is out of range, or `min_tpr` is above 0
-            without a threshold for the positives.
+        ValueError: if a class of which a share counts has no threshold, or `weight` is given to the softplus.
 
     >>> inner = InnerVariables(a=0.9, b=0.2, gamma=-0.7, s_neg=0.1)
     >>> scores, target = torch.tensor([0.9, 0.2, 0.1]), torch.tensor([1, 0, 0])
@@ -132,27 +125,19 @@ def instancewise_partial_auc_objective(
     ... )
     tensor(-0.9100)
     """
-    check_binary(scores, target)
-    check_region(max_fpr, min_tpr)
-    check_choice("relaxation", relaxation, RELAXATIONS)
-    check_positive("kappa", kappa)
-    check_nonnegative("omega", omega)
     for name, threshold, bound, whole in (
         ("s_pos", inner.s_pos, f"min_tpr={min_tpr:g}", min_tpr == 0),
         ("s_neg", inner.s_neg, f"max_fpr={max_fpr:g}", max_fpr == 1),
     ):
         if threshold is None and not whole:
             raise ValueError(f"{bound} selects by a threshold, but inner.{name} is None; give it")
-    if weight is not None and (weight.shape != scores.shape or relaxation != "auxiliary"):
-        raise ValueError(
-            f"weight belongs to relaxation='auxiliary' and has the shape of the scores {tuple(scores.shape)}; got "
-            f"{tuple(weight.shape)} with relaxation={relaxation!r}"
-        )
-    pos, neg = split_classes(as_probability(scores, from_logits), target == 1)
-    warn_of_one_class(pos, neg, "the instance-wise partial AUC loss")
-    if not (pos.shape[0] and neg.shape[0]):
-        return scores.sum() * 0
-    pos_loss, neg_loss = instance_losses(pos, neg, inner)
+    if weight is not None and relaxation != "auxiliary":
+        raise ValueError(f"weight belongs to relaxation='auxiliary', got relaxation={relaxation!r}")
+    probability = as_probabilities(scores, from_logits)
+    sides = binary_sides(probability, target, objective="the instance-wise partial AUC loss")
+    if not sides.rankable:
+        return attached_zero(scores)
+    pos_loss, neg_loss = instance_losses(sides.pos, sides.neg, inner)
     pos_weight, neg_weight = (None, None) if weight is None else split_classes(weight, target == 1)
 
     def top_mean(loss: Tensor, threshold: Tensor | float | None, share: float, c: Tensor | None) -> Tensor:
@@ -175,12 +160,13 @@ def instancewise_partial_auc_objective(
 
 
 @torch.no_grad()
+@checked
 def inner_solution(
-    scores: Float[Tensor, " n"],
+    scores: Scores,
     target: BinaryTarget,
     *,
-    max_fpr: float,
-    min_tpr: float = 0.0,
+    max_fpr: Fraction,
+    min_tpr: ProperFraction = 0.0,
     from_logits: bool = True,
 ) -> tuple[InnerVariables, Float[Tensor, " n"]]:
     """The saddle point for fixed scores, in closed form: where G with the plain hinge is the exact risk less 1.
@@ -197,28 +183,29 @@ def inner_solution(
         sample of its class, the fraction there, 0 below; 1 for all of a class that counts as a whole.
 
     Raises:
-        ValueError: as `instancewise_partial_auc_objective`, and where a class is absent.
+        ValueError: if a class is absent.
 
     >>> scores, target = torch.tensor([0.9, 0.2, 0.1]), torch.tensor([1, 0, 0])
     >>> inner, weight = inner_solution(scores, target, max_fpr=0.75, from_logits=False)
     >>> weight
     tensor([1.0000, 1.0000, 0.5000])
     """
-    check_binary(scores, target)
-    check_region(max_fpr, min_tpr)
-    positive = target == 1
-    pos, neg = split_classes(as_probability(scores, from_logits).double(), positive)
-    if not (pos.shape[0] and neg.shape[0]):
-        raise ValueError(f"there are {pos.shape[0]} positives and {neg.shape[0]} negatives; both are needed")
-    chosen = select_partial(pos, neg, max_fpr, min_tpr)
-    a = (pos[chosen.pos] * chosen.pos_weight).sum() / chosen.pos_weight.sum()
-    b = (neg[chosen.neg] * chosen.neg_weight).sum() / chosen.neg_weight.sum()
+    wide = as_probabilities(scores, from_logits).double()
+    counts = [int((target == label).sum()) for label in (1, 0)]
+    if not all(counts):
+        raise ValueError(f"there are {counts[0]} positives and {counts[1]} negatives; both are needed")
+    weight, means, boundary = torch.zeros_like(wide), [], []
+    for label, share in ((1, 1 - min_tpr), (0, max_fpr)):
+        members = (target == label).nonzero().squeeze(1)
+        index, kept = hardest(wide[members], share, largest=label == 0)
+        chosen = members[index]
+        weight[chosen] = kept
+        means.append((wide[chosen] * kept).sum() / kept.sum())
+        # The last of the kept is the boundary sample, whose loss is the threshold.
+        boundary.append(wide[chosen[-1:]])
+    (a, b), (last_pos, last_neg) = means, boundary
     inner, zero = InnerVariables(a, b, b - a), torch.zeros_like(a)
-    # The last of the kept is the boundary sample, whose loss is the threshold.
-    pos_loss, neg_loss = instance_losses(pos[chosen.pos[-1:]], neg[chosen.neg[-1:]], inner)
-    weight = scores.new_zeros(scores.shape[0], dtype=a.dtype)
-    for mask, places, kept in ((positive, chosen.pos, chosen.pos_weight), (~positive, chosen.neg, chosen.neg_weight)):
-        weight[mask.nonzero().squeeze(1)[places]] = kept
+    pos_loss, neg_loss = instance_losses(last_pos, last_neg, inner)
     return (
         inner._replace(
             s_pos=pos_loss[0] if min_tpr > 0 else None,
@@ -226,5 +213,5 @@ def inner_solution(
             theta_a=zero if min_tpr > 0 else None,
             theta_b=zero,
         ),
-        weight.to(torch.promote_types(scores.dtype, torch.float32)),
+        weight.to(scores.dtype),
     )

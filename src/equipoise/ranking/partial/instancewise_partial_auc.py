@@ -15,18 +15,30 @@ it ascends.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Integer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from equipoise.core.distributed import gather_rows
+from equipoise.core.distributed import gather_batch, gather_rows
 from equipoise.core.pairs.loss import split_classes
+from equipoise.core.pairs.sides import as_probabilities
+from equipoise.core.signature import checked
 from equipoise.core.solvers.saddle import Box, SaddleLoss
-from equipoise.core.validate import check_binary, check_choice, check_fraction, check_nonnegative, check_positive
-from equipoise.ranking.partial.exact_partial_square import as_probability, check_region
+from equipoise.core.types import (
+    BinaryTarget,
+    ClassIndex,
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    Probability,
+    ProperFraction,
+    Scalar,
+    Scores,
+)
 from equipoise.ranking.partial.instancewise_objective import (
     InnerVariables,
     inner_solution,
@@ -34,10 +46,8 @@ from equipoise.ranking.partial.instancewise_objective import (
     instancewise_partial_auc_objective,
 )
 
-BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
-
-CONSTRAINTS = ("lagrange", "project")
-WEIGHT_MODES = ("closed_form", "learned")
+Constraint: TypeAlias = Literal["lagrange", "project"]
+SampleIndex: TypeAlias = Annotated[Integer[Tensor, " n"], ClassIndex(None)]
 
 
 class KeptFractions(NamedTuple):
@@ -64,12 +74,9 @@ class _InstancewiseLoss(SaddleLoss):
     theta_b: nn.Parameter | None
 
     def __init__(
-        self, max_fpr: float, min_tpr: float, omega: float, from_logits: bool, constraint: str, gather: bool
+        self, max_fpr: float, min_tpr: float, omega: float, from_logits: bool, constraint: Constraint, gather: bool
     ) -> None:
         super().__init__()
-        check_region(max_fpr, min_tpr)
-        check_nonnegative("omega", omega)
-        check_choice("constraint", constraint, CONSTRAINTS)
         self.max_fpr, self.min_tpr, self.omega = max_fpr, min_tpr, omega
         self.from_logits, self.constraint, self.gather = from_logits, constraint, gather
         two_way, multipliers = min_tpr > 0, constraint == "lagrange"
@@ -142,8 +149,7 @@ class _InstancewiseLoss(SaddleLoss):
 
     def _excess(self, scores: Tensor, target: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """P and N above their thresholds; None for a class that counts as a whole."""
-        check_binary(scores, target)
-        pos, neg = split_classes(as_probability(scores.detach(), self.from_logits), target == 1)
+        pos, neg = split_classes(as_probabilities(scores.detach(), self.from_logits), target == 1)
         pos_loss, neg_loss = instance_losses(pos, neg, self.inner)
         return (
             None if self.s_pos is None else pos_loss - self.s_pos,
@@ -155,7 +161,7 @@ class InstancewisePartialAUCLoss(_InstancewiseLoss):
     """The softplus form (PAUCI): smooth, with a bias that falls with κ.
 
     The variables start where the papers found it best, at a = 1 and b = γ = 0. `initialize` puts them at the saddle
-    point of a batch instead, which spares most of the tuning of their step sizes [inferred].
+    point of a batch instead, which spares most of the tuning of their step sizes.
 
     Args:
         max_fpr: share β of the negatives that counts, in (0, 1].
@@ -164,15 +170,12 @@ class InstancewisePartialAUCLoss(_InstancewiseLoss):
         omega: ω, added concavity in γ, whose saddle point it moves towards 0: γ = (b − a) / (1 + ω).
         from_logits: apply the sigmoid to the scores.
         constraint: "lagrange" keeps γ ≥ max(−a, b − 1) by multipliers, as published; "project" by projection, with no
-            multipliers [inferred].
+            multipliers (reconstructed).
         gather: one batch of all processes of torch.distributed; see `core.distributed`.
 
     Attributes:
         strongly_concave: whether κ/β + κ/α < 2 + 2ω (without κ/α where α = 1), which the published rate of convergence
-            rests on [inferred; the papers' own condition leaves out α and β]. What trains well seldom has it.
-
-    Raises:
-        ValueError: if a setting is out of range.
+            rests on (reconstructed: the papers' own condition leaves out α and β). What trains well seldom has it.
 
     >>> from equipoise.core.solvers.saddle import descent_ascent
     >>> x, y = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)), torch.arange(400) < 40
@@ -189,18 +192,18 @@ class InstancewisePartialAUCLoss(_InstancewiseLoss):
     True
     """
 
+    @checked
     def __init__(
         self,
-        max_fpr: float,
-        min_tpr: float = 0.0,
-        kappa: float = 8.0,
-        omega: float = 0.0,
+        max_fpr: Fraction,
+        min_tpr: ProperFraction = 0.0,
+        kappa: Positive = 8.0,
+        omega: NonNegative = 0.0,
         *,
         from_logits: bool = True,
-        constraint: str = "lagrange",
+        constraint: Constraint = "lagrange",
         gather: bool = False,
     ) -> None:
-        check_positive("kappa", kappa)
         super().__init__(max_fpr, min_tpr, omega, from_logits, constraint, gather)
         self.kappa = kappa
 
@@ -218,14 +221,15 @@ class InstancewisePartialAUCLoss(_InstancewiseLoss):
         """
         self._solve(scores, target)
 
-    def forward(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, ""]:
+    def forward(self, scores: Scores, target: BinaryTarget) -> Scalar:
         """The objective of scores (n,) by targets (n,): 1 below the risk that it stands for."""
         if self.gather:
-            scores, target = gather_rows(scores), gather_rows(target)
+            scores, target, _ = gather_batch(scores, target)
         return self._objective(scores, target, relaxation="softplus", kappa=self.kappa)
 
     @torch.no_grad()
-    def kept_fractions(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> KeptFractions:
+    @checked
+    def kept_fractions(self, scores: Scores, target: BinaryTarget) -> KeptFractions:
         """The share of each class whose loss is above its threshold."""
         pos, neg = (1.0 if e is None else float((e > 0).float().mean()) for e in self._excess(scores, target))
         return KeptFractions(neg, pos)
@@ -263,7 +267,7 @@ class UnbiasedInstancewisePartialAUCLoss(_InstancewiseLoss):
         gather: as in `InstancewisePartialAUCLoss`.
 
     Raises:
-        ValueError: if a setting is out of range, or `num_samples` is missing.
+        ValueError: if `num_samples` is missing for learned weights.
 
     >>> from equipoise.core.solvers.saddle_solvers import AcceleratedDescentAscent
     >>> x, y = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)), torch.arange(400) < 40
@@ -285,28 +289,27 @@ class UnbiasedInstancewisePartialAUCLoss(_InstancewiseLoss):
 
     c: nn.Parameter | None
 
+    @checked
     def __init__(
         self,
-        max_fpr: float,
-        min_tpr: float = 0.0,
-        omega: float = 0.05,
+        max_fpr: Fraction,
+        min_tpr: ProperFraction = 0.0,
+        omega: NonNegative = 0.05,
         *,
         from_logits: bool = True,
-        constraint: str = "lagrange",
-        c_mode: str = "closed_form",
-        num_samples: int | None = None,
-        c_init: float = 1.0,
+        constraint: Constraint = "lagrange",
+        c_mode: Literal["closed_form", "learned"] = "closed_form",
+        num_samples: Count | None = None,
+        c_init: Probability = 1.0,
         gather: bool = False,
     ) -> None:
-        check_choice("c_mode", c_mode, WEIGHT_MODES)
-        check_fraction("c_init", c_init, zero=True)
         super().__init__(max_fpr, min_tpr, omega, from_logits, constraint, gather)
         self.c_mode, self.c = c_mode, None
         if c_mode == "learned":
-            if num_samples is None or num_samples < 1:
+            if num_samples is None:
                 raise ValueError(
-                    f"num_samples={num_samples} must be at least 1 for c_mode='learned', which has a weight for every "
-                    "training sample; pass the length of the training set"
+                    "num_samples=None leaves c_mode='learned' without its weights, one per training sample; pass the "
+                    "length of the training set"
                 )
             self.c = nn.Parameter(torch.full((num_samples, 1), c_init))
 
@@ -322,20 +325,18 @@ class UnbiasedInstancewisePartialAUCLoss(_InstancewiseLoss):
         return boxes
 
     @torch.no_grad()
-    def initialize(self, scores: Tensor, target: Tensor, index: Tensor | None = None) -> None:
+    @checked
+    def initialize(self, scores: Scores, target: BinaryTarget, index: SampleIndex | None = None) -> None:
         """Set the variables to the saddle point for these scores, see `inner_solution`; c of the samples in `index`.
 
         Raises:
-            ValueError: as `inner_solution`.
-            IndexError: if an index is not one of a sample.
+            ValueError: as `inner_solution`; if an index is not one of a sample.
         """
         weight = self._solve(scores, target)
         if self.c is not None and index is not None:
-            self.c[self._checked(index, scores, self.c)] = weight.to(self.c.dtype).unsqueeze(1)
+            self.c[_known(index, self.c)] = weight.to(self.c.dtype).unsqueeze(1)
 
-    def forward(
-        self, scores: Float[Tensor, " n"], target: BinaryTarget, index: Int[Tensor, " n"] | None = None
-    ) -> Float[Tensor, ""]:
+    def forward(self, scores: Scores, target: BinaryTarget, index: SampleIndex | None = None) -> Scalar:
         """The objective of a batch: 1 below the risk that it stands for, at ω = 0.
 
         Args:
@@ -344,38 +345,30 @@ class UnbiasedInstancewisePartialAUCLoss(_InstancewiseLoss):
             index: (n,) which training samples these are, for `c_mode="learned"`; not looked at otherwise.
 
         Raises:
-            ValueError: as `instancewise_partial_auc_objective`; if the index is missing or has another shape.
-            IndexError: if an index is not one of a sample.
+            ValueError: if the index is missing, or not one of a sample.
         """
         if self.gather:
-            scores, target = gather_rows(scores), gather_rows(target)
+            scores, target, _ = gather_batch(scores, target)
             index = None if index is None else gather_rows(index)
-        return self._objective(scores, target, relaxation="auxiliary", weight=self._weights_of(scores, target, index))
+        return self._loss(scores, target, index)
 
-    def _weights_of(self, scores: Tensor, target: Tensor, index: Tensor | None) -> Tensor | None:
+    @checked
+    def _loss(self, scores: Scores, target: BinaryTarget, index: SampleIndex | None) -> Scalar:
+        return self._objective(scores, target, relaxation="auxiliary", weight=self._weights_of(index))
+
+    def _weights_of(self, index: Tensor | None) -> Tensor | None:
         """Learned weights of a batch, None where they are not learned."""
         if self.c is None:
             return None
-        return F.embedding(self._checked(index, scores, self.c), self.c, sparse=True).squeeze(1)
-
-    @staticmethod
-    def _checked(index: Tensor | None, scores: Tensor, c: Tensor) -> Tensor:
-        if index is None or index.shape != scores.shape:
-            raise ValueError(
-                "c_mode='learned' needs the training index of every score, loss(scores, target, index), of shape "
-                f"{tuple(scores.shape)}; got {'none' if index is None else tuple(index.shape)}"
-            )
-        outside = (index < 0) | (index >= len(c))
-        if bool(outside.any()):
-            raise IndexError(f"index {int(index[outside][0])} is not one of the {len(c)} samples, 0 to {len(c) - 1}")
-        return index
+        if index is None:
+            raise ValueError("index is missing: c_mode='learned' has one weight per training sample, named by it")
+        return F.embedding(_known(index, self.c), self.c, sparse=True).squeeze(1)
 
     @torch.no_grad()
-    def kept_fractions(
-        self, scores: Float[Tensor, " n"], target: BinaryTarget, index: Int[Tensor, " n"] | None = None
-    ) -> KeptFractions:
+    @checked
+    def kept_fractions(self, scores: Scores, target: BinaryTarget, index: SampleIndex | None = None) -> KeptFractions:
         """The mean weight c of each class."""
-        weight = self._weights_of(scores, target, index)
+        weight = self._weights_of(index)
         excess = self._excess(scores, target)
         if weight is not None:
             pos, neg = (
@@ -395,6 +388,12 @@ class UnbiasedInstancewisePartialAUCLoss(_InstancewiseLoss):
             f"max_fpr={self.max_fpr}, min_tpr={self.min_tpr}, omega={self.omega}, c_mode={self.c_mode}, "
             f"constraint={self.constraint}"
         )
+
+
+def _known(index: Tensor, c: Tensor) -> Tensor:
+    if int(index.max()) >= len(c):
+        raise ValueError(f"index holds the value {int(index.max())}, but the last of {len(c)} samples is {len(c) - 1}")
+    return index
 
 
 def best_weight(excess: Tensor, mu: float) -> Tensor:

@@ -17,20 +17,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from equipoise.core.curves.selection import average_top_fraction, smoothed_relu
 from equipoise.core.pairs.loss import split_classes
-from equipoise.core.validate import check_choice, check_nonnegative, check_positive
-from equipoise.ranking.partial.exact_partial_square import as_probability, exact_partial_square_risk
-from equipoise.ranking.partial.instancewise_objective import RELAXATIONS, inner_solution, instance_losses
+from equipoise.core.pairs.sides import as_probabilities
+from equipoise.core.signature import checked
+from equipoise.core.types import BinaryTarget, Count, Fraction, NonNegative, Positive, ProperFraction, Range, Scores
+from equipoise.ranking.partial.instancewise_objective import Relaxation, inner_solution, instance_losses
 from equipoise.ranking.partial.instancewise_partial_auc import best_weight
+from equipoise.ranking.partial.partial_auc import exact_partial_square_risk
 
-BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
+SampleSize: TypeAlias = Annotated[int, Range(2)]
 
 # Halvings of the interval that holds the best threshold; float64 has no more digits.
 _HALVINGS = 80
@@ -55,15 +56,16 @@ class SmoothingGap(NamedTuple):
 
 
 @torch.no_grad()
+@checked
 def smoothing_gap(
-    scores: Float[Tensor, " n"],
+    scores: Scores,
     target: BinaryTarget,
     *,
-    max_fpr: float,
-    min_tpr: float = 0.0,
-    relaxation: str = "softplus",
-    kappa: float = 8.0,
-    omega: float = 0.0,
+    max_fpr: Fraction,
+    min_tpr: ProperFraction = 0.0,
+    relaxation: Relaxation = "softplus",
+    kappa: Positive = 8.0,
+    omega: NonNegative = 0.0,
     from_logits: bool = True,
 ) -> SmoothingGap:
     """The gap of one objective on some scores.
@@ -79,18 +81,15 @@ def smoothing_gap(
         from_logits: apply the sigmoid.
 
     Raises:
-        ValueError: as `inner_solution`; if a setting is out of range.
+        ValueError: as `inner_solution`.
 
     >>> scores, target = torch.tensor([0.9, 0.4, 0.5, 0.1]), torch.tensor([1, 1, 0, 0])
     >>> gap = smoothing_gap(scores, target, max_fpr=0.5, kappa=8.0, from_logits=False)
     >>> gap.lower_bound <= gap.gap <= gap.upper_bound
     True
     """
-    check_choice("relaxation", relaxation, RELAXATIONS)
-    check_positive("kappa", kappa)
-    check_nonnegative("omega", omega)
     inner, _ = inner_solution(scores, target, max_fpr=max_fpr, min_tpr=min_tpr, from_logits=from_logits)
-    probability = as_probability(scores, from_logits).double()
+    probability = as_probabilities(scores, from_logits).double()
     losses = instance_losses(*split_classes(probability, target == 1), inner)
     gamma = float(inner.gamma)
     soft = relaxation == "softplus"
@@ -156,16 +155,17 @@ class GapRow(NamedTuple):
     sampling_error: float
 
 
+@checked
 def smoothing_gap_table(
-    scores: Float[Tensor, " n"],
+    scores: Scores,
     target: BinaryTarget,
     *,
-    max_fpr: float,
-    min_tpr: float = 0.0,
-    sizes: Sequence[int] = (100, 1_000, 10_000),
-    kappas: Sequence[float] = (2.0, 8.0, 32.0, 128.0),
-    omegas: Sequence[float] = (0.0, 0.05, 0.5),
-    draws: int = 20,
+    max_fpr: Fraction,
+    min_tpr: ProperFraction = 0.0,
+    sizes: Sequence[SampleSize] = (100, 1_000, 10_000),
+    kappas: Sequence[Positive] = (2.0, 8.0, 32.0, 128.0),
+    omegas: Sequence[NonNegative] = (0.0, 0.05, 0.5),
+    draws: Count = 20,
     seed: int = 0,
     from_logits: bool = True,
 ) -> list[GapRow]:
@@ -189,7 +189,7 @@ def smoothing_gap_table(
         Rows by size, then relaxation, then strength.
 
     Raises:
-        ValueError: as `smoothing_gap`; if `sizes` or `draws` is below 2 or 1.
+        ValueError: as `smoothing_gap`.
 
     >>> scores = torch.linspace(0.01, 0.99, 50)
     >>> rows = smoothing_gap_table(
@@ -198,21 +198,20 @@ def smoothing_gap_table(
     >>> [(row.relaxation, round(row.largest_gap, 9) > 0) for row in rows]
     [('softplus', True), ('auxiliary', False)]
     """
-    if draws < 1 or min(sizes, default=2) < 2:
-        raise ValueError(f"draws={draws} and sizes={list(sizes)} must be at least 1 and 2")
     region: dict[str, Any] = {"max_fpr": max_fpr, "min_tpr": min_tpr}
-    probability = as_probability(scores, from_logits).double()
+    probability = as_probabilities(scores, from_logits).double()
     whole = float(exact_partial_square_risk(probability, target, **region, from_logits=False).loss)
     pos, neg = split_classes(probability, target == 1)
     if not (pos.shape[0] and neg.shape[0]):
         raise ValueError(f"there are {pos.shape[0]} positives and {neg.shape[0]} negatives; both are needed")
     generator = torch.Generator().manual_seed(seed)
-    settings = [("softplus", kappa) for kappa in kappas] + [("auxiliary", omega) for omega in omegas]
+    settings: list[tuple[Relaxation, float]] = [("softplus", kappa) for kappa in kappas]
+    settings += [("auxiliary", omega) for omega in omegas]
     rows = []
     for size in sizes:
         n_pos = min(size - 1, max(1, round(size * pos.shape[0] / probability.shape[0])))
         labels = (torch.arange(size) < n_pos).long()
-        found: dict[tuple[str, float], list[SmoothingGap]] = {setting: [] for setting in settings}
+        found: dict[tuple[Relaxation, float], list[SmoothingGap]] = {setting: [] for setting in settings}
         errors = []
         for _ in range(draws):
             drawn = [

@@ -20,36 +20,39 @@ the square and O(n log n) for the hinges, where the authors build the n₊ × n�
 unweighted loss for the first epochs, follows `core.phases`.
 
 Yang et al., "When All We Need is a Piece of the Pie", ICML 2021; "Optimizing Two-way Partial AUC with an End-to-end
-Framework", TPAMI 2022, arXiv 2206.11655. Formulas [code] and [paper slides].
+Framework", TPAMI 2022, arXiv 2206.11655. The formulas follow the authors' code and slides.
 """
 
 from __future__ import annotations
 
+from typing import Annotated, Literal, TypeAlias
+
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from equipoise.core.distributed import gather_batch
-from equipoise.core.pairs.loss import SurrogateLike, pairwise_loss, split_classes
+from equipoise.core.pairs.loss import pairwise_loss
+from equipoise.core.pairs.sides import as_probabilities, binary_sides
+from equipoise.core.pairs.surrogates import SurrogateLike, resolve_surrogate
 from equipoise.core.phases import Phased
-from equipoise.core.validate import (
-    check_binary,
-    check_choice,
-    check_nonnegative,
-    check_positive,
-    check_probabilities,
-)
-from equipoise.ranking.pairwise_auc import warn_of_one_class
+from equipoise.core.reduction import attached_zero
+from equipoise.core.signature import checked
+from equipoise.core.types import BinaryTarget, MayBeEmpty, NonNegative, Positive, Range, Scalar, Scores, Whole
+from equipoise.ranking.pairwise_auc import pairwise_auc_loss
 
-BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
-
-SCHEMES = ("poly", "exp")
-REGIONS = ("two_way", "one_way")
+Scheme: TypeAlias = Literal["poly", "exp"]
+Region: TypeAlias = Literal["two_way", "one_way"]
 
 
+@checked
 def calibrated_weight(
-    hardness: Float[Tensor, ...], scheme: str = "poly", gamma: float = 0.1, *, eps: float = 1e-6
-) -> Float[Tensor, ...]:
+    hardness: Annotated[Float[Tensor, "*shape"], MayBeEmpty()],
+    scheme: Scheme = "poly",
+    gamma: Positive = 0.1,
+    *,
+    eps: NonNegative = 1e-6,
+) -> Float[Tensor, "*shape"]:
     """The weight ψ(u) of a sample of hardness u.
 
     Args:
@@ -58,18 +61,17 @@ def calibrated_weight(
         gamma: shape γ > 0; for "poly" the exponent 1/(r − 1).
         eps: added to u under "poly", whose slope at 0 is infinite for γ < 1.
 
-    Raises:
-        ValueError: if the scheme is unknown, `gamma` not positive or `eps` negative.
-
     >>> calibrated_weight(torch.tensor([0.0, 1.0]), "exp", gamma=8.0)
     tensor([0.0000, 0.9997])
     """
-    _check_weighting(scheme, gamma, eps)
     u = hardness.clamp(0, 1)
     return (u + eps) ** gamma if scheme == "poly" else -torch.expm1(-gamma * u)
 
 
-def calibrated_penalty(weight: Float[Tensor, ...], scheme: str = "poly", gamma: float = 0.1) -> Float[Tensor, ...]:
+@checked
+def calibrated_penalty(
+    weight: Annotated[Float[Tensor, "*shape"], Range(0, 1)], scheme: Scheme = "poly", gamma: Positive = 0.1
+) -> Float[Tensor, "*shape"]:
     """The penalty φ(v) that the weighting of the same scheme and γ comes from: ψ(u) = argmax_v { v u − φ(v) }.
 
     Args:
@@ -77,34 +79,30 @@ def calibrated_penalty(weight: Float[Tensor, ...], scheme: str = "poly", gamma: 
         scheme: "poly" or "exp".
         gamma: γ > 0; for "poly" r = 1 + 1/γ.
 
-    Raises:
-        ValueError: as `calibrated_weight`; if a weight is outside [0, 1].
-
     >>> calibrated_penalty(torch.tensor([0.0, 1.0]), "exp", gamma=2.0)
     tensor([0.0000, 0.5000])
     """
-    _check_weighting(scheme, gamma, 0.0)
-    check_probabilities("weight", weight)
     if scheme == "poly":
         r = 1 + 1 / gamma
         return weight**r / r
     return (torch.xlogy(1 - weight, 1 - weight) + weight) / gamma
 
 
+@checked
 def weighted_partial_auc_loss(
-    scores: Float[Tensor, " n"],
+    scores: Scores,
     target: BinaryTarget,
     *,
-    scheme: str = "poly",
-    gamma: float = 0.1,
-    region: str = "two_way",
+    scheme: Scheme = "poly",
+    gamma: Positive = 0.1,
+    region: Region = "two_way",
     surrogate: SurrogateLike = "square",
-    margin: float = 1.0,
+    margin: NonNegative = 1.0,
     detach_weights: bool = True,
     normalize_weights: bool = False,
     from_logits: bool = True,
-    eps: float = 1e-6,
-) -> Float[Tensor, ""]:
+    eps: NonNegative = 1e-6,
+) -> Scalar:
     """All-pairs loss in which hard samples weigh more.
 
     Args:
@@ -124,21 +122,15 @@ def weighted_partial_auc_loss(
         The loss; zero, still attached to the graph, when one class is absent (warned once).
 
     Raises:
-        ValueError: on input as `pairwise_auc_loss`; on probabilities outside [0, 1]; on unknown settings.
+        ValueError: on probabilities outside [0, 1].
 
     >>> weighted_partial_auc_loss(torch.tensor([3.0, -3.0]), torch.tensor([1, 0]), region="one_way")
     tensor(0.0066)
     """
-    check_binary(scores, target)
-    check_choice("region", region, REGIONS)
-    _check_weighting(scheme, gamma, eps)
-    if not from_logits:
-        check_probabilities("scores", scores)
-    probability = scores.sigmoid() if from_logits else scores
-    pos, neg = split_classes(probability, target == 1)
-    warn_of_one_class(pos, neg, "the weighted partial AUC loss")
-    if not (pos.shape[0] and neg.shape[0]):
-        return scores.sum() * 0
+    sides = binary_sides(as_probabilities(scores, from_logits), target, objective="the weighted partial AUC loss")
+    if not sides.rankable:
+        return attached_zero(scores)
+    pos, neg = sides.pos, sides.neg
     hard_neg = neg.detach() if detach_weights else neg
     neg_weight = calibrated_weight(hard_neg, scheme, gamma, eps=eps)
     pos_weight = None
@@ -182,43 +174,40 @@ class WeightedPartialAUCLoss(Phased):
     True
     """
 
+    @checked
     def __init__(
         self,
-        scheme: str = "poly",
-        gamma: float = 0.1,
-        region: str = "two_way",
+        scheme: Scheme = "poly",
+        gamma: Positive = 0.1,
+        region: Region = "two_way",
         surrogate: SurrogateLike = "square",
-        margin: float = 1.0,
+        margin: NonNegative = 1.0,
         detach_weights: bool = True,
         normalize_weights: bool = False,
         from_logits: bool = True,
-        eps: float = 1e-6,
-        warmup_epochs: int = 0,
+        eps: NonNegative = 1e-6,
+        warmup_epochs: Whole = 0,
         *,
         gather: bool = False,
     ) -> None:
         super().__init__()
-        _check_weighting(scheme, gamma, eps)
-        check_choice("region", region, REGIONS)
-        check_positive("margin", margin)
-        check_nonnegative("warmup_epochs", warmup_epochs)
+        resolve_surrogate(surrogate, margin)
         self.scheme, self.gamma, self.region = scheme, gamma, region
         self.surrogate, self.margin, self.eps = surrogate, margin, eps
         self.detach_weights, self.normalize_weights = detach_weights, normalize_weights
         self.from_logits, self.warmup_epochs, self.gather = from_logits, warmup_epochs, gather
 
-    def forward(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, ""]:
+    def forward(self, scores: Scores, target: BinaryTarget) -> Scalar:
         """The loss of scores (n,) by targets (n,); unweighted while the epoch is below `warmup_epochs`."""
         if self.gather:
             scores, target, _ = gather_batch(scores, target)
+        return self._loss(scores, target)
+
+    @checked
+    def _loss(self, scores: Scores, target: BinaryTarget) -> Scalar:
         if self.epoch < self.warmup_epochs:
-            check_binary(scores, target)
-            if not self.from_logits:
-                check_probabilities("scores", scores)
-            probability = scores.sigmoid() if self.from_logits else scores
-            pos, neg = split_classes(probability, target == 1)
-            warn_of_one_class(pos, neg, "the weighted partial AUC loss")
-            return pairwise_loss(pos, neg, self.surrogate, self.margin)
+            probability = as_probabilities(scores, self.from_logits)
+            return pairwise_auc_loss(probability, target, surrogate=self.surrogate, margin=self.margin)
         return weighted_partial_auc_loss(
             scores,
             target,
@@ -236,9 +225,3 @@ class WeightedPartialAUCLoss(Phased):
     def extra_repr(self) -> str:
         """Settings, for `print`."""
         return f"scheme={self.scheme}, gamma={self.gamma}, region={self.region}, warmup_epochs={self.warmup_epochs}"
-
-
-def _check_weighting(scheme: str, gamma: float, eps: float) -> None:
-    check_choice("scheme", scheme, SCHEMES)
-    check_positive("gamma", gamma)
-    check_nonnegative("eps", eps)

@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from equipoise.core.pairs.sides import binary_sides
 from equipoise.core.solvers.perturbation import Model, evaluation_mode
 from equipoise.core.solvers.saddle import Box, SaddleLoss
 from equipoise.core.validate import (
@@ -37,7 +38,6 @@ from equipoise.core.validate import (
 )
 from equipoise.data.images.corruptions import SEVERITIES, corrupted_sets
 from equipoise.ranking.metrics.binary_areas import auroc
-from equipoise.ranking.pairwise_auc import warn_of_one_class
 from equipoise.ranking.robust.minmax_auc import at_least_single, class_weights, probabilities
 
 BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
@@ -102,9 +102,7 @@ def drauc_loss(
     check_probabilities("scores", scores)
     check_nonnegative("margin", margin)
     check_positive("k", k)
-    pos, neg = scores[target == 1], scores[target == 0]
-    warn_of_one_class(pos, neg, "the robust AUC loss")
-    if not (pos.shape[0] and neg.shape[0]):
+    if not binary_sides(scores, target, objective="the robust AUC loss").rankable:
         return (at_least_single(scores) * 0).sum()
     return margin_auc_terms(scores, target, a, b, alpha, margin=margin, k=k).mean()
 

@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from equipoise.core.pairs.sides import binary_sides
 from equipoise.core.solvers.saddle import Box, SaddleLoss
 from equipoise.core.validate import check_binary, check_choice, check_fraction, check_probabilities
-from equipoise.ranking.pairwise_auc import warn_of_one_class
 
 BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
 Scalar = float | Float[Tensor, ""]
@@ -275,9 +275,7 @@ def _check(scores: Tensor, target: Tensor, prior: float | None) -> None:
 
 
 def _lacks_a_class(scores: Tensor, target: Tensor) -> bool:
-    pos, neg = scores[target == 1], scores[target == 0]
-    warn_of_one_class(pos, neg, "the min-max AUC loss")
-    return not (pos.shape[0] and neg.shape[0])
+    return not binary_sides(scores, target, objective="the min-max AUC loss").rankable
 
 
 def _square(x: Scalar) -> Scalar:
