@@ -76,6 +76,16 @@ def test_measures_at_a_threshold_are_those_of_the_confusion_matrix_there(side):
         assert found[f"open_set/{name}@best"] >= found[f"open_set/{name}@known_recall"]
 
 
+def test_of_equal_scores_the_first_class_is_predicted():
+    class_scores, open_score, target = _world(6)
+    class_scores = class_scores.clamp(0, 1).round()
+    report = OpenWorldReport(C, NEW)
+    report.update(class_scores, open_score, target)
+    seen = report.decisions()
+    assert seen.pred.equal(class_scores[:, :C].argmax(1))
+    assert float((seen.margin == 0).double().mean()) > 0.5
+
+
 def test_batches_and_order_do_not_matter():
     class_scores, open_score, target = _world(2)
     whole, parts = OpenWorldReport(C, NEW), OpenWorldReport(C, NEW)

@@ -208,11 +208,12 @@ class OpenWorldReport(Metric):
 
     def _take_classes(self, class_scores: Tensor, target: Tensor, known: Tensor) -> None:
         of_known = class_scores[:, : self.num_classes]
-        top = of_known.topk(2, dim=1)
+        # `topk` promises no order among equal scores, `argmax` the first.
+        pred, (first, second) = of_known.argmax(1), of_known.topk(2, dim=1).values.unbind(1)
         new = class_scores[:, self.num_classes :]
         new_pred = new.argmax(1) + self.num_classes if new.shape[1] else torch.full_like(target, UNKNOWN)
-        self.margin.append(top.values[:, 0] - top.values[:, 1])
-        self.classes.append(torch.stack([top.indices[:, 0], target, new_pred, class_scores.argmax(1)], 1))
+        self.margin.append(first - second)
+        self.classes.append(torch.stack([pred, target, new_pred, class_scores.argmax(1)], 1))
         if bool(known.any()):
             ranks = true_label_rank(of_known[known], target[known])
             self.rank_counts += torch.bincount(ranks, minlength=self.num_classes)
