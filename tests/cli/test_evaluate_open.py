@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from equipoise.cli.main import main
-from equipoise.openworld.openset.metrics import open_auc
+from equipoise.openworld.openset.open_auc import open_auc
 from equipoise.openworld.prompts.openworld_auc import openworld_auc
 from equipoise.openworld.topk.metrics import autkc
 

@@ -181,6 +181,7 @@ def test_scores_say_how_many_classes_there_are_wherever_they_stand():
     target = torch.tensor([0, 2])
     refused(lambda: taking(ClassScores, ClassTarget)(torch.zeros(2, 2), target), message.format("y", "x"))
     refused(lambda: taking(ClassTarget, ClassScores)(target, torch.zeros(2, 2)), message.format("x", "y"))
+    refused(lambda: taking(ClassScores, ClassTarget)(torch.zeros(2, 1), 0 * target), "^x must have at least 2 classes")
     free = taking(Annotated[Integer[Tensor, " n"], ClassIndex(None)], ClassScores)
     assert free(target, torch.zeros(2, 2))[0].equal(target)
 

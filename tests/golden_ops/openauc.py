@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from equipoise.openworld.openset import metrics
+from equipoise.openworld.openset import confusion as at_threshold
+from equipoise.openworld.openset import open_auc as whole
 from equipoise.openworld.openset import open_auc_loss as open_set
 from equipoise.openworld.outliers import detection
 from golden_ops import Ops, renamed
@@ -26,11 +27,11 @@ def open_auc(inputs, params):
     higher_is = _direction(params, "unknown")
     ties = params.get("ties", ["half"])
     found = {
-        f"open_auc_{rule}": metrics.open_auc(known, unknown, correct, ties=rule, higher_is=higher_is)
+        f"open_auc_{rule}": whole.open_auc(known, unknown, correct, ties=rule, higher_is=higher_is)
         for rule in ([ties] if isinstance(ties, str) else ties)
     }
     everyone = torch.ones_like(correct)
-    found["auroc"] = metrics.open_auc(known, unknown, everyone, higher_is=higher_is)
+    found["auroc"] = whole.open_auc(known, unknown, everyone, higher_is=higher_is)
     found["accuracy"] = correct.double().mean()
     return found
 
@@ -42,7 +43,7 @@ def open_set_metrics(inputs, params):
     weight = params.get("known_weight", 0.5)
     renamed(params, dict.fromkeys(("threshold", "num_classes", "reject_if", "known_weight"), ""))
     names = ("known_pred", "known_target", "known_scores", "unknown_pred", "unknown_scores")
-    confusion = metrics.open_set_confusion(
+    confusion = at_threshold.open_set_confusion(
         *(inputs[name].double() if name.endswith("scores") else inputs[name] for name in names),
         threshold=params["threshold"],
         num_classes=params["num_classes"],
@@ -50,15 +51,15 @@ def open_set_metrics(inputs, params):
     )
     return {
         "confusion": confusion,
-        "f1_macro": metrics.open_set_f1(confusion, "macro"),
-        "f1_micro": metrics.open_set_f1(confusion, "micro"),
-        "youden_macro": metrics.youden_index(confusion, "macro"),
-        "youden_micro": metrics.youden_index(confusion, "micro"),
-        "known_acc": metrics.normalized_accuracy(confusion, 1.0),
-        "unknown_acc": metrics.normalized_accuracy(confusion, 0.0),
-        "known_acc_tp_tn": metrics.normalized_accuracy(confusion, 1.0, known="tp_tn"),
-        "normalized_acc_05": metrics.normalized_accuracy(confusion, 0.5),
-        f"normalized_acc_{str(weight).replace('.', '')}": metrics.normalized_accuracy(confusion, weight),
+        "f1_macro": at_threshold.open_set_f1(confusion, "macro"),
+        "f1_micro": at_threshold.open_set_f1(confusion, "micro"),
+        "youden_macro": at_threshold.youden_index(confusion, "macro"),
+        "youden_micro": at_threshold.youden_index(confusion, "micro"),
+        "known_acc": at_threshold.normalized_accuracy(confusion, 1.0),
+        "unknown_acc": at_threshold.normalized_accuracy(confusion, 0.0),
+        "known_acc_tp_tn": at_threshold.normalized_accuracy(confusion, 1.0, known="tp_tn"),
+        "normalized_acc_05": at_threshold.normalized_accuracy(confusion, 0.5),
+        f"normalized_acc_{str(weight).replace('.', '')}": at_threshold.normalized_accuracy(confusion, weight),
     }
 
 

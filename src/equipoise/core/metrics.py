@@ -19,7 +19,7 @@ class SampleMetric(Metric):
     """
 
     is_differentiable = False
-    higher_is_better = True
+    higher_is_better: bool | None = True
     full_state_update = False
 
     kept: ClassVar[tuple[str, ...]]

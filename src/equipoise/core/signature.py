@@ -359,8 +359,10 @@ def _uniform(name: str, value: Tensor, form: _Form, sizes: Sizes) -> Tensor:
         value = value.float()
     facts: frozenset[Any] = form.rules
     if form.classes is not None:
-        value = value.long()
-        facts |= {(form.classes, sizes.get(str(form.classes.dim)))}
+        value, known = value.long(), sizes.get(str(form.classes.dim))
+        if known is not None and known[0] < 2:
+            raise ValueError(f"{known[1]} must have at least 2 classes, got shape (n, {known[0]})")
+        facts |= {(form.classes, known)}
     if value.dtype.is_floating_point:
         facts |= {form.finite, _NO_NAN}
     if not facts or torch.compiler.is_compiling() or value.dtype is torch.bool or not value.numel():

@@ -12,7 +12,6 @@ The groups of `OpenWorldReport.compute`, by the prefix of their names:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,21 +19,28 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from equipoise.core.curves.ranks import TIES
-from equipoise.core.scores import ScoreSpec, Side, as_spec
-from equipoise.core.validate import check_choice, check_finite, check_fraction, check_not_nan, warn_once
-from equipoise.openworld.multilabel.labels import check_k
+from equipoise.core.signature import checked
+from equipoise.core.types import (
+    ClassScores,
+    Count,
+    Fraction,
+    MultilabelTarget,
+    NumClasses,
+    OpenTarget,
+    RankedScores,
+    Whole,
+)
 from equipoise.openworld.multilabel.metrics import ranking_per_sample, tkpr_per_sample, weighted_sums
-from equipoise.openworld.openset.metrics import OpenSetCurve, open_auc, open_set_curve
-from equipoise.openworld.outliers.detection import ood_metrics
+from equipoise.openworld.openset.confusion import OpenSetCurve, open_set_curve
+from equipoise.openworld.openset.open_auc import OpenMetric, open_auc, undefined
+from equipoise.openworld.outliers.detection import OOD_MEASURES, ood_metrics
 from equipoise.openworld.prompts.openworld_auc import harmonic_mean_accuracy, openworld_auc
-from equipoise.openworld.topk.metrics import true_label_rank
+from equipoise.openworld.topk.metrics import check_list_length, true_label_rank
+from equipoise.openworld.types import Direction, OnUndefined, Task, Ties
 
 UNKNOWN = -1
-_TASKS = ("multiclass", "multilabel")
 _AT_THRESHOLD = ("f1_macro", "f1_micro", "youden_macro", "youden_micro", "normalized_accuracy")
 _WHOLE_RANKING = ("ranking_loss", "coverage", "one_error")
 _AT_K = ("tkpr", "precision", "recall", "average_precision", "ndcg")
@@ -65,7 +71,7 @@ class Decisions:
         return (self.target >= 0) & (self.target < num_classes)
 
 
-class OpenWorldReport(Metric):
+class OpenWorldReport(OpenMetric):
     """All measures of a model that must tell known from unknown and known classes from each other.
 
     Args:
@@ -80,9 +86,6 @@ class OpenWorldReport(Metric):
         on_undefined: where known or unknown samples were not seen, "nan" or "raise".
         kwargs: of `torchmetrics.Metric`.
 
-    Raises:
-        ValueError: if a setting is unknown or out of range.
-
     >>> report = OpenWorldReport(num_classes=2, k=1)
     >>> class_scores = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.5], [0.2, 0.1]])
     >>> report.update(class_scores, class_scores.amax(1), torch.tensor([0, 1, 1, -1]))
@@ -91,52 +94,40 @@ class OpenWorldReport(Metric):
     [0.667, 1.0, 0.667]
     """
 
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
+    kept = ("open_score", "known")
 
     open_score: list[Tensor]
-    known: list[Tensor]
     margin: list[Tensor]
     classes: list[Tensor]
     rank_counts: Tensor
     label_totals: Tensor
     label_weights: Tensor
 
+    @checked
     def __init__(
         self,
-        num_classes: int,
-        num_new_classes: int = 0,
+        num_classes: NumClasses,
+        num_new_classes: Whole = 0,
         *,
-        task: str = "multiclass",
-        k: int | Sequence[int] | None = None,
-        ties: str = "half",
-        higher_is: ScoreSpec | Side = "in",
-        recall: float = 0.95,
-        known_recall: float = 0.95,
-        on_undefined: str = "nan",
+        task: Task = "multiclass",
+        k: Count | Sequence[Count] | None = None,
+        ties: Ties = "half",
+        higher_is: Direction = "in",
+        recall: Fraction = 0.95,
+        known_recall: Fraction = 0.95,
+        on_undefined: OnUndefined = "nan",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        check_choice("task", task, _TASKS)
-        check_choice("ties", ties, TIES)
-        check_choice("on_undefined", on_undefined, ("nan", "raise"))
-        check_fraction("recall", recall)
-        check_fraction("known_recall", known_recall)
-        if num_classes < 2 or num_new_classes < 0:
-            raise ValueError(
-                f"num_classes={num_classes} must be at least 2 and num_new_classes={num_new_classes} not below 0"
-            )
+        super().__init__(ties, higher_is, recall=recall, on_undefined=on_undefined, **kwargs)
         if num_new_classes and task == "multilabel":
             raise ValueError("num_new_classes needs task='multiclass'; OpenworldAUC has no multi-label form")
         usual = tuple(one for one in (1, 3, 5) if one <= num_classes)
         several = usual if k is None else (k,) if isinstance(k, int) else tuple(k)
-        for one in several:
-            check_k(one, num_classes)
+        check_list_length(max(several, default=1), num_classes)
         self.num_classes, self.num_new_classes, self.task, self.k = num_classes, num_new_classes, task, several
-        self.ties, self.spec, self.on_undefined = ties, as_spec(higher_is), on_undefined
-        self.recall, self.known_recall = recall, known_recall
-        for name in ("open_score", "known", "margin", "classes"):
+        self.known_recall = known_recall
+        # A multi-label report keeps no decisions.
+        for name in () if task == "multilabel" else ("margin", "classes"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
         counts = torch.zeros(num_classes, dtype=torch.long)
         self.add_state("rank_counts", default=counts, dist_reduce_fx="sum")
@@ -148,8 +139,13 @@ class OpenWorldReport(Metric):
     def _label_names(self) -> tuple[str, ...]:
         return (*(f"{name}@{one}" for one in self.k for name in _AT_K), *_WHOLE_RANKING)
 
+    @checked
     def update(
-        self, class_scores: Tensor, open_score: Tensor, target: Tensor, is_unknown: Tensor | None = None
+        self,
+        class_scores: ClassScores,
+        open_score: RankedScores,
+        target: OpenTarget | MultilabelTarget,
+        is_unknown: Bool[Tensor, " n"] | None = None,
     ) -> None:
         """Take a batch.
 
@@ -162,44 +158,27 @@ class OpenWorldReport(Metric):
                 "multilabel" those without any label.
 
         Raises:
-            ValueError: if shapes do not fit, a score is NaN, a class score infinite, a class is out of range, or a
-                sample is said to be unknown and has a known class.
+            ValueError: on a bad argument, by name; if a sample is said to be unknown and has a known class.
         """
         wide = self.num_classes + self.num_new_classes
-        if class_scores.ndim != 2 or class_scores.shape[1] != wide or not len(class_scores):
+        if class_scores.shape[1] != wide:
             raise ValueError(f"class_scores must have shape (n, {wide}), got {tuple(class_scores.shape)}")
-        if open_score.shape != class_scores.shape[:1]:
-            raise ValueError(f"open_score must have shape ({len(class_scores)},), got {tuple(open_score.shape)}")
-        check_finite("class_scores", class_scores)
-        check_not_nan("open_score", open_score)
-        known = self._known(target, is_unknown, len(class_scores))
+        if target.shape != (class_scores.shape if self.task == "multilabel" else open_score.shape):
+            raise ValueError(f"target must have shape (n,), or (n, {wide}) for multilabel; got {tuple(target.shape)}")
+        known = self._known(target, is_unknown)
         if self.task == "multilabel":
             self._take_labels(class_scores[known], target[known])
         else:
             self._take_classes(class_scores.detach(), target, known)
-        self.open_score.append(self.spec.inward(open_score.detach()))
-        # Not every backend gathers booleans.
-        self.known.append(known.to(torch.int8))
+        self.keep(self.spec.inward(open_score), known)
 
-    def _known(self, target: Tensor, is_unknown: Tensor | None, samples: int) -> Tensor:
-        if target.is_floating_point():
-            raise ValueError(f"target must hold integers, got {target.dtype}; convert with `.long()`")
-        shape = (samples, self.num_classes) if self.task == "multilabel" else (samples,)
-        if target.shape != shape:
-            raise ValueError(f"target must have shape {shape} for {self.task}, got {tuple(target.shape)}")
+    def _known(self, target: Tensor, is_unknown: Tensor | None) -> Tensor:
         if self.task == "multilabel":
-            # What the labels themselves may be is checked with the scores.
             has_class = (target == 1).any(1)
         else:
-            top = self.num_classes + self.num_new_classes - 1
-            wrong = target[(target < UNKNOWN) | (target > top)]
-            if len(wrong):
-                raise ValueError(f"target holds the class {int(wrong[0])}; wanted 0 to {top}, or -1 for unknown")
             has_class = (target >= 0) & (target < self.num_classes)
         if is_unknown is None:
             return has_class
-        if is_unknown.shape != (samples,) or is_unknown.dtype != torch.bool:
-            raise ValueError(f"is_unknown must be boolean of shape ({samples},), got {tuple(is_unknown.shape)}")
         if bool((is_unknown & has_class).any()):
             raise ValueError("is_unknown marks a sample that has a known class; its target must be -1, or no label")
         if self.task == "multiclass" and bool((~is_unknown & ~has_class).any()):
@@ -208,11 +187,12 @@ class OpenWorldReport(Metric):
 
     def _take_classes(self, class_scores: Tensor, target: Tensor, known: Tensor) -> None:
         of_known = class_scores[:, : self.num_classes]
-        top = of_known.topk(2, dim=1)
+        # `topk` promises no order among equal scores, `argmax` the first.
+        pred, (first, second) = of_known.argmax(1), of_known.topk(2, dim=1).values.unbind(1)
         new = class_scores[:, self.num_classes :]
         new_pred = new.argmax(1) + self.num_classes if new.shape[1] else torch.full_like(target, UNKNOWN)
-        self.margin.append(top.values[:, 0] - top.values[:, 1])
-        self.classes.append(torch.stack([top.indices[:, 0], target, new_pred, class_scores.argmax(1)], 1))
+        self.margin.append(first - second)
+        self.classes.append(torch.stack([pred, target, new_pred, class_scores.argmax(1)], 1))
         if bool(known.any()):
             ranks = true_label_rank(of_known[known], target[known])
             self.rank_counts += torch.bincount(ranks, minlength=self.num_classes)
@@ -231,10 +211,10 @@ class OpenWorldReport(Metric):
         """Of every sample the open score, higher for known whatever the direction given, and whether it is known.
 
         Raises:
-            RuntimeError: before the first `update`.
+            ValueError: before the first `update`.
         """
-        self._check_seen()
-        return dim_zero_cat(self.open_score), dim_zero_cat(self.known).bool()
+        open_score, known = self.samples()
+        return open_score, known
 
     def top_k_accuracies(self) -> Float[Tensor, " C"]:
         """Top-k accuracy of the known samples for k = 1..C; the mean of the first K is AUTKC@K."""
@@ -245,21 +225,19 @@ class OpenWorldReport(Metric):
         """What was kept of every sample, for pictures and further measures.
 
         Raises:
-            RuntimeError: before the first `update`.
-            ValueError: of a multi-label report, which keeps no classes.
+            ValueError: of a multi-label report, which keeps no classes; before the first `update`.
         """
         if self.task == "multilabel":
             raise ValueError("a multi-label report keeps no decision of a single class")
-        self._check_seen()
+        open_score, _ = self.samples()
         pred, target, new_pred, joint = dim_zero_cat(self.classes).unbind(1)
-        return Decisions(dim_zero_cat(self.open_score), dim_zero_cat(self.margin), pred, target, new_pred, joint)
+        return Decisions(open_score, dim_zero_cat(self.margin), pred, target, new_pred, joint)
 
     def threshold_curve(self) -> OpenSetCurve:
         """The measures at every threshold; see `equipoise.openworld.open_set_curve`.
 
         Raises:
-            RuntimeError: before the first `update`.
-            ValueError: of a multi-label report, or where known or unknown samples were not seen.
+            ValueError: of a multi-label report, before the first `update`, or where a side was not seen.
         """
         seen = self.decisions()
         known = seen.known(self.num_classes)
@@ -283,20 +261,18 @@ class OpenWorldReport(Metric):
         threshold that accepts the wanted share of known samples.
 
         Raises:
-            RuntimeError: before the first `update`.
-            ValueError: where known or unknown samples were not seen, with `on_undefined="raise"`.
+            ValueError: before the first `update`; where a side was not seen, with `on_undefined="raise"`.
         """
-        self._check_seen()
         scores, known = self.open_scores()
-        both = self._has_both(known)
+        both = not self.lacks_a_side(known)
         found = self._labels() if self.task == "multilabel" else self._closed_set()
-        detection = ood_metrics(scores[known], scores[~known], recall=self.recall) if both else _nans(_NOVELTY)
+        detection = ood_metrics(scores[known], scores[~known], recall=self.recall) if both else undefined(*OOD_MEASURES)
         found |= {f"novelty/{name}": value for name, value in detection.items()}
         if self.task == "multilabel":
             return found
-        found |= self._open_set() if both else _nans(f"open_set/{name}" for name in _OPEN_SET)
+        found |= self._open_set() if both else undefined(*(f"open_set/{name}" for name in _OPEN_SET))
         if self.num_new_classes:
-            found |= self._open_world() if both else _nans(f"open_world/{name}" for name in _OPEN_WORLD)
+            found |= self._open_world() if both else undefined(*(f"open_world/{name}" for name in _OPEN_WORLD))
         return found
 
     def _closed_set(self) -> dict[str, Tensor]:
@@ -335,7 +311,7 @@ class OpenWorldReport(Metric):
         base = seen.known(self.num_classes)
         new = seen.target >= self.num_classes
         if not bool(new.any()):
-            return _nans(f"open_world/{name}" for name in _OPEN_WORLD)
+            return undefined(*(f"open_world/{name}" for name in _OPEN_WORLD))
         base_right, new_right = (seen.pred == seen.target)[base], (seen.new_pred == seen.target)[new]
         base_accuracy, new_accuracy = (float(right.double().mean()) for right in (base_right, new_right))
         values = (
@@ -350,31 +326,7 @@ class OpenWorldReport(Metric):
             for name, value in zip(_OPEN_WORLD, values, strict=True)
         }
 
-    def _check_seen(self) -> None:
-        if not len(self.open_score):
-            raise RuntimeError("OpenWorldReport has seen no samples; call update(...) first")
 
-    def _has_both(self, known: Tensor) -> bool:
-        missing = "known" if not bool(known.any()) else "unknown" if bool(known.all()) else ""
-        if not missing:
-            return True
-        message = f"an open-world report is incomplete without {missing} samples"
-        if self.on_undefined == "raise":
-            raise ValueError(message)
-        warn_once(f"{message}: what needs them is NaN")
-        return False
-
-
-_NOVELTY = (
-    "auroc",
-    "aupr_in",
-    "aupr_out",
-    "aupr_in_trapezoid",
-    "aupr_out_trapezoid",
-    "fpr95_id_positive",
-    "fpr95_ood_positive",
-    "detection_error",
-)
 _OPEN_SET = (
     "open_auc",
     *(f"{name}@{where}" for name in _AT_THRESHOLD for where in ("best", "known_recall")),
@@ -382,7 +334,3 @@ _OPEN_SET = (
     "threshold@known_recall",
 )
 _OPEN_WORLD = ("openworld_auc", "base_accuracy", "new_accuracy", "harmonic_mean", "overall_accuracy")
-
-
-def _nans(names: Any) -> dict[str, Tensor]:
-    return {name: torch.tensor(math.nan, dtype=torch.float64) for name in names}

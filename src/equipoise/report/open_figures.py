@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.openworld.openset.metrics import OpenSetCurve
+from equipoise.openworld.openset.confusion import OpenSetCurve
 from equipoise.openworld.report import Decisions
 from equipoise.report.markup import Frame, node
 

@@ -12,6 +12,80 @@ def _all_ignored(generator, n):
     return {**logits(generator, n), "target": torch.full((n,), -100)}
 
 
+def _open_set(generator, n):
+    """Of a third of the samples the class is unknown."""
+    target = torch.arange(n) % 3 - 1
+    pred = torch.randint(2, (n,), generator=generator)
+    return {"score": torch.randn(n, generator=generator), "pred": pred, "target": target, "is_known": target >= 0}
+
+
+def _domains(generator, n):
+    batch = _open_set(generator, n)
+    base = batch.pop("is_known").long()
+    return {**batch, "target": batch["target"].clamp_min(0), "is_base": base}
+
+
+def _all_known(generator, n):
+    return {**_open_set(generator, n), "target": torch.zeros(n).long(), "is_known": torch.ones(n).long()}
+
+
+def _all_base(generator, n):
+    return {**_domains(generator, n), "is_base": torch.ones(n).long()}
+
+
+def _report(generator, n):
+    return {
+        "class_scores": torch.randn(n, 6, generator=generator),
+        "open_score": torch.randn(n, generator=generator),
+        "target": torch.arange(n) % 7 - 1,
+    }
+
+
+def _known_and_unknown(generator, n):
+    return {
+        "known_scores": torch.randn(n, generator=generator),
+        "unknown_scores": torch.randn(n // 2 + 1, generator=generator),
+        "known_correct": torch.arange(n) % 2,
+    }
+
+
+def _base_and_new(generator, n):
+    known = _known_and_unknown(generator, n)
+    return {
+        "base_scores": known["known_scores"],
+        "new_scores": known["unknown_scores"],
+        "base_correct": known["known_correct"],
+        "new_correct": torch.arange(n // 2 + 1) % 2,
+    }
+
+
+def _at_threshold(generator, n):
+    scores = _known_and_unknown(generator, n)
+    return {
+        "known_pred": torch.randint(3, (n,), generator=generator),
+        "known_target": torch.arange(n) % 3,
+        "known_scores": scores["known_scores"],
+        "unknown_pred": torch.randint(3, (n // 2 + 1,), generator=generator),
+        "unknown_scores": scores["unknown_scores"],
+    }
+
+
+def _confusion(generator, n):
+    return {"confusion": torch.randint(9, (4, 4), generator=generator)}
+
+
+def _with_fakes(generator, n):
+    return {**logits(generator, n), "fake_logits": torch.randn(n, 6, generator=generator)}
+
+
+def _embedded(generator, n):
+    return {"embedding": torch.randn(n, 3, generator=generator), "target": torch.arange(n) % 4}
+
+
+def _only_logits(generator, n):
+    return {"logits": torch.randn(n, 6, generator=generator)}
+
+
 ENTRIES = (
     Loss(
         "equipoise.openworld.AUTKCLoss",
@@ -27,6 +101,38 @@ ENTRIES = (
     Function("equipoise.openworld.topk_accuracy", {"k": 3}, scores),
     Function("equipoise.openworld.top_k_accuracies", {"k": 3}, scores),
     Measure("equipoise.openworld.AUTKC", {"k": 3}, scores),
+    Measure(
+        "equipoise.openworld.OpenWorldReport",
+        {"num_classes": 4, "num_new_classes": 2, "k": (1, 3), "recall": 0.9, "known_recall": 0.8},
+        _report,
+        undefined=lambda generator, n: {**_report(generator, n), "target": torch.arange(n) % 4},
+    ),
+    Measure("equipoise.openworld.OpenAUC", {"recall": 0.9}, _open_set, undefined=_all_known),
+    Measure("equipoise.openworld.OpenworldAUC", {"ties": "strict"}, _domains, undefined=_all_base),
+    Function("equipoise.openworld.open_auc", {"ties": "half"}, _known_and_unknown),
+    Function("equipoise.openworld.openworld_auc", {"ties": "strict"}, _base_and_new),
+    Function("equipoise.openworld.harmonic_mean_accuracy", {"base_accuracy": 0.5, "new_accuracy": 0.25}),
+    Function("equipoise.openworld.open_set_confusion", {"threshold": 0.5, "num_classes": 3}, _at_threshold),
+    Function("equipoise.openworld.open_set_curve", {"num_classes": 3}, _at_threshold),
+    Function("equipoise.openworld.open_set_f1", {"average": "micro"}, _confusion),
+    Function("equipoise.openworld.youden_index", {"average": "macro"}, _confusion),
+    Function("equipoise.openworld.normalized_accuracy", {"weight": 0.25}, _confusion),
+    Function("equipoise.openworld.max_logit", inputs=_only_logits),
+    Loss("equipoise.openworld.OpenAUCLoss", {"lam": 0.5, "surrogate": "hinge"}, _with_fakes),
+    Function(
+        "equipoise.openworld.open_auc_pair_loss",
+        {"pairing": "aligned"},
+        renamed(_with_fakes, logits="known_logits", target="known_target"),
+    ),
+    Function(
+        "equipoise.openworld.manifold_mixup_outliers",
+        {"alpha": 0.5},
+        _embedded,
+        exempt={"bad_arguments_are_refused_by_name": "an embedding may have any number of dimensions"},
+    ),
 )
 
-OTHERS: dict[str, str] = {}
+OTHERS: dict[str, str] = {
+    "equipoise.openworld.OpenSetClassifier": "a network around a network, with a threshold that held-out samples set",
+    "equipoise.openworld.fooled_measures": "takes no argument: it computes examples",
+}

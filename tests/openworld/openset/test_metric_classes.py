@@ -2,14 +2,11 @@ import math
 
 import pytest
 import torch
-import torch.multiprocessing as mp
-from torch import distributed
 
 from equipoise.core.scores import HIGHER_IS_OUT
-from equipoise.openworld.openset.metrics import open_auc
-from equipoise.openworld.openset.modular_open_world import OpenAUC, OpenworldAUC
+from equipoise.openworld.openset.open_auc import OpenAUC, open_auc
 from equipoise.openworld.outliers.detection import ood_metrics
-from equipoise.openworld.prompts.openworld_auc import harmonic_mean_accuracy, openworld_auc
+from equipoise.openworld.prompts.openworld_auc import OpenworldAUC, harmonic_mean_accuracy, openworld_auc
 
 
 def _data(seed=0, n=80):
@@ -137,7 +134,7 @@ def test_one_side_alone_is_nan_with_a_warning_or_an_error(metric):
 
 @pytest.mark.parametrize("metric", [OpenAUC, OpenworldAUC])
 def test_nothing_seen_is_an_error(metric):
-    with pytest.raises(RuntimeError, match="has seen no samples"), pytest.warns(UserWarning, match="compute"):
+    with pytest.raises(ValueError, match="has seen no samples"), pytest.warns(UserWarning, match="compute"):
         metric().compute()
 
 
@@ -149,7 +146,7 @@ def test_joint_hits_come_with_every_batch_or_with_none():
     with pytest.raises(ValueError, match="some batches only"):
         metric.compute()
     metric.reset()
-    metric.update(score, pred, target, base, joint.float())
+    metric.update(score, pred, target, base, joint.long())
     assert float(metric.compute()["overall_accuracy"]) == float(joint.double().mean())
 
 
@@ -170,44 +167,3 @@ def test_infinite_scores_are_for_open_auc_only():
     assert float(_fed(OpenAUC(), BATCHES, (score, pred, target, side)).compute()["auroc"]) == 1
     with pytest.raises(ValueError, match="infinite"):
         OpenworldAUC().update(score, pred, target, side)
-
-
-@pytest.mark.parametrize("metric", [OpenAUC, OpenworldAUC])
-@pytest.mark.usefixtures("plain_inputs")
-def test_bad_batches_are_named_as_they_come(metric):
-    score, pred, target, side, _ = _data()
-    judge = metric()
-    for given, message in (
-        ((score[:, None], pred, target, side), "score must have shape"),
-        ((score * torch.nan, pred, target, side), "NaN"),
-        ((score, pred[1:], target, side), "pred must have the length"),
-        ((score, pred, target[1:], side), "target must have the length"),
-        ((score, pred.float(), target, side), "pred must hold integers"),
-        ((score, pred, target, side[1:]), "must have the length of score"),
-        ((score, pred, target, side.long() + 1), "only 0 and 1"),
-        ((score.long(), pred, target, side), "floating point"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            judge.update(*given)
-    for bad in ({"ties": "some"}, {"recall": 0.0}, {"on_undefined": "zero"}, {"higher_is": "up"}):
-        with pytest.raises(ValueError, match=next(iter(bad))):
-            metric(**bad)
-
-
-def _judge_a_share(rank, store, results):
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    rows = [slice(0, 20), slice(20, 30)] if rank == 0 else [slice(30, None)]
-    columns = _data()
-    open_set = _fed(OpenAUC(), rows, columns[:4]).compute()
-    results[rank] = {name: float(x) for name, x in (open_set | _fed(OpenworldAUC(), rows, columns).compute()).items()}
-    distributed.destroy_process_group()
-
-
-def test_two_processes_judge_their_union(tmp_path):
-    context = mp.get_context("spawn")
-    with context.Manager() as manager:
-        results = manager.dict()
-        mp.spawn(_judge_a_share, args=(tmp_path / "store", results), nprocs=2)
-        columns = _data()
-        wanted = _fed(OpenAUC(), BATCHES, columns[:4]).compute() | _fed(OpenworldAUC(), BATCHES, columns).compute()
-        assert results[0] == results[1] == pytest.approx({name: float(x) for name, x in wanted.items()})

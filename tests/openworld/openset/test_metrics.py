@@ -4,15 +4,14 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from equipoise.openworld.openset.metrics import (
+from equipoise.openworld.openset.confusion import (
     normalized_accuracy,
-    open_auc,
-    open_set_classification_curve,
     open_set_confusion,
     open_set_curve,
     open_set_f1,
     youden_index,
 )
+from equipoise.openworld.openset.open_auc import open_auc, open_set_classification_curve
 from equipoise.openworld.prompts.openworld_auc import (
     harmonic_mean_accuracy,
     openworld_auc,
@@ -170,21 +169,26 @@ def test_the_harmonic_mean_and_overall_accuracy():
     assert float(overall_accuracy(logits, torch.tensor([0, 2, 2]))) == pytest.approx(2 / 3)
 
 
+def test_narrow_and_boolean_classes_are_classes_and_no_masks():
+    w = _world(8, num_classes=2)
+    wanted, curve = _confusion(w, 0.5, 2), open_set_curve(**w, num_classes=2)
+    for dtype in (torch.bool, torch.uint8):
+        narrow = {name: x if name.endswith("scores") else x.to(dtype) for name, x in w.items()}
+        assert _confusion(narrow, 0.5, 2).equal(wanted)
+        found = open_set_curve(**narrow, num_classes=2)
+        assert all(getattr(found, name).equal(getattr(curve, name)) for name in curve.__dataclass_fields__)
+
+
 @pytest.mark.usefixtures("plain_inputs")
 def test_bad_input_says_what_to_mend():
     known, unknown, right = torch.rand(3), torch.rand(2), torch.ones(3, dtype=torch.bool)
-    with pytest.raises(ValueError, match="known_correct must have the length"):
+    with pytest.raises(ValueError, match="known_correct must have shape"):
         open_auc(known, unknown, right[:2])
-    with pytest.raises(ValueError, match="pass `pred == target`"):
-        open_auc(known, unknown, torch.tensor([0, 1, 2]))
-    with pytest.raises(ValueError, match="unknown_scores is empty"):
-        open_auc(known, unknown[:0], right)
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        openworld_auc(torch.tensor([math.inf, 1.0]), unknown, torch.ones(2), torch.ones(2))
-    with pytest.raises(ValueError, match="known_target holds the class -1, wanted 0 to 3"):
-        _confusion(_world(0) | {"known_target": torch.full((13,), -1)}, 0.0)
-    with pytest.raises(ValueError, match="average='mean'"):
-        open_set_f1(torch.eye(3).long(), "mean")
+    for wrong in (-1, 4):
+        with pytest.raises(ValueError, match=f"known_target holds the value {wrong}, wanted class indices from 0"):
+            _confusion(_world(0) | {"known_target": torch.full((13,), wrong)}, 0.0)
+    with pytest.raises(ValueError, match=r"shape \(C \+ 1, C \+ 1\)"):
+        open_set_f1(torch.ones(1, 1).long())
     with pytest.raises(ValueError, match="measure='thresholds'"):
         open_set_curve(**_world(0), num_classes=4).best("thresholds")
 

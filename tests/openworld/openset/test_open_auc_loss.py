@@ -148,15 +148,14 @@ def test_bad_input_says_what_is_missing():
         loss(logits, y, embedding=logits)
     with pytest.raises(ValueError, match="embedding is missing"):
         loss(logits, y, head=nn.Identity(), fake_logits=logits)
-    with pytest.raises(ValueError, match=r"\(m, 3\)"):
+    with pytest.raises(ValueError, match="classes = 3"):
         loss(logits, y, fake_logits=torch.randn(4, 5))
     with pytest.raises(ValueError, match="fake_valid"):
         loss(logits, y, embedding=logits, head=nn.Identity(), fake_valid=torch.ones(4))
     with pytest.raises(ValueError, match="4 and 2"):
         open_auc_pair_loss(logits, y, logits[:2], pairing="aligned")
-    for bad in ({"alpha": 0.0}, {"lam": -1.0}, {"pairing": "some"}, {"surrogate": "sqare"}):
-        with pytest.raises(ValueError, match=next(iter(bad))):
-            OpenAUCLoss(**bad)
+    with pytest.raises(ValueError, match="surrogate"):
+        OpenAUCLoss(surrogate="sqare")
 
 
 def test_a_threshold_keeps_the_wanted_share_of_known_samples_and_travels_with_the_weights():

@@ -11,7 +11,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from equipoise.claims.model import Bound, Claim, Experiment, Gain
-from equipoise.openworld.openset.metrics import open_auc, open_set_confusion, open_set_f1
+from equipoise.openworld.openset.confusion import open_set_confusion, open_set_f1
+from equipoise.openworld.openset.open_auc import open_auc
 from equipoise.openworld.openset.open_auc_loss import OpenAUCLoss, max_logit
 from equipoise.openworld.outliers.detection import ood_metrics
 

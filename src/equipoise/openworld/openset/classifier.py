@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from equipoise.core.curves.thresholds import Threshold, guaranteed_threshold_at_tpr, threshold_at_tpr
 from equipoise.core.scores import HIGHER_IS_IN, ScoreSpec
+from equipoise.core.signature import checked
 from equipoise.core.solvers.perturbation import evaluation_mode
 from equipoise.openworld.openset.open_auc_loss import max_logit
 
@@ -58,6 +59,7 @@ class OpenSetClassifier(nn.Module):
 
     threshold: Tensor
 
+    @checked
     def __init__(
         self, classifier: nn.Module, score: Callable[[Tensor], Tensor] = max_logit, spec: ScoreSpec | None = None
     ) -> None:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from equipoise.openworld.multilabel.metrics import multilabel_ranking_metrics, tkpr
-from equipoise.openworld.openset.metrics import open_auc, open_set_confusion, open_set_f1
+from equipoise.openworld.openset.confusion import open_set_confusion, open_set_f1
+from equipoise.openworld.openset.open_auc import open_auc
 from equipoise.openworld.prompts.openworld_auc import harmonic_mean_accuracy, openworld_auc
 from equipoise.openworld.topk.metrics import autkc, topk_accuracy
 

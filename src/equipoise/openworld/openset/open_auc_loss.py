@@ -8,7 +8,7 @@ take part. No unknown sample is seen in training: they are mixed from pairs of e
 the first half gives the known side, the second half is mixed.
 
 The paper's risk is over all pairs; the authors' code pairs the i-th known with the i-th mixture, which has the same
-expectation and more variance. Both are here. The mixing weight is drawn once a batch, as published.
+expectation and more variance. Both are here. The mixing weight is drawn once per batch, as published.
 
 Wang et al., "OpenAUC: Towards AUC-Oriented Open-Set Recognition", NeurIPS 2022.
 """
@@ -16,23 +16,29 @@ Wang et al., "OpenAUC: Towards AUC-Oriented Open-Set Recognition", NeurIPS 2022.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from equipoise.core.pairs.loss import pairwise_loss
-from equipoise.core.pairs.surrogates import Surrogate, resolve_surrogate
-from equipoise.core.validate import check_choice, check_multiclass, check_nonnegative, check_positive
+from equipoise.core.pairs.surrogates import SurrogateLike, resolve_surrogate
+from equipoise.core.reduction import attached_zero
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassIndex, ClassScores, ClassTarget, MayBeEmpty, NonNegative, Positive, Range, Scalar
 
-PAIRINGS = ("all", "aligned")
+InwardScore: TypeAlias = Callable[[Tensor], Tensor]
+Pairing: TypeAlias = Literal["all", "aligned"]
+FakeLogits: TypeAlias = Annotated[Float[Tensor, "m classes"], MayBeEmpty()]
+FakeValid: TypeAlias = Annotated[
+    Bool[Tensor, " m"] | Integer[Tensor, " m"] | Float[Tensor, " m"], Range(0), MayBeEmpty()
+]
 
-InwardScore = Callable[[Tensor], Tensor]
 
-
-def max_logit(logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
+@checked
+def max_logit(logits: Annotated[Float[Tensor, "n classes"], MayBeEmpty()]) -> Float[Tensor, " n"]:
     """The largest logit, higher for what is known; the gradient goes to one entry also where several tie.
 
     >>> max_logit(torch.tensor([[1.0, 3.0]]))
@@ -41,16 +47,17 @@ def max_logit(logits: Float[Tensor, "n classes"]) -> Float[Tensor, " n"]:
     return logits.max(dim=1).values
 
 
+@checked
 def open_auc_pair_loss(
-    known_logits: Float[Tensor, "n classes"],
-    known_target: Int[Tensor, " n"],
-    fake_logits: Float[Tensor, "m classes"],
-    fake_valid: Bool[Tensor, " m"] | Int[Tensor, " m"] | Float[Tensor, " m"] | None = None,
+    known_logits: ClassScores,
+    known_target: ClassTarget,
+    fake_logits: FakeLogits,
+    fake_valid: FakeValid | None = None,
     *,
-    pairing: str = "all",
-    surrogate: str | Surrogate = "square",
+    pairing: Pairing = "all",
+    surrogate: SurrogateLike = "square",
     score: InwardScore = max_logit,
-) -> Float[Tensor, ""]:
+) -> Scalar:
     """Mean surrogate over pairs of a known sample that is classified right and an open-set sample.
 
     Args:
@@ -67,24 +74,15 @@ def open_auc_pair_loss(
         begins like that, so it is no reason to warn.
 
     Raises:
-        ValueError: on logits that are not finite, classes out of range, different numbers of classes, an unknown
-            pairing, or aligned pairs of different numbers.
+        ValueError: on a bad argument, by name; on aligned pairs of different numbers.
 
     >>> known, fake = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.5, 0.0]])
     >>> open_auc_pair_loss(known, torch.tensor([0, 0]), fake)
     tensor(0.2500)
     """
-    check_choice("pairing", pairing, PAIRINGS)
-    check_multiclass(known_logits, known_target)
-    if fake_logits.ndim != 2 or fake_logits.shape[1] != known_logits.shape[1]:
-        raise ValueError(f"fake_logits must have shape (m, {known_logits.shape[1]}), got {tuple(fake_logits.shape)}")
-    if fake_valid is None:
-        fake_valid = torch.ones(len(fake_logits), device=fake_logits.device)
-    elif fake_valid.shape != fake_logits.shape[:1]:
-        raise ValueError(f"fake_valid must have shape ({len(fake_logits)},), got {tuple(fake_valid.shape)}")
     known, fake = score(known_logits), score(fake_logits)
     hit = (known_logits.detach().argmax(1) == known_target).to(known.dtype)
-    valid = fake_valid.to(fake.dtype)
+    valid = torch.ones_like(fake) if fake_valid is None else fake_valid.to(fake.dtype)
     if pairing == "all":
         return pairwise_loss(known, fake, surrogate, pos_weight=hit, neg_weight=valid)
     if len(known) != len(fake):
@@ -95,12 +93,13 @@ def open_auc_pair_loss(
     return (weight * losses).sum() / torch.where(total > 0, total, 1)
 
 
+@checked
 def manifold_mixup_outliers(
-    embedding: Float[Tensor, "m ..."],
-    target: Int[Tensor, " m"],
-    alpha: float = 2.0,
+    embedding: Float[Tensor, m * shape],
+    target: Annotated[Integer[Tensor, " m"] | Bool[Tensor, " m"], ClassIndex(dim=None)],
+    alpha: Positive = 2.0,
     generator: torch.Generator | None = None,
-) -> tuple[Float[Tensor, "m ..."], Bool[Tensor, " m"]]:
+) -> tuple[Float[Tensor, m * shape], Bool[Tensor, " m"]]:
     """Mix every embedding with another one of the batch, by one weight drawn from Beta(α, α).
 
     Args:
@@ -112,16 +111,10 @@ def manifold_mixup_outliers(
     Returns:
         The mixtures, attached to the graph, and which are mixed from two different classes.
 
-    Raises:
-        ValueError: if α is not positive or the lengths differ.
-
     >>> mixed, valid = manifold_mixup_outliers(torch.eye(4), torch.tensor([0, 0, 0, 0]))
     >>> bool(valid.any())
     False
     """
-    check_positive("alpha", alpha)
-    if embedding.shape[:1] != target.shape:
-        raise ValueError(f"embedding and target differ in length: {tuple(embedding.shape)} and {tuple(target.shape)}")
     # PyTorch draws no Beta from a generator; NumPy does, from a seed that the generator gives.
     seed = int(torch.randint(2**62, (), generator=generator))
     share = float(np.random.default_rng(seed).beta(alpha, alpha))
@@ -152,9 +145,6 @@ class OpenAUCLoss(nn.Module):
         score: logits (n, C) → (n,), higher for what is known; also what to reject by at test time.
         surrogate: of `open_auc_pair_loss`; the paper's is "square".
 
-    Raises:
-        ValueError: if a setting is out of range.
-
     >>> g = torch.Generator().manual_seed(0)
     >>> x, y = torch.randn(64, 8, generator=g), torch.arange(64) % 4
     >>> x[range(64), y] += 3
@@ -171,45 +161,45 @@ class OpenAUCLoss(nn.Module):
     True
     """
 
+    @checked
     def __init__(
         self,
         closed_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-        lam: float = 0.1,
-        alpha: float = 2.0,
-        pairing: str = "all",
+        lam: NonNegative = 0.1,
+        alpha: Positive = 2.0,
+        pairing: Pairing = "all",
         score: InwardScore = max_logit,
-        surrogate: str | Surrogate = "square",
+        surrogate: SurrogateLike = "square",
     ) -> None:
         super().__init__()
-        check_nonnegative("lam", lam)
-        check_positive("alpha", alpha)
-        check_choice("pairing", pairing, PAIRINGS)
+        resolve_surrogate(surrogate)
         self.closed_loss = nn.CrossEntropyLoss() if closed_loss is None else closed_loss
         self.lam, self.alpha, self.pairing, self.score = lam, alpha, pairing, score
-        self.surrogate = resolve_surrogate(surrogate)
+        self.surrogate = surrogate
 
     def forward(
         self,
-        logits: Float[Tensor, "n classes"],
-        target: Int[Tensor, " n"],
-        embedding: Float[Tensor, "n ..."] | None = None,
+        logits: ClassScores,
+        target: ClassTarget,
+        embedding: Tensor | None = None,
         head: Callable[[Tensor], Tensor] | None = None,
-        fake_logits: Float[Tensor, "m classes"] | None = None,
-        fake_valid: Tensor | None = None,
+        fake_logits: FakeLogits | None = None,
+        fake_valid: FakeValid | None = None,
         generator: torch.Generator | None = None,
-    ) -> Float[Tensor, ""]:
+    ) -> Scalar:
         """The objective; arguments as `terms`."""
         closed, pairs = self.terms(logits, target, embedding, head, fake_logits, fake_valid, generator)
         return closed + self.lam * pairs
 
+    @checked
     def terms(
         self,
-        logits: Float[Tensor, "n classes"],
-        target: Int[Tensor, " n"],
-        embedding: Float[Tensor, "n ..."] | None = None,
+        logits: ClassScores,
+        target: ClassTarget,
+        embedding: Tensor | None = None,
         head: Callable[[Tensor], Tensor] | None = None,
-        fake_logits: Float[Tensor, "m classes"] | None = None,
-        fake_valid: Tensor | None = None,
+        fake_logits: FakeLogits | None = None,
+        fake_valid: FakeValid | None = None,
         generator: torch.Generator | None = None,
     ) -> OpenAUCTerms:
         """Both parts, unweighted.
@@ -246,10 +236,12 @@ class OpenAUCLoss(nn.Module):
             return OpenAUCTerms(closed, self._pairs(logits, target, fake_logits, fake_valid))
         half = len(target) // 2
         if half < 2 or embedding is None or head is None:
-            return OpenAUCTerms(closed, (logits * 0).sum())
+            return OpenAUCTerms(closed, attached_zero(logits))
         second = slice(half, 2 * half)
         mixed, valid = manifold_mixup_outliers(embedding[second], target[second], self.alpha, generator)
-        return OpenAUCTerms(closed, self._pairs(logits[:half], target[:half], head(mixed), valid))
+        # The head is as precise as what it was given.
+        fake_logits = head(mixed.to(embedding.dtype))
+        return OpenAUCTerms(closed, self._pairs(logits[:half], target[:half], fake_logits, valid))
 
     def _pairs(self, logits: Tensor, target: Tensor, fake_logits: Tensor, fake_valid: Tensor | None) -> Tensor:
         return open_auc_pair_loss(
@@ -264,4 +256,5 @@ class OpenAUCLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Settings, for `print`."""
-        return f"lam={self.lam}, alpha={self.alpha}, pairing={self.pairing!r}, surrogate={self.surrogate.name!r}"
+        surrogate = resolve_surrogate(self.surrogate).name
+        return f"lam={self.lam}, alpha={self.alpha}, pairing={self.pairing!r}, surrogate={surrogate!r}"

@@ -14,21 +14,34 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from equipoise.core.curves.roc import RocCurve
-from equipoise.core.scores import ScoreSpec, Side, as_spec
-from equipoise.core.validate import check_fraction, check_nonempty, check_not_nan
+from equipoise.core.scores import as_spec
+from equipoise.core.signature import checked
+from equipoise.core.types import Fraction, Scalar
+from equipoise.openworld.types import Direction, KnownScores, UnknownScores
+
+OOD_MEASURES = (
+    "auroc",
+    "aupr_in",
+    "aupr_out",
+    "aupr_in_trapezoid",
+    "aupr_out_trapezoid",
+    "fpr95_id_positive",
+    "fpr95_ood_positive",
+    "detection_error",
+)
 
 
+@checked
 def ood_metrics(
-    id_scores: Float[Tensor, " n_in"],
-    ood_scores: Float[Tensor, " n_out"],
+    id_scores: KnownScores,
+    ood_scores: UnknownScores,
     *,
-    recall: float = 0.95,
-    higher_is: ScoreSpec | Side = "in",
-) -> dict[str, Float[Tensor, ""]]:
+    recall: Fraction = 0.95,
+    higher_is: Direction = "in",
+) -> dict[str, Scalar]:
     """How well a score tells in-distribution from out-of-distribution samples.
 
     Args:
@@ -44,13 +57,12 @@ def ood_metrics(
         known rejected and the share of unknown accepted over all thresholds.
 
     Raises:
-        ValueError: if a side is empty, not (n,), or holds NaN, or the recall is out of range.
+        ValueError: on a bad argument, by name.
 
     >>> found = ood_metrics(torch.tensor([0.9, 0.8, 0.3]), torch.tensor([0.5, 0.1]))
     >>> float(found["fpr95_id_positive"]), float(found["fpr95_ood_positive"])
     (0.5, 0.3333333333333333)
     """
-    check_fraction("recall", recall)
     known = detection_curve(id_scores, ood_scores, higher_is=higher_is)
     unknown = reversed_curve(known)
     tpr, fpr = known.tps.numpy() / known.n_pos, known.fps.numpy() / known.n_neg
@@ -67,9 +79,8 @@ def ood_metrics(
     }
 
 
-def detection_curve(
-    id_scores: Float[Tensor, " n_in"], ood_scores: Float[Tensor, " n_out"], *, higher_is: ScoreSpec | Side = "in"
-) -> RocCurve:
+@checked
+def detection_curve(id_scores: KnownScores, ood_scores: UnknownScores, *, higher_is: Direction = "in") -> RocCurve:
     """The ROC curve with the known samples as positives, its thresholds on the inward score.
 
     Raises:
@@ -79,8 +90,6 @@ def detection_curve(
     tensor([1, 1, 2])
     """
     spec = as_spec(higher_is)
-    for name, scores in (("id_scores", id_scores), ("ood_scores", ood_scores)):
-        check_scores(name, scores)
     scores = spec.inward(torch.cat([id_scores, ood_scores]))
     return RocCurve.from_scores(scores, torch.arange(len(scores), device=scores.device) < len(id_scores))
 
@@ -99,7 +108,7 @@ def reversed_curve(curve: RocCurve) -> RocCurve:
     return RocCurve(-curve.thresholds.flip(0), at_or_below(curve.fps), at_or_below(curve.tps))
 
 
-def trapezoid_aupr(curve: RocCurve) -> Float[Tensor, ""]:
+def trapezoid_aupr(curve: RocCurve) -> Scalar:
     """Area under straight lines between the points (recall, precision), from (0, 1) on.
 
     Precision is not linear between thresholds, so this flatters; it is what many papers call AUPR. Where the curve is
@@ -111,14 +120,6 @@ def trapezoid_aupr(curve: RocCurve) -> Float[Tensor, ""]:
     precision, recall, _ = (x.numpy() for x in curve.precision_recall())
     precision, recall = np.append(1.0, precision), np.append(0.0, recall)
     return _scalar(float((np.diff(recall) * (precision[1:] + precision[:-1])).sum() / 2))
-
-
-def check_scores(name: str, scores: Tensor) -> None:
-    """Raise `ValueError` unless scores are (n,), n >= 1, floating and free of NaN."""
-    if scores.ndim != 1:
-        raise ValueError(f"{name} must have shape (n,), got {tuple(scores.shape)}; flatten it")
-    check_nonempty(name, scores)
-    check_not_nan(name, scores)
 
 
 def _scalar(value: float) -> Tensor:

@@ -12,32 +12,24 @@ to 95 % rather than at the first that reaches it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
-from equipoise.core.scores import HIGHER_IS_IN, ScoreSpec, Side
-from equipoise.core.validate import check_finite, check_fraction, warn_once
-from equipoise.openworld.outliers.detection import check_scores, ood_metrics
-
-Labels = Int[Tensor, "n classes"] | Bool[Tensor, "n classes"]
-
-_MEASURES = (
-    "auroc",
-    "aupr_in",
-    "aupr_out",
-    "aupr_in_trapezoid",
-    "aupr_out_trapezoid",
-    "fpr95_id_positive",
-    "fpr95_ood_positive",
-    "detection_error",
-)
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, Fraction, MultilabelTarget, Range, RankedScores, Scores, Whole
+from equipoise.core.validate import warn_once
+from equipoise.openworld.outliers.detection import OOD_MEASURES, ood_metrics
+from equipoise.openworld.types import Direction, UnknownScores
 
 
-def head_classes(class_counts: Int[Tensor, " classes"], num_head: int) -> Int[Tensor, " num_head"]:
+@checked
+def head_classes(
+    class_counts: Annotated[Integer[Tensor, " classes"], Range(0)], num_head: Whole
+) -> Int[Tensor, " num_head"]:
     """The most frequent classes, from the first down; of equally frequent ones the lower index comes first.
 
     Args:
@@ -45,26 +37,25 @@ def head_classes(class_counts: Int[Tensor, " classes"], num_head: int) -> Int[Te
         num_head: how many, from 0 to C.
 
     Raises:
-        ValueError: if the counts are not (C,) whole numbers of at least 0, or `num_head` is out of range.
+        ValueError: on a bad argument, by name.
 
     >>> head_classes(torch.tensor([3, 5, 5, 1]), 2)
     tensor([1, 2])
     """
-    if class_counts.ndim != 1 or class_counts.is_floating_point() or bool((class_counts < 0).any()):
-        raise ValueError("class_counts must be whole numbers of at least 0 in shape (classes,)")
-    if not 0 <= num_head <= len(class_counts):
-        raise ValueError(f"num_head={num_head} must lie in 0..{len(class_counts)}, the number of classes")
+    if num_head > len(class_counts):
+        raise ValueError(f"num_head={num_head} must be at most {len(class_counts)}, the number of classes")
     return class_counts.sort(descending=True, stable=True).indices[:num_head]
 
 
+@checked
 def tail_ood_metrics(
-    id_scores: Float[Tensor, " n"],
-    target: Labels,
-    ood_scores: Float[Tensor, " m"],
-    num_head: int,
+    id_scores: RankedScores,
+    target: MultilabelTarget,
+    ood_scores: UnknownScores,
+    num_head: Whole,
     *,
-    recall: float = 0.95,
-    higher_is: ScoreSpec | Side = HIGHER_IS_IN,
+    recall: Fraction = 0.95,
+    higher_is: Direction = "in",
 ) -> dict[str, Any]:
     """`ood_metrics` on the known samples that hold none of the most frequent classes.
 
@@ -81,8 +72,7 @@ def tail_ood_metrics(
         `ood_metrics` gives, or None for each where no known sample is left (warned once).
 
     Raises:
-        ValueError: as `ood_metrics`; if the labels do not go with the scores or are not in {0, 1}, or `num_head` is out
-            of range.
+        ValueError: on a bad argument, by name.
 
     >>> labels = torch.tensor([[1, 0], [1, 1], [0, 1], [1, 0]])
     >>> found = tail_ood_metrics(torch.tensor([3.0, 4.0, 1.0, 3.0]), labels, torch.tensor([2.0, 0.0]), num_head=1)
@@ -92,14 +82,15 @@ def tail_ood_metrics(
     return tail_ood_profile(id_scores, target, ood_scores, [num_head], recall=recall, higher_is=higher_is)[0]
 
 
+@checked
 def tail_ood_profile(
-    id_scores: Float[Tensor, " n"],
-    target: Labels,
-    ood_scores: Float[Tensor, " m"],
-    num_heads: Sequence[int],
+    id_scores: RankedScores,
+    target: MultilabelTarget,
+    ood_scores: UnknownScores,
+    num_heads: Sequence[Whole],
     *,
-    recall: float = 0.95,
-    higher_is: ScoreSpec | Side = HIGHER_IS_IN,
+    recall: Fraction = 0.95,
+    higher_is: Direction = "in",
 ) -> list[dict[str, Any]]:
     """`tail_ood_metrics` for several numbers of left-out classes: how a detector falls off towards the rare labels.
 
@@ -114,18 +105,12 @@ def tail_ood_profile(
     Returns:
         The result of each j, in their order.
 
-    Raises:
-        ValueError: as `tail_ood_metrics`.
-
     >>> labels = torch.tensor([[1, 0], [1, 0], [0, 1]])
     >>> profile = tail_ood_profile(torch.tensor([3.0, 4.0, 1.0]), labels, torch.tensor([2.0, 0.0]), [0, 1])
     >>> [round(float(found["auroc"]), 3) for found in profile]
     [0.833, 0.5]
     """
-    check_scores("id_scores", id_scores)
-    check_scores("ood_scores", ood_scores)
-    check_fraction("recall", recall)
-    labels = _labels(id_scores, target)
+    labels = target == 1
     ranked = head_classes(labels.sum(0), labels.shape[1])
     for num_head in num_heads:
         head_classes(labels.sum(0), num_head)
@@ -147,15 +132,16 @@ def tail_ood_profile(
             found |= ood_metrics(id_scores[kept], ood_scores, recall=recall, higher_is=higher_is)
         else:
             warn_once(f"every known sample holds one of the {num_head} most frequent classes: the metrics are None")
-            found |= dict.fromkeys(_MEASURES)
+            found |= dict.fromkeys(OOD_MEASURES)
         results.append(found)
     return results
 
 
+@checked
 def class_score_histograms(
-    scores: Float[Tensor, " n"], target: Labels, *, bins: int = 50
+    scores: Scores, target: MultilabelTarget, *, bins: Count = 50
 ) -> tuple[Float[Tensor, " edges"], Int[Tensor, "classes bins"]]:
-    """How the scores of the samples that hold a class are spread, a row a class, on common bins.
+    """How the scores of the samples that hold a class are spread, a row per class, on common bins.
 
     Args:
         scores: (n,) finite scores.
@@ -165,18 +151,11 @@ def class_score_histograms(
     Returns:
         (bins + 1,) edges in float64, and (C, bins) counts.
 
-    Raises:
-        ValueError: if there is no score, one is not finite, the labels do not fit, or bins < 1.
-
     >>> class_score_histograms(torch.tensor([0.0, 1.0, 4.0]), torch.tensor([[1, 0], [1, 1], [0, 1]]), bins=2)[1]
     tensor([[2, 0],
             [1, 1]])
     """
-    check_scores("scores", scores)
-    check_finite("scores", scores)
-    labels = _labels(scores, target)
-    if bins < 1:
-        raise ValueError(f"bins={bins} must be at least 1")
+    labels = target == 1
     values = scores.detach().double().cpu().numpy()
     edges = np.histogram_bin_edges(values, bins)
     # A sample in the bin to the left of the first edge above it; the highest score belongs to the last bin.
@@ -184,12 +163,3 @@ def class_score_histograms(
     counts = torch.zeros(labels.shape[1], bins, dtype=torch.int64)
     counts.index_add_(1, place, labels.T.cpu().long())
     return torch.from_numpy(edges), counts
-
-
-def _labels(scores: Tensor, target: Tensor) -> Tensor:
-    """Checked labels (n, C) as booleans."""
-    if target.ndim != 2 or not target.shape[1] or len(target) != len(scores):
-        raise ValueError(f"target must have shape ({len(scores)}, classes), got {tuple(target.shape)}")
-    if target.is_floating_point() or bool(((target != 0) & (target != 1)).any()):
-        raise ValueError("target must hold the integers 0 (absent) and 1 (present) only")
-    return target != 0

@@ -12,26 +12,32 @@ Hua et al., "OpenworldAUC: Towards Unified Evaluation and Optimization for Open-
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from equipoise.core.curves.ranks import TIES, count_pairs
-from equipoise.core.scores import ScoreSpec, Side, as_spec
-from equipoise.core.validate import check_choice, check_finite, check_fraction
-from equipoise.openworld.openset.metrics import check_correct
-from equipoise.openworld.outliers.detection import check_scores
+from equipoise.core.curves.ranks import count_pairs
+from equipoise.core.scores import as_spec
+from equipoise.core.signature import checked
+from equipoise.core.types import BinaryTarget, ClassScores, ClassTarget, Probability, Scalar, Scores
+from equipoise.openworld.openset.open_auc import DETECTION, OpenMetric, open_auc, share, undefined
+from equipoise.openworld.types import BaseCorrect, BaseScores, Direction, NewCorrect, NewScores, Ties
+
+_NOT_GIVEN = -1
 
 
+@checked
 def openworld_auc(
-    base_scores: Float[Tensor, " n_base"],
-    new_scores: Float[Tensor, " n_new"],
-    base_correct: Bool[Tensor, " n_base"] | Int[Tensor, " n_base"],
-    new_correct: Bool[Tensor, " n_new"] | Int[Tensor, " n_new"],
+    base_scores: BaseScores,
+    new_scores: NewScores,
+    base_correct: BaseCorrect,
+    new_correct: NewCorrect,
     *,
-    ties: str = "half",
-    higher_is: ScoreSpec | Side = "in",
-) -> Float[Tensor, ""]:
+    ties: Ties = "half",
+    higher_is: Direction = "in",
+) -> Scalar:
     """OpenworldAUC: the share of (base, new) pairs ranked right, with both samples classified right in their domain.
 
     Args:
@@ -46,28 +52,27 @@ def openworld_auc(
         A float64 scalar; 0 if either accuracy is 0.
 
     Raises:
-        ValueError: if a domain is empty, lengths differ, a score is not finite, or correctness is not 0 or 1.
+        ValueError: on a bad argument, by name.
 
     >>> openworld_auc(torch.tensor([0.9, 0.4]), torch.tensor([0.5]), torch.tensor([1, 1]), torch.tensor([1]))
     tensor(0.5000, dtype=torch.float64)
     """
-    check_choice("ties", ties, TIES)
-    right = _right_by_side(base_scores, new_scores, base_correct, new_correct)
     spec = as_spec(higher_is)
-    base, new = spec.inward(base_scores[right[0]]), spec.inward(new_scores[right[1]])
+    base, new = spec.inward(base_scores[base_correct == 1]), spec.inward(new_scores[new_correct == 1])
     if not len(base) or not len(new):
         return torch.zeros((), dtype=torch.float64)
     share = len(base) / len(base_scores) * (len(new) / len(new_scores))
     return torch.tensor(share * count_pairs(base, new).win_rate(ties), dtype=torch.float64)
 
 
+@checked
 def openworld_curve(
-    base_scores: Float[Tensor, " n_base"],
-    new_scores: Float[Tensor, " n_new"],
-    base_correct: Bool[Tensor, " n_base"] | Int[Tensor, " n_base"],
-    new_correct: Bool[Tensor, " n_new"] | Int[Tensor, " n_new"],
+    base_scores: BaseScores,
+    new_scores: NewScores,
+    base_correct: BaseCorrect,
+    new_correct: NewCorrect,
     *,
-    higher_is: ScoreSpec | Side = "in",
+    higher_is: Direction = "in",
 ) -> tuple[Float[Tensor, " points"], Float[Tensor, " points"]]:
     """The curve whose area is OpenworldAUC: what a rising threshold loses among base samples and wins among new ones.
 
@@ -84,51 +89,107 @@ def openworld_curve(
     >>> openworld_curve(torch.tensor([0.9, 0.4]), torch.tensor([0.5]), torch.tensor([1, 1]), right)[0]
     tensor([0.0000, 0.5000, 0.5000, 1.0000], dtype=torch.float64)
     """
-    base_right, new_right = _right_by_side(base_scores, new_scores, base_correct, new_correct)
     inward = as_spec(higher_is).inward(torch.cat([base_scores, new_scores])).cpu()
     values, order = inward.sort()
-    right = torch.cat([base_right, new_right]).cpu().double()[order]
+    right = torch.cat([base_correct == 1, new_correct == 1]).cpu().double()[order]
     of_base = order < len(base_scores)
     ends = torch.cat([values[1:] != values[:-1], torch.ones(1, dtype=torch.bool)])
     start = torch.zeros(1, dtype=torch.float64)
     lost = torch.cat([start, (right * of_base).cumsum(0)[ends]])
     won = torch.cat([start, (right * ~of_base).cumsum(0)[ends]])
-    wrong = len(base_scores) - base_right.sum().cpu()
+    wrong = len(base_scores) - (base_correct == 1).sum().cpu()
     return (wrong + lost) / len(base_scores), won / len(new_scores)
 
 
-def harmonic_mean_accuracy(base_accuracy: float, new_accuracy: float) -> float:
+@checked
+def harmonic_mean_accuracy(base_accuracy: Probability, new_accuracy: Probability) -> float:
     """2ab / (a + b) of two accuracies in [0, 1]; 0 if both are 0.
 
     >>> harmonic_mean_accuracy(0.5, 1.0)
     0.6666666666666666
     """
-    check_fraction("base_accuracy", base_accuracy, zero=True)
-    check_fraction("new_accuracy", new_accuracy, zero=True)
     total = base_accuracy + new_accuracy
     return 2 * base_accuracy * new_accuracy / total if total else 0.0
 
 
-def overall_accuracy(logits: Float[Tensor, "n classes"], target: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+@checked
+def overall_accuracy(logits: ClassScores, target: ClassTarget) -> Scalar:
     """Accuracy of one argmax over base and new classes together; it moves with the mix of the domains.
-
-    Raises:
-        ValueError: if shapes do not fit.
 
     >>> overall_accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
     tensor(0.5000, dtype=torch.float64)
     """
-    if logits.ndim != 2 or target.shape != logits.shape[:1] or not len(target):
-        raise ValueError(f"logits and target must be (n, classes) and (n,), got {tuple(logits.shape)}, {target.shape}")
     return (logits.argmax(1) == target).double().mean()
 
 
-def _right_by_side(
-    base_scores: Tensor, new_scores: Tensor, base_correct: Tensor, new_correct: Tensor
-) -> tuple[Tensor, Tensor]:
-    right = []
-    for side, scores, correct in (("base", base_scores, base_correct), ("new", new_scores, new_correct)):
-        check_scores(f"{side}_scores", scores)
-        check_finite(f"{side}_scores", scores)
-        right.append(check_correct(f"{side}_correct", correct, scores))
-    return right[0], right[1]
+class OpenworldAUC(OpenMetric):
+    """OpenworldAUC over all samples seen, with the measures it couples; see `equipoise.openworld.openworld_auc`.
+
+    Args:
+        ties: "half" or "strict", as in `openworld_auc`.
+        higher_is: direction of the base-to-new scores; "in" (higher for base) for the paper's.
+        recall: as in `OpenAUC`.
+        on_undefined: where a domain was not seen, "nan" or "raise".
+        kwargs: of `torchmetrics.Metric`.
+
+    >>> metric = OpenworldAUC()
+    >>> base = torch.tensor([True, True, False])
+    >>> metric.update(torch.tensor([0.9, 0.4, 0.5]), torch.tensor([1, 0, 1]), torch.tensor([1, 0, 1]), base)
+    >>> found = metric.compute()
+    >>> float(found["openworld_auc"]), float(found["harmonic_mean"])
+    (0.5, 1.0)
+    """
+
+    kept = ("scores", "correct", "inside", "joint")
+    sides = ("base", "new")
+
+    @checked
+    def update(
+        self,
+        score: Scores,
+        pred: ClassTarget,
+        target: ClassTarget,
+        is_base: BinaryTarget,
+        joint_correct: BinaryTarget | None = None,
+    ) -> None:
+        """Take a batch.
+
+        Args:
+            score: (n,) base-to-new scores.
+            pred: (n,) class predicted with the domain known: of base samples among the base classes, of new samples
+                among the new ones.
+            target: (n,) true class, numbered as `pred`.
+            is_base: (n,) booleans or 0 and 1.
+            joint_correct: (n,) whether one decision over base and new classes together is right, for
+                "overall_accuracy"; with every batch, or with none.
+        """
+        joint = torch.full_like(pred, _NOT_GIVEN) if joint_correct is None else joint_correct
+        self.keep(score, pred == target, is_base == 1, joint.to(torch.int8))
+
+    def compute(self) -> dict[str, Tensor]:
+        """float64 scalars by name: "openworld_auc", "base_accuracy", "new_accuracy", "harmonic_mean", "open_auc" (new
+        as unknown, so blind to which new class it is), the five of `OpenAUC`, and "overall_accuracy" if it can be told.
+
+        Raises:
+            ValueError: before the first `update`; if only some batches had `joint_correct`; where a domain was not
+                seen, with `on_undefined="raise"`.
+        """
+        scores, correct, base, joint = self.samples()
+        found = {"base_accuracy": share(correct[base]), "new_accuracy": share(correct[~base])}
+        if bool((joint != _NOT_GIVEN).all()):
+            found["overall_accuracy"] = share(joint)
+        elif bool((joint != _NOT_GIVEN).any()):
+            raise ValueError("joint_correct came with some batches only; give it to every update, or to none")
+        if self.lacks_a_side(base):
+            names = ("openworld_auc", "base_accuracy", "new_accuracy", "harmonic_mean", "open_auc", *DETECTION)
+            return undefined(*names) | found
+        sides = (scores[base], scores[~base], correct[base])
+        settings: dict[str, Any] = {"ties": self.ties, "higher_is": self.spec}
+        mean = harmonic_mean_accuracy(float(found["base_accuracy"]), float(found["new_accuracy"]))
+        return {
+            "openworld_auc": openworld_auc(*sides, correct[~base], **settings),
+            **found,
+            "harmonic_mean": torch.tensor(mean, dtype=torch.float64),
+            "open_auc": open_auc(*sides, **settings),
+            **self.detection(scores, base),
+        }

@@ -176,7 +176,9 @@ def highest_wrong(scores: Float[Tensor, "n c"], target: Int[Tensor, " n"], k: in
 
 
 def counted_samples(target: Int[Tensor, " n"], num_classes: int, ignore_index: int | None) -> Bool[Tensor, " n"]:
-    """Which samples count; `ValueError` where one of them has no class in [0, num_classes)."""
+    """Which samples count; `ValueError` where one of them has no class in [0, num_classes), or there is one class."""
+    if num_classes < 2:
+        raise ValueError(f"logits must have at least 2 classes, got shape (n, {num_classes})")
     counted = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
     wrong = target[counted & ((target < 0) | (target >= num_classes))]
     if len(wrong):

@@ -15,7 +15,7 @@ percentages, here are fractions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -24,8 +24,8 @@ from torchmetrics import Metric
 
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassTarget, Count, MayBeInfinite, Scalar
+from equipoise.openworld.types import Ties
 
-Ties: TypeAlias = Literal["strict", "half"]
 RankedClassScores: TypeAlias = Annotated[Float[Tensor, "n classes"], MayBeInfinite()]
 
 

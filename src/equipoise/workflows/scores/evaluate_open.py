@@ -18,10 +18,11 @@ from torch import Tensor
 from equipoise.core.curves.intervals import Interval, bootstrap_metrics
 from equipoise.core.scores import SIDES, ScoreSpec, as_spec
 from equipoise.core.validate import check_choice
-from equipoise.openworld.openset.metrics import open_set_classification_curve
+from equipoise.openworld.openset.open_auc import open_set_classification_curve
 from equipoise.openworld.outliers.detection import detection_curve
 from equipoise.openworld.prompts.openworld_auc import openworld_curve
 from equipoise.openworld.report import UNKNOWN, OpenWorldReport
+from equipoise.openworld.types import Task
 from equipoise.report.open_figures import (
     Line,
     curve_figure,
@@ -120,7 +121,7 @@ _NOTES = (
 class _Table:
     """A file, read: classes first, new classes behind them."""
 
-    task: str
+    task: Task
     classes: tuple[str, ...]
     new_classes: tuple[str, ...]
     scores: Tensor
@@ -154,6 +155,7 @@ def _read(path: str | Path, request: OpenRequest, spec: ScoreSpec) -> _Table:
         notes.append("No open score was given: the highest score of a known class stands for it.")
     else:
         chosen = score_column(frame, open_score)
+    task: Task
     if "*" in target:
         of_labels = _matched(columns, [target], reserved | set(of_classes), "target")
         labels = {name: column for column, name in of_labels.items()}

@@ -1,125 +1,45 @@
-"""Is it known, and which one is it? One number for both questions, beside the measures that mix them up.
+"""An open-set classifier at a threshold, and at all of them: a confusion matrix with a row and a column for "unknown".
 
-With r the open-set score, *lower* for known samples in the formulas of the paper, h the predicted class and y the true
-one:
+The measures can be fooled: F-scores do not see an unknown sample that is accepted in place of a known one that is
+rejected. `open_set_curve` has all of them at every threshold from one sweep.
 
-    OpenAUC = 1 / (N_k N_u)  Σ_{known i} Σ_{unknown j}  1[h_i = y_i] · 1[r_j > r_i]
-            = accuracy · AUC(correct known, unknown)
-
-A pair counts only if the known sample is classified right *and* ranked as less unknown. The area under the open-set
-classification rate against the false-positive rate (OSCR) is the same number where both use the same score.
-
-The measures at one threshold come from a confusion matrix with a row and a column for "unknown". They can be fooled:
-F-scores do not see an unknown sample that is accepted in place of a known one that is rejected, AUROC does not see the
-classes. `open_set_curve` has all of them at every threshold from one sweep.
-
-Wang et al., "OpenAUC: Towards AUC-Oriented Open-Set Recognition", NeurIPS 2022. How Youden's index is averaged over
-classes is inferred. The authors' code calls macro what is micro here and the other way about; the names here are the
-field's.
+The measures are those that Wang et al., "OpenAUC: Towards AUC-Oriented Open-Set Recognition", NeurIPS 2022, compare
+with. How Youden's index is averaged over classes is inferred. The authors' code calls macro what is micro here and the
+other way about; the names here are the field's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.core.curves.ranks import TIES, count_pairs
-from equipoise.core.scores import ScoreSpec, Side, as_spec
-from equipoise.core.validate import check_choice, check_fraction
-from equipoise.openworld.outliers.detection import check_scores
+from equipoise.core.scores import as_spec
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, MayBeInfinite, Probability, Range, Scalar
+from equipoise.core.validate import check_choice
+from equipoise.openworld.types import Direction, KnownClasses, KnownScores, UnknownClasses, UnknownScores
 
-AVERAGES = ("macro", "micro")
-KNOWN_ACCURACIES = ("fraction", "tp_tn")
-
-
-def open_auc(
-    known_scores: Float[Tensor, " n_known"],
-    unknown_scores: Float[Tensor, " n_unknown"],
-    known_correct: Bool[Tensor, " n_known"] | Int[Tensor, " n_known"],
-    *,
-    ties: str = "half",
-    higher_is: ScoreSpec | Side = "in",
-) -> Float[Tensor, ""]:
-    """OpenAUC: the share of (known, unknown) pairs in which the known sample is right and ranked as more known.
-
-    Args:
-        known_scores: (n_known,) open-set scores of known samples; infinities allowed.
-        unknown_scores: (n_unknown,) open-set scores of unknown samples.
-        known_correct: (n_known,) whether the class predicted among the known ones is right.
-        ties: "half" (what the authors' code computes) or "strict" (their definition).
-        higher_is: "in" where a higher score means known; "out" for the paper's score.
-
-    Returns:
-        A float64 scalar in [0, 1]; 0 if no known sample is right.
-
-    Raises:
-        ValueError: if a side is empty, lengths differ, a score is NaN, or `known_correct` is not boolean.
-
-    >>> scores, correct = torch.tensor([0.9, 0.8, 0.4]), torch.tensor([True, False, True])
-    >>> open_auc(scores, torch.tensor([0.5, 0.1]), correct)
-    tensor(0.5000, dtype=torch.float64)
-    """
-    check_choice("ties", ties, TIES)
-    check_scores("known_scores", known_scores)
-    check_scores("unknown_scores", unknown_scores)
-    right = check_correct("known_correct", known_correct, known_scores)
-    spec = as_spec(higher_is)
-    num_right = int(right.sum())
-    if not num_right:
-        return torch.zeros((), dtype=torch.float64)
-    chosen = known_scores if num_right == len(known_scores) else known_scores[right]
-    rate = count_pairs(spec.inward(chosen), spec.inward(unknown_scores)).win_rate(ties)
-    return torch.tensor(num_right / len(known_scores) * rate, dtype=torch.float64)
+Average: TypeAlias = Literal["macro", "micro"]
+Confusion: TypeAlias = Annotated[Int[Tensor, "classes classes"], Range(0)]
 
 
-def open_set_classification_curve(
-    known_scores: Float[Tensor, " n_known"],
-    unknown_scores: Float[Tensor, " n_unknown"],
-    known_correct: Bool[Tensor, " n_known"] | Int[Tensor, " n_known"],
-    *,
-    higher_is: ScoreSpec | Side = "in",
-) -> tuple[Float[Tensor, " points"], Float[Tensor, " points"]]:
-    """The curve whose area is OpenAUC: correctly classified and accepted known against accepted unknown samples.
-
-    Returns:
-        (rate of unknown accepted, rate of known accepted and right), float64, from (0, 0) to (1, accuracy).
-
-    Raises:
-        ValueError: as `open_auc`.
-
-    >>> scores, correct = torch.tensor([0.9, 0.8]), torch.tensor([True, False])
-    >>> open_set_classification_curve(scores, torch.tensor([0.5]), correct)[1]
-    tensor([0.0000, 0.5000, 0.5000, 0.5000], dtype=torch.float64)
-    """
-    check_scores("known_scores", known_scores)
-    check_scores("unknown_scores", unknown_scores)
-    right = check_correct("known_correct", known_correct, known_scores)
-    inward = as_spec(higher_is).inward(torch.cat([known_scores, unknown_scores])).cpu()
-    values, order = inward.sort(descending=True)
-    gains = torch.cat([right.cpu().double(), torch.zeros(len(unknown_scores), dtype=torch.float64)])[order]
-    unknown = (order >= len(known_scores)).double()
-    ends = torch.cat([values[1:] != values[:-1], torch.ones(1, dtype=torch.bool)])
-    start = torch.zeros(1, dtype=torch.float64)
-    accepted = torch.cat([start, unknown.cumsum(0)[ends] / len(unknown_scores)])
-    return accepted, torch.cat([start, gains.cumsum(0)[ends] / len(known_scores)])
-
-
+@checked
 def open_set_confusion(
-    known_pred: Int[Tensor, " n_known"],
-    known_target: Int[Tensor, " n_known"],
-    known_scores: Float[Tensor, " n_known"],
-    unknown_pred: Int[Tensor, " n_unknown"],
-    unknown_scores: Float[Tensor, " n_unknown"],
+    known_pred: KnownClasses,
+    known_target: KnownClasses,
+    known_scores: KnownScores,
+    unknown_pred: UnknownClasses,
+    unknown_scores: UnknownScores,
     *,
-    threshold: float,
-    num_classes: int,
-    higher_is: ScoreSpec | Side = "in",
+    threshold: Annotated[float, MayBeInfinite()],
+    num_classes: Count,
+    higher_is: Direction = "in",
 ) -> Int[Tensor, "classes classes"]:
     """Confusion matrix with one more row and column for "unknown", the last.
 
@@ -138,7 +58,7 @@ def open_set_confusion(
         (C + 1, C + 1) counts, true classes in rows.
 
     Raises:
-        ValueError: if lengths differ, scores are NaN, or a class is not in [0, C).
+        ValueError: on a bad argument, by name.
 
     >>> known, unknown = torch.tensor([0.9, 0.2]), torch.tensor([0.7])
     >>> zero_one = torch.tensor([0, 1])
@@ -148,11 +68,7 @@ def open_set_confusion(
             [0, 1, 0]])
     """
     spec = as_spec(higher_is)
-    check_scores("known_scores", known_scores)
-    check_scores("unknown_scores", unknown_scores)
-    check_classes("known_pred", known_pred, known_scores, num_classes)
-    check_classes("known_target", known_target, known_scores, num_classes)
-    check_classes("unknown_pred", unknown_pred, unknown_scores, num_classes)
+    _check_classes(num_classes, known_pred=known_pred, known_target=known_target, unknown_pred=unknown_pred)
     scores = torch.cat([known_scores, unknown_scores])
     rejected = scores < threshold if spec.higher_is == "in" else scores > threshold
     pred = torch.cat([known_pred, unknown_pred]).masked_fill(rejected, num_classes)
@@ -170,7 +86,7 @@ class _Counts(NamedTuple):
 
 def _counts(confusion: Tensor) -> _Counts:
     """Of the known classes, float64."""
-    if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1] or confusion.shape[0] < 2:
+    if len(confusion) < 2:
         raise ValueError(f"confusion must have shape (C + 1, C + 1), got {tuple(confusion.shape)}")
     matrix = confusion.double()
     tp = matrix.diagonal()[:-1]
@@ -183,20 +99,17 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(whole > 0, part / whole.clamp_min(1), 0.0)
 
 
-def open_set_f1(confusion: Int[Tensor, "classes classes"], average: str = "macro") -> Float[Tensor, ""]:
+@checked
+def open_set_f1(confusion: Confusion, average: Average = "macro") -> Scalar:
     """Open-set F-score over the known classes: 2PR / (P + R).
 
     Args:
         confusion: of `open_set_confusion`.
         average: "macro": P and R are means over known classes; "micro": of pooled counts. 0/0 counts as 0.
 
-    Raises:
-        ValueError: if the average is unknown or the matrix not square.
-
     >>> open_set_f1(torch.tensor([[1, 0, 0], [0, 0, 1], [0, 1, 0]]), "micro")
     tensor(0.5000, dtype=torch.float64)
     """
-    check_choice("average", average, AVERAGES)
     tp, fp, fn, _ = _counts(confusion)
     if average == "macro":
         precision, recall = _ratio(tp, tp + fp).mean(), _ratio(tp, tp + fn).mean()
@@ -206,44 +119,37 @@ def open_set_f1(confusion: Int[Tensor, "classes classes"], average: str = "macro
     return 2 * precision * recall / both if bool(both > 0) else both
 
 
-def youden_index(confusion: Int[Tensor, "classes classes"], average: str = "macro") -> Float[Tensor, ""]:
+@checked
+def youden_index(confusion: Confusion, average: Average = "macro") -> Scalar:
     """Youden's index of the known classes: true-positive rate + true-negative rate − 1.
 
     Args:
         confusion: of `open_set_confusion`.
         average: "macro": the mean over known classes; "micro": of pooled counts (how the paper averages is inferred).
 
-    Raises:
-        ValueError: as `open_set_f1`.
-
     >>> youden_index(torch.tensor([[1, 0, 0], [0, 0, 1], [0, 1, 0]]))
     tensor(0.2500, dtype=torch.float64)
     """
-    check_choice("average", average, AVERAGES)
     counts = _counts(confusion)
     tp, fp, fn, tn = counts if average == "macro" else (x.sum() for x in counts)
     return (_ratio(tp, tp + fn) + _ratio(tn, tn + fp)).mean() - 1
 
 
+@checked
 def normalized_accuracy(
-    confusion: Int[Tensor, "classes classes"], weight: float = 0.5, *, known: str = "fraction"
-) -> Float[Tensor, ""]:
+    confusion: Confusion, weight: Probability = 0.5, *, known: Literal["fraction", "tp_tn"] = "fraction"
+) -> Scalar:
     """λ · accuracy on known + (1 − λ) · share of unknown rejected.
 
     Args:
         confusion: of `open_set_confusion`.
         weight: λ in [0, 1].
         known: "fraction": known samples accepted and right; "tp_tn": Σ(TP + TN) / Σ(all four) over known classes, as
-            some authors define it (from memory).
-
-    Raises:
-        ValueError: if an option is unknown or out of range.
+            some authors define it (reconstructed).
 
     >>> normalized_accuracy(torch.tensor([[1, 0, 0], [0, 0, 1], [0, 1, 0]]))
     tensor(0.2500, dtype=torch.float64)
     """
-    check_fraction("weight", weight, zero=True)
-    check_choice("known", known, KNOWN_ACCURACIES)
     tp, fp, fn, tn = _counts(confusion)
     if known == "fraction":
         accuracy = _ratio(tp.sum(), confusion[:-1].sum().double())
@@ -293,15 +199,16 @@ class OpenSetCurve:
         return float(self.thresholds[k]), float(values[k])
 
 
+@checked
 def open_set_curve(
-    known_pred: Int[Tensor, " n_known"],
-    known_target: Int[Tensor, " n_known"],
-    known_scores: Float[Tensor, " n_known"],
-    unknown_pred: Int[Tensor, " n_unknown"],
-    unknown_scores: Float[Tensor, " n_unknown"],
+    known_pred: KnownClasses,
+    known_target: KnownClasses,
+    known_scores: KnownScores,
+    unknown_pred: UnknownClasses,
+    unknown_scores: UnknownScores,
     *,
-    num_classes: int,
-    higher_is: ScoreSpec | Side = "in",
+    num_classes: Count,
+    higher_is: Direction = "in",
 ) -> OpenSetCurve:
     """All threshold measures at all thresholds, in O(N log N): a step changes the counts of one class only.
 
@@ -314,11 +221,7 @@ def open_set_curve(
     (0.8999999761581421, 0.75)
     """
     spec = as_spec(higher_is)
-    check_scores("known_scores", known_scores)
-    check_scores("unknown_scores", unknown_scores)
-    check_classes("known_pred", known_pred, known_scores, num_classes)
-    check_classes("known_target", known_target, known_scores, num_classes)
-    check_classes("unknown_pred", unknown_pred, unknown_scores, num_classes)
+    _check_classes(num_classes, known_pred=known_pred, known_target=known_target, unknown_pred=unknown_pred)
     n_known, n_unknown = len(known_scores), len(unknown_scores)
     inward = spec.inward(torch.cat([known_scores, unknown_scores])).cpu().double()
     values, order = (x.numpy() for x in inward.sort(descending=True))
@@ -372,24 +275,8 @@ def _f1(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> NDArray[
     return 2 * precision * recall / np.where(both > 0, both, 1)
 
 
-def check_correct(name: str, correct: Tensor, scores: Tensor) -> Tensor:
-    """Raise `ValueError` unless `correct` has the length of its scores and holds only 0 and 1; returns it as bool."""
-    if correct.shape != scores.shape:
-        raise ValueError(f"{name} must have the length of its scores, {len(scores)}, got shape {tuple(correct.shape)}")
-    if correct.dtype != torch.bool and bool(((correct != 0) & (correct != 1)).any()):
-        raise ValueError(f"{name} must hold only 0 and 1, or booleans; pass `pred == target`")
-    return correct.bool()
-
-
-def check_classes(name: str, classes: Tensor, scores: Tensor, num_classes: int) -> None:
-    """Raise `ValueError` unless classes are integers in [0, num_classes), as many as there are scores."""
-    if classes.shape != scores.shape:
-        raise ValueError(f"{name} must have the length of its scores, {len(scores)}, got shape {tuple(classes.shape)}")
-    if classes.is_floating_point():
-        raise ValueError(f"{name} must hold integers, got {classes.dtype}; convert with `.long()`")
-    low, high = (int(x) for x in classes.aminmax())
-    if low < 0 or high >= num_classes:
-        raise ValueError(
-            f"{name} holds the class {low if low < 0 else high}, wanted 0 to {num_classes - 1}; a sample of no known "
-            "class is said to be unknown, it has no label"
-        )
+def _check_classes(num_classes: int, **classes: Tensor) -> None:
+    """Raise `ValueError` unless all lie below the number of classes."""
+    for name, values in classes.items():
+        if (most := int(values.max())) >= num_classes:
+            raise ValueError(f"{name} holds the value {most}, wanted class indices from 0 to {num_classes - 1}")
