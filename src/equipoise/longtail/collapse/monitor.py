@@ -50,7 +50,8 @@ class TPTMonitor:
     Attributes:
         t0: first epoch of the terminal phase, from 0; None before it.
         history: one dictionary per epoch: train_loss, train_accuracy, test_accuracy, p_min, normalized_p_min,
-            mean_margin, q01, q05, q50, gamma_min, gamma_max, gamma_cv, largest_loss, nc1, nc1_trace_ratio, nc2_equiangle, nc3.
+            mean_margin, q01, q05, q50, gamma_min, gamma_max, gamma_cv, largest_loss, nc1, nc1_trace_ratio,
+            nc2_equiangle, nc3.
 
     Raises:
         TypeError: if the classifier has no weight.
