@@ -279,7 +279,7 @@ def test_covers_and_slopes():
         (lambda: rotate_frame(torch.eye(2), 2 * torch.eye(2)), "orthogonal"),
         (lambda: FrameClassifier(2 * torch.eye(2)), "unit"),
         (lambda: frame_correlation(torch.zeros(2, 2)), "norm zero"),
-        (lambda: neural_collapse_metrics(torch.zeros(3, 2), torch.tensor([0, 1])), "features and target"),
+        (lambda: neural_collapse_metrics(torch.zeros(3, 2), torch.tensor([0, 1])), "target must have shape"),
         (lambda: neural_collapse_metrics(torch.zeros(2, 2), torch.tensor([0, 0])), "two classes"),
         (lambda: neural_collapse_metrics(torch.tensor([[math.nan]] * 2), torch.tensor([0, 1])), "features"),
         (lambda: classification_margins(torch.zeros(2, 3), torch.tensor([0, 3])), "from 0 to 2"),

@@ -140,7 +140,7 @@ def test_huge_and_half_precision_logits_are_finite():
     half, target = _world(6)
     for dtype in (torch.bfloat16, torch.float16):
         found = VSLoss(COUNTS)(half.to(dtype), target)
-        assert found.dtype == dtype
+        assert found.dtype == torch.float32
         assert float(found) == pytest.approx(float(VSLoss(COUNTS)(half, target)), rel=2e-2)
 
 
@@ -282,7 +282,7 @@ def test_groups_average_over_classes():
         (lambda: PhasedLoss(nn.Identity(), nn.Identity(), start=0), "start"),
         (lambda: VSLoss(COUNTS)(torch.zeros(2, 4), torch.tensor([0, 1])), r"\(n, 5\)"),
         (lambda: VSLoss(COUNTS)(torch.zeros(2, 5), torch.tensor([0, 5])), "target holds 5"),
-        (lambda: VSLoss(COUNTS)(torch.zeros(2, 5), torch.zeros(2)), "probabilities"),
+        (lambda: VSLoss(COUNTS)(torch.zeros(2, 5), torch.zeros(2)), "target must hold integers"),
         (lambda: VSLoss(COUNTS)(torch.zeros(0, 5), torch.zeros(0, dtype=torch.long)), "empty"),
         (lambda: CVSLoss(COUNTS).set_stage(2, torch.zeros(5)), "kappa"),
         (lambda: CVSLoss(COUNTS).set_stage(3), "stage"),
@@ -302,5 +302,6 @@ def test_strange_settings_are_warned_of_once():
         LDAMLoss(COUNTS)(torch.full((1, 5), 3.0), torch.tensor([0]))
 
 
-def test_nan_stays_visible():
-    assert math.isnan(vs_loss(torch.tensor([[math.nan, 0.0]]), torch.tensor([0])))
+def test_nan_is_refused():
+    with pytest.raises(ValueError, match="logits holds 1 NaN"):
+        vs_loss(torch.tensor([[math.nan, 0.0]]), torch.tensor([0]))

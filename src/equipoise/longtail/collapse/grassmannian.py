@@ -1,27 +1,26 @@
-"""Frames: unit vectors, one a class, that keep as far from each other as they can, and classifiers made of them.
+"""Frames: unit vectors, one per class, that keep as far from each other as they can, and classifiers made of them.
 
 With C ≤ d + 1 vectors in d dimensions the best is the simplex, all cosines −1/(C − 1); with more it is a Grassmannian
 frame, whose largest cosine (or largest |cosine|, `signed=False`) is as small as possible. Known optima are built in
 closed form, the others found by minimising ever sharper log-sum-exps of the cosines.
 
 "A Study of Neural Collapse Phenomenon: Grassmannian Frame, Symmetry and Generalization", 2023; that its criterion is
-the signed one is inferred from the abstract. Known optima: classical results on spherical codes and line packings.
+the signed one is reconstructed from the abstract. Known optima: classical results on spherical codes and line packings.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from equipoise.core.validate import check_choice, check_positive
-
-LOSSES = ("cross_entropy", "dot_regression", "mse")
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassTarget, Count, NumClasses, Positive, Whole
 
 _SHARPNESS = (8.0, 32.0, 128.0, 512.0, 2048.0, 8192.0)
 _STEPS = 400
@@ -47,7 +46,10 @@ class FrameCorrelation(NamedTuple):
     min_distance: float
 
 
-def simplex_etf(num_classes: int, dim: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "c d"]:
+@checked
+def simplex_etf(
+    num_classes: NumClasses, dim: Count, *, generator: torch.Generator | None = None
+) -> Float[Tensor, "c d"]:
     """The simplex equiangular tight frame: C unit rows with all cosines −1/(C − 1), float64.
 
     Args:
@@ -56,15 +58,13 @@ def simplex_etf(num_classes: int, dim: int, *, generator: torch.Generator | None
         generator: of a random rotation; none without it.
 
     Raises:
-        ValueError: if C < 2 or d < C − 1.
+        ValueError: if d < C − 1.
 
     >>> simplex_etf(3, 2) @ simplex_etf(3, 2).T
     tensor([[ 1.0000, -0.5000, -0.5000],
             [-0.5000,  1.0000, -0.5000],
             [-0.5000, -0.5000,  1.0000]], dtype=torch.float64)
     """
-    if num_classes < 2 or dim < 1:
-        raise ValueError(f"num_classes={num_classes} and dim={dim} must be at least 2 and 1")
     if dim < num_classes - 1:
         raise ValueError(
             f"a simplex of {num_classes} vectors needs dimension >= {num_classes - 1}, got {dim}; use "
@@ -81,7 +81,10 @@ def simplex_etf(num_classes: int, dim: int, *, generator: torch.Generator | None
     return frame if generator is None else rotate_frame(frame, random_rotation(dim, generator))
 
 
-def grassmannian_frame(num_vectors: int, dim: int, *, signed: bool = True, restarts: int = 8, seed: int = 0) -> Frame:
+@checked
+def grassmannian_frame(
+    num_vectors: NumClasses, dim: Count, *, signed: bool = True, restarts: Count = 8, seed: Whole = 0
+) -> Frame:
     """C unit vectors in d dimensions whose largest cosine (`signed`) or |cosine| is as small as could be found.
 
     Args:
@@ -91,14 +94,9 @@ def grassmannian_frame(num_vectors: int, dim: int, *, signed: bool = True, resta
         restarts: of the search, where no closed form is known; the best one counts.
         seed: of the search.
 
-    Raises:
-        ValueError: if a number is too small.
-
     >>> round(grassmannian_frame(4, 2).max_cosine, 6)
     0.0
     """
-    if num_vectors < 2 or dim < 1 or restarts < 1:
-        raise ValueError(f"num_vectors={num_vectors}, dim={dim} and restarts={restarts} must be at least 2, 1 and 1")
     vectors = _closed_form(num_vectors, dim, signed)
     if vectors is None:
         vectors = _searched(num_vectors, dim, signed, restarts, seed)
@@ -154,26 +152,25 @@ def _searched(c: int, d: int, signed: bool, restarts: int, seed: int) -> Tensor:
     return best
 
 
-def welch_bound(num_vectors: int, dim: int) -> float:
+@checked
+def welch_bound(num_vectors: NumClasses, dim: Count) -> float:
     """The least possible largest |cosine|: sqrt((C − d) / (d (C − 1))), 0 for C ≤ d; only tight frames reach it.
 
     >>> round(welch_bound(6, 3), 4)
     0.4472
     """
-    if num_vectors < 2 or dim < 1:
-        raise ValueError(f"num_vectors={num_vectors} and dim={dim} must be at least 2 and 1")
     if num_vectors <= dim:
         return 0.0
     return math.sqrt((num_vectors - dim) / (dim * (num_vectors - 1)))
 
 
-def optimal_coherence(num_vectors: int, dim: int, *, signed: bool = True) -> float | None:
+@checked
+def optimal_coherence(num_vectors: NumClasses, dim: Count, *, signed: bool = True) -> float | None:
     """The least possible largest cosine (or |cosine|) where it is known, else None.
 
     >>> optimal_coherence(3, 2), optimal_coherence(100, 7)
     (-0.5, None)
     """
-    welch_bound(num_vectors, dim)
     if dim == 1:
         return (-1.0 if num_vectors == 2 else 1.0) if signed else 1.0
     if signed:
@@ -194,6 +191,7 @@ def optimal_coherence(num_vectors: int, dim: int, *, signed: bool = True) -> flo
     return 1 / math.sqrt(3) if (num_vectors, dim) == (7, 3) else None
 
 
+@checked
 def frame_correlation(frame: Float[Tensor, "c d"]) -> FrameCorrelation:
     """How close the closest rows are; rows need not be normalised.
 
@@ -203,7 +201,7 @@ def frame_correlation(frame: Float[Tensor, "c d"]) -> FrameCorrelation:
     >>> frame_correlation(torch.eye(2)).min_distance
     1.4142135623730951
     """
-    if frame.ndim != 2 or len(frame) < 2:
+    if len(frame) < 2:
         raise ValueError(f"a frame has shape (C, d) with C >= 2, got {tuple(frame.shape)}")
     rows = frame.detach().double()
     if bool((rows.norm(dim=1) == 0).any()):
@@ -268,20 +266,25 @@ class FrameClassifier(nn.Module):
 
     frame: Tensor
 
-    def __init__(self, frame: Float[Tensor, "c d"], scale: float = 16.0, *, normalize: bool = True) -> None:
+    @checked
+    def __init__(self, frame: Float[Tensor, "c d"], scale: Positive = 16.0, *, normalize: bool = True) -> None:
         super().__init__()
-        check_positive("scale", scale)
-        if frame.ndim != 2 or bool(((frame.double().norm(dim=1) - 1).abs() > 1e-4).any()):
+        if bool(((frame.double().norm(dim=1) - 1).abs() > 1e-4).any()):
             raise ValueError("the rows of a frame must be unit vectors")
         self.register_buffer("frame", frame.to(torch.get_default_dtype()))
         self.scale, self.normalize = scale, normalize
 
+    @checked
     def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         """Logits."""
         return self.scale * (self._unit(features) @ self.frame.T.to(features.dtype))
 
+    @checked
     def loss(
-        self, features: Float[Tensor, "n d"], target: Int[Tensor, " n"], kind: str = "cross_entropy"
+        self,
+        features: Float[Tensor, "n d"],
+        target: ClassTarget,
+        kind: Literal["cross_entropy", "dot_regression", "mse"] = "cross_entropy",
     ) -> Float[Tensor, ""]:
         """Training towards the frame.
 
@@ -289,12 +292,9 @@ class FrameClassifier(nn.Module):
             features: (n, d).
             target: (n,) classes.
             kind: "cross_entropy"; "dot_regression", half the squared distance of the cosine from 1, which pulls only
-                [memory: Yang et al., 2022]; "mse", the squared distance to the class's vector times the scale.
+                (Yang et al., 2022; reconstructed); "mse", the squared distance to the class's vector times the scale.
 
-        Raises:
-            ValueError: if the kind is unknown.
         """
-        check_choice("kind", kind, LOSSES)
         if kind == "cross_entropy":
             return cross_entropy(self(features), target)
         wanted = self.frame.to(features.dtype)[target]

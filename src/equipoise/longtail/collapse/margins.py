@@ -8,7 +8,7 @@ norms of weights and features, so the normalised one is given too. The terms of 
 certificate: constants are dropped.
 
 "Towards Demystifying the Generalization Behaviors When Neural Collapse Emerges", 2023, by way of its public reviews;
-the expression of the bound is from memory.
+the expression of the bound is reconstructed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from equipoise.core.validate import check_finite, check_nonnegative, check_positive, warn_once
+from equipoise.core.distributed import gather_states
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassScores, ClassTarget, Count, NonNegative, NumClasses, OpenFraction, Positive, Whole
+from equipoise.core.validate import warn_once
 from equipoise.longtail.collapse.grassmannian import simplex_etf
 
 
@@ -40,37 +43,41 @@ class SVMOptimum(NamedTuple):
     features: Float[Tensor, "n d"]
 
 
-def classification_margins(logits: Float[Tensor, "n c"], target: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+@checked
+def classification_margins(logits: ClassScores, target: ClassTarget) -> Float[Tensor, " n"]:
     """The true class's logit less the best other; negative where the sample is misclassified.
 
     Raises:
-        ValueError: on wrong shapes, C < 2, NaN, or classes out of range.
+        ValueError: if C < 2.
 
     >>> classification_margins(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0]))
     tensor([1.])
     """
-    _check(logits, target)
+    if logits.shape[1] < 2:
+        raise ValueError(f"logits must have at least 2 columns, one per class, got {tuple(logits.shape)}")
     own = logits.gather(1, target[:, None]).squeeze(1)
     top = logits.topk(2, dim=1)
     best_other = torch.where(top.indices[:, 0] == target, top.values[:, 1], top.values[:, 0])
     return own - best_other
 
 
+@checked
 def pairwise_min_margin(
-    logits: Float[Tensor, "n c"], target: Int[Tensor, " n"], num_classes: int
-) -> Float[Tensor, "c c"]:
+    logits: ClassScores, target: ClassTarget, num_classes: NumClasses
+) -> Float[Tensor, "classes classes"]:
     """γ̂: the smallest margin of class a (rows) against class c (columns), 0 on the diagonal.
 
     Rows of classes without samples are NaN.
 
     Raises:
-        ValueError: as `classification_margins`.
+        ValueError: if logits have not `num_classes` columns.
 
     >>> pairwise_min_margin(torch.tensor([[3.0, 1.0], [0.0, 2.0]]), torch.tensor([0, 1]), 2)
     tensor([[0., 2.],
             [2., 0.]])
     """
-    _check(logits, target)
+    if logits.shape[1] != num_classes:
+        raise ValueError(f"logits must have {num_classes} columns, one per class, got {tuple(logits.shape)}")
     gaps = logits.gather(1, target[:, None]) - logits
     found = gaps.new_full((num_classes, num_classes), torch.inf)
     found = found.scatter_reduce(0, target[:, None].expand_as(gaps), gaps, "amin")
@@ -99,10 +106,9 @@ class MarginMetric(Metric):
     longest: Tensor
     largest_loss: Tensor
 
-    def __init__(self, num_classes: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if num_classes < 2:
-            raise ValueError(f"num_classes={num_classes} must be at least 2")
+    @checked
+    def __init__(self, num_classes: NumClasses, **kwargs: Any) -> None:
+        super().__init__(**{"dist_sync_fn": gather_states, **kwargs})
         self.num_classes = num_classes
         self.add_state("margins", default=[], dist_reduce_fx="cat")
         infinite = torch.full((num_classes, num_classes), torch.inf, dtype=torch.float64)
@@ -110,15 +116,17 @@ class MarginMetric(Metric):
         self.add_state("longest", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="max")
         self.add_state("largest_loss", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="max")
 
-    def update(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> None:
+    @checked
+    def update(self, logits: ClassScores, target: ClassTarget, features: Float[Tensor, "n d"] | None = None) -> None:
         """Take a batch of logits (n, C), classes (n,), and features (n, d) for the normalised margin.
 
         Raises:
             ValueError: as `classification_margins`.
         """
         wide = logits.detach().double()
+        pairs = pairwise_min_margin(wide, target, self.num_classes)
         self.margins.append(classification_margins(wide, target))
-        self.pairs = torch.fmin(self.pairs, pairwise_min_margin(wide, target, self.num_classes))
+        self.pairs = torch.fmin(self.pairs, pairs)
         loss = torch.nn.functional.cross_entropy(wide, target, reduction="none").max()
         self.largest_loss = torch.maximum(self.largest_loss, loss)
         if features is not None:
@@ -156,34 +164,27 @@ class MarginMetric(Metric):
         return found
 
 
-def loss_margin_bounds(max_loss: float, num_classes: int) -> tuple[float, float]:
+@checked
+def loss_margin_bounds(max_loss: NonNegative, num_classes: NumClasses) -> tuple[float, float]:
     """Between what p_min must lie, given the largest cross-entropy of a sample.
-
-    Raises:
-        ValueError: if the loss is negative.
 
     >>> low, high = loss_margin_bounds(0.1, 3)
     >>> round(low, 4), round(high, 4)
     (2.2522, 2.9453)
     """
-    check_nonnegative("max_loss", max_loss)
     if max_loss == 0:
         return math.inf, math.inf
     low = -math.log(math.expm1(max_loss)) if max_loss < 700 else -max_loss
     return low, low + math.log(num_classes - 1)
 
 
-def ufm_svm_optimum(num_classes: int, per_class: int = 1) -> SVMOptimum:
+@checked
+def ufm_svm_optimum(num_classes: NumClasses, per_class: Count = 1) -> SVMOptimum:
     """min ½‖M‖² + ½‖Z‖² with all margins at least 1, features free: a simplex for both, with value √n (C − 1).
-
-    Raises:
-        ValueError: if C < 2 or n < 1.
 
     >>> ufm_svm_optimum(3).objective
     2.0
     """
-    if num_classes < 2 or per_class < 1:
-        raise ValueError(f"num_classes={num_classes} and per_class={per_class} must be at least 2 and 1")
     frame = simplex_etf(num_classes, num_classes - 1)
     root = math.sqrt(per_class)
     share = (num_classes - 1) / num_classes
@@ -192,12 +193,13 @@ def ufm_svm_optimum(num_classes: int, per_class: int = 1) -> SVMOptimum:
     return SVMOptimum(root * (num_classes - 1), classifier, features)
 
 
+@checked
 def multiclass_margin_bound(
     pair_margins: Sequence[Float[Tensor, "_ c"]],
     gamma: Float[Tensor, "c c"],
     complexity: Float[Tensor, " c"],
-    K: float,
-    delta: float = 0.05,
+    K: Positive,
+    delta: OpenFraction = 0.05,
 ) -> dict[str, float]:
     """The four terms of the margin bound and their sum.
 
@@ -217,9 +219,6 @@ def multiclass_margin_bound(
     c = len(pair_margins)
     if gamma.shape != (c, c) or complexity.shape != (c,) or any(m.ndim != 2 or m.shape[1] != c for m in pair_margins):
         raise ValueError(f"gamma and complexity must be ({c}, {c}) and ({c},) for {c} matrices (n_a, {c})")
-    check_positive("K", K)
-    if not 0 < delta < 1:
-        raise ValueError(f"delta={delta} must be inside (0, 1)")
     counts = [len(m) for m in pair_margins]
     terms = dict.fromkeys(("complexity", "margin_log", "empirical", "confidence"), 0.0)
     for a in range(c):
@@ -240,20 +239,15 @@ def multiclass_margin_bound(
     return {**terms, "total": sum(terms.values())}
 
 
-def greedy_cover_number(points: Float[Tensor, "n d"], eps: float) -> int:
+@checked
+def greedy_cover_number(points: Float[Tensor, "n d"], eps: NonNegative) -> int:
     """How many balls of radius `eps` a scan needs: each point not yet covered becomes a centre.
 
     An upper bound of the covering number; it depends on the order of the points.
 
-    Raises:
-        ValueError: if points are not (n, d) or the radius is negative.
-
     >>> greedy_cover_number(torch.tensor([[0.0], [0.4], [1.0]]), 0.5)
     2
     """
-    check_nonnegative("eps", eps)
-    if points.ndim != 2:
-        raise ValueError(f"points must have shape (n, d), got {tuple(points.shape)}")
     left, number = points.detach().double(), 0
     while len(left):
         left = left[(left - left[0]).square().sum(1).sqrt() > eps]
@@ -261,8 +255,9 @@ def greedy_cover_number(points: Float[Tensor, "n d"], eps: float) -> int:
     return number
 
 
+@checked
 def estimate_lipschitz(
-    function: Callable[[Tensor], Tensor], points: Float[Tensor, "n ..."], pairs: int = 10_000, seed: int = 0
+    function: Callable[[Tensor], Tensor], points: Float[Tensor, "n ..."], pairs: Count = 10_000, seed: Whole = 0
 ) -> float:
     """The largest ratio ‖f(x) − f(x')‖ / ‖x − x'‖ of random pairs: a lower estimate of the Lipschitz constant.
 
@@ -281,22 +276,19 @@ def estimate_lipschitz(
     return float(ratios[apart > 0].max())
 
 
+@checked
 def covering_bound(
     inputs: Float[Tensor, "n ..."],
-    target: Int[Tensor, " n"],
-    gamma_hat: Float[Tensor, "c c"],
-    weight: Float[Tensor, "c d"],
-    lipschitz: float,
+    target: ClassTarget,
+    gamma_hat: Float[Tensor, "classes classes"],
+    weight: Float[Tensor, "classes d"],
+    lipschitz: Positive,
 ) -> float:
     """(1 / 2N) Σ_a max_c of the cover number of class a's inputs at radius γ̂_{a,c} / (L ‖w_a − w_c‖). A heuristic.
 
     An estimate of L from samples is too small, so the radius is too large and the value too small. Infinite (warned
     once) where a margin is not positive: the bound needs classes that are separated.
-
-    Raises:
-        ValueError: if `lipschitz` is not positive.
     """
-    check_positive("lipschitz", lipschitz)
     flat, total = inputs.detach().flatten(1), 0.0
     for a in range(len(weight)):
         members = flat[target == a]
@@ -312,13 +304,3 @@ def covering_bound(
                 radii.append(gap / (lipschitz * float((weight[a] - weight[c]).norm())))
         total += greedy_cover_number(members, min(radii))
     return total / (2 * len(flat))
-
-
-def _check(logits: Tensor, target: Tensor) -> None:
-    if logits.ndim != 2 or logits.shape[1] < 2 or target.shape != logits.shape[:1] or not len(target):
-        raise ValueError(
-            f"logits and target must be (n, C) with C >= 2 and (n,), got {tuple(logits.shape)}, {tuple(target.shape)}"
-        )
-    check_finite("logits", logits)
-    if not 0 <= int(target.min()) <= int(target.max()) < logits.shape[1]:
-        raise ValueError(f"target must hold classes from 0 to {logits.shape[1] - 1}")

@@ -11,38 +11,40 @@ of the centred means:
 For more classes than dimensions + 1 the means form a Grassmannian frame rather than a simplex; `gnc2_gap` is how far
 the largest cosine of the means, not centred, is above the best possible.
 
-Papyan, Han and Donoho, "Prevalence of Neural Collapse", PNAS 2020 [memory]; "A Study of Neural Collapse Phenomenon:
+Papyan, Han and Donoho, "Prevalence of Neural Collapse", PNAS 2020; "A Study of Neural Collapse Phenomenon:
 Grassmannian Frame, Symmetry and Generalization", 2023.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
-from equipoise.core.validate import check_choice, check_finite, warn_once
+from equipoise.core.metrics import SampleMetric
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassTarget, NumClasses
+from equipoise.core.validate import warn_once
 from equipoise.longtail.collapse.grassmannian import frame_correlation, optimal_coherence
 
-GLOBAL_MEANS = ("class_average", "sample")
+GlobalMean: TypeAlias = Literal["class_average", "sample"]
 # Directions of the means that are smaller than this, relative to the largest, are no directions.
 _RANK = 1e-12
 
 
+@checked
 def neural_collapse_metrics(
     features: Float[Tensor, "n d"],
-    target: Int[Tensor, " n"],
-    weight: Float[Tensor, "c d"] | None = None,
-    bias: Float[Tensor, " c"] | None = None,
+    target: ClassTarget,
+    weight: Float[Tensor, "classes d"] | None = None,
+    bias: Float[Tensor, " classes"] | None = None,
     *,
-    num_classes: int | None = None,
-    global_mean: str = "class_average",
+    num_classes: NumClasses | None = None,
+    global_mean: GlobalMean = "class_average",
 ) -> dict[str, Float[Tensor, ""]]:
     """All measures of features of one set, exactly.
 
@@ -61,16 +63,15 @@ def neural_collapse_metrics(
         nc4_disagreement. Infinite or NaN where all means are equal.
 
     Raises:
-        ValueError: on wrong shapes, NaN features, classes out of range, or fewer than two classes with samples.
+        ValueError: if fewer than two classes have samples.
 
     >>> frame = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
     >>> found = neural_collapse_metrics(frame.repeat(3, 1), torch.arange(6) % 2, frame)
     >>> float(found["nc1"]), float(found["nc3"]), float(found["nc4_disagreement"])
     (0.0, 0.0, 0.0)
     """
-    check_choice("global_mean", global_mean, GLOBAL_MEANS)
-    h, y, w, b = _checked(features, target, weight, bias, num_classes)
-    c = len(b) if b is not None else int(y.max()) + 1
+    h, y, w, b = _present(features, target, weight, bias, num_classes)
+    c = len(b)
     counts = torch.bincount(y, minlength=c).double()
     means = torch.zeros(c, h.shape[1], dtype=torch.float64, device=h.device).index_add_(0, y, h) / counts[:, None]
     middle = means.mean(0) if global_mean == "class_average" else h.mean(0)
@@ -87,7 +88,7 @@ def neural_collapse_metrics(
     pairs = ~torch.eye(c, dtype=torch.bool, device=h.device)
     spread = (variance[:, None] + variance[None]) / (2 * distance)
     gram = centred @ centred.T
-    simplex = (torch.eye(c) - 1 / c).to(gram) / math.sqrt(c - 1)
+    simplex = (torch.eye(c).to(gram) - 1 / c) / math.sqrt(c - 1)
     cosines = _cosines(centred)[pairs]
     norms = centred.norm(dim=1)
     found = {
@@ -103,7 +104,7 @@ def neural_collapse_metrics(
     if w is not None:
         w_centred = w - w.mean(0)
         w_norms = w_centred.norm(dim=1)
-        logits = h @ w.T + (0 if b is None else b)
+        logits = h @ w.T + b
         nearest = torch.cdist(h, means).argmin(1)
         found |= {
             "w_equinorm": w_norms.std(correction=0) / w_norms.mean(),
@@ -115,7 +116,7 @@ def neural_collapse_metrics(
     return found
 
 
-class NeuralCollapse(Metric):
+class NeuralCollapse(SampleMetric):
     """`neural_collapse_metrics` over all features seen.
 
     Features are kept, so that the measures are exact; for large sets give a sample of each class.
@@ -131,80 +132,49 @@ class NeuralCollapse(Metric):
     0.0
     """
 
-    is_differentiable = False
     higher_is_better = False
-    full_state_update = False
+    kept = ("features", "target")
 
-    features: list[Tensor]
-    target: list[Tensor]
-
-    def __init__(self, num_classes: int, *, global_mean: str = "class_average", **kwargs: Any) -> None:
+    @checked
+    def __init__(self, num_classes: NumClasses, *, global_mean: GlobalMean = "class_average", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_choice("global_mean", global_mean, GLOBAL_MEANS)
-        if num_classes < 2:
-            raise ValueError(f"num_classes={num_classes} must be at least 2")
         self.num_classes, self.global_mean = num_classes, global_mean
         self.classifier: tuple[Tensor | None, Tensor | None] = (None, None)
-        self.add_state("features", default=[], dist_reduce_fx="cat")
-        self.add_state("target", default=[], dist_reduce_fx="cat")
 
     def set_classifier(self, weight: Tensor | None, bias: Tensor | None = None) -> None:
         """Give the classifier (C, d) that NC3 and NC4 compare with; copied."""
         self.classifier = tuple(None if x is None else x.detach().clone() for x in (weight, bias))  # type: ignore[assignment]
 
-    def update(self, features: Tensor, target: Tensor) -> None:
-        """Take a batch of features (n, d) and classes (n,).
-
-        Raises:
-            ValueError: on wrong shapes, features that are not finite, or classes out of range.
-        """
-        _checked(features, target, None, None, self.num_classes, partial=True)
-        self.features.append(features.detach())
-        self.target.append(target)
+    @checked
+    def update(self, features: Float[Tensor, "n d"], target: ClassTarget) -> None:
+        """Take a batch of features (n, d) and classes (n,)."""
+        _check_classes(target, self.num_classes)
+        self.keep(features, target)
 
     def compute(self) -> dict[str, Tensor]:
-        """The measures; those of the classifier if `set_classifier` gave one.
-
-        Raises:
-            RuntimeError: before the first `update`.
-        """
-        if not len(self.features):
-            raise RuntimeError("NeuralCollapse has seen no features; call update(features, target) first")
+        """The measures; those of the classifier if `set_classifier` gave one."""
+        features, target = self.samples()
+        weight, bias = self.classifier
         return neural_collapse_metrics(
-            dim_zero_cat(self.features),
-            dim_zero_cat(self.target),
-            *self.classifier,
-            num_classes=self.num_classes,
-            global_mean=self.global_mean,
+            features, target, weight, bias, num_classes=self.num_classes, global_mean=self.global_mean
         )
 
 
-def _checked(
-    features: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    num_classes: int | None,
-    *,
-    partial: bool = False,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+def _check_classes(target: Tensor, num_classes: int) -> None:
+    if int(target.max()) >= num_classes:
+        raise ValueError(f"target holds {int(target.max())}; classes are 0 to {num_classes - 1}")
+
+
+def _present(
+    features: Tensor, target: Tensor, weight: Tensor | None, bias: Tensor | None, num_classes: int | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """In double precision, with the classes that have samples renumbered."""
-    if features.ndim != 2 or not features.is_floating_point() or target.shape != features.shape[:1] or not len(target):
-        raise ValueError(
-            f"features and target must be float (n, d) and (n,), got {tuple(features.shape)}, {tuple(target.shape)}"
-        )
-    check_finite("features", features)
     c = num_classes if num_classes is not None else (int(target.max()) + 1 if weight is None else len(weight))
-    if not 0 <= int(target.min()) <= int(target.max()) < c:
-        raise ValueError(f"target must hold classes from 0 to {c - 1}")
-    if weight is not None and weight.shape != (c, features.shape[1]):
+    _check_classes(target, c)
+    if weight is not None and len(weight) != c:
         raise ValueError(f"weight must have shape {(c, features.shape[1])}, got {tuple(weight.shape)}")
-    if bias is not None and bias.shape != (c,):
-        raise ValueError(f"bias must have shape ({c},), got {tuple(bias.shape)}")
     h, y = features.detach().double(), target
     w, b = (None if x is None else x.detach().to(h) for x in (weight, bias))
-    if partial:
-        return h, y, w, b
     seen = torch.bincount(y, minlength=c) > 0
     if int(seen.sum()) < 2:
         raise ValueError("neural collapse needs samples of at least two classes")

@@ -1,4 +1,4 @@
-"""Watch a network collapse: measures of every epoch, and when the terminal phase of training began.
+"""Watch a network collapse: measures per epoch, and when the terminal phase of training began.
 
 The terminal phase begins with the first epoch after which every training sample is right by a margin, judged in
 evaluation mode on training data without augmentation. Its margins and measures are those of `margins` and
@@ -49,8 +49,9 @@ class TPTMonitor:
 
     Attributes:
         t0: first epoch of the terminal phase, from 0; None before it.
-        history: a dictionary an epoch: train_loss, train_accuracy, test_accuracy, p_min, normalized_p_min, mean_margin,
-            q01, q05, q50, gamma_min, gamma_max, gamma_cv, largest_loss, nc1, nc1_trace_ratio, nc2_equiangle, nc3.
+        history: one dictionary per epoch: train_loss, train_accuracy, test_accuracy, p_min, normalized_p_min,
+            mean_margin, q01, q05, q50, gamma_min, gamma_max, gamma_cv, largest_loss, nc1, nc1_trace_ratio,
+            nc2_equiangle, nc3.
 
     Raises:
         TypeError: if the classifier has no weight.

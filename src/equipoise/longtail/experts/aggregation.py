@@ -7,28 +7,34 @@ K numbers are learned, on logits that are computed once.
 
 Aggregation: Zhang et al., "Self-Supervised Aggregation of Diverse Experts", 2022, as DirMixE (ICML 2024) uses it.
 Priors: Saerens et al., 2002 (EM) and Lipton et al., "Detecting and Correcting for Label Shift with Black Box
-Predictors", 2018, both from memory.
+Predictors", 2018; both are reconstructed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from equipoise.core.class_stats import ClassStats
-from equipoise.core.validate import check_finite, check_positive, warn_once
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassIndex, Count, NonNegative, Positive, Range
+from equipoise.core.validate import warn_once
+
+ExpertLogits: TypeAlias = Float[Tensor, "experts n classes"]
+Predictions: TypeAlias = Annotated[Integer[Tensor, " n"] | Bool[Tensor, " n"], ClassIndex()]
 
 # An expert that counts less has lost.
 _LEAST = 0.05
 
 
+@checked
 def view_consistency(
-    first: Float[Tensor, "k n c"], second: Float[Tensor, "k n c"], weight_logits: Float[Tensor, " k"]
+    first: ExpertLogits, second: ExpertLogits, weight_logits: Float[Tensor, " experts"]
 ) -> Float[Tensor, ""]:
     """S(w): the mean cosine of the predictions on two views.
 
@@ -37,19 +43,9 @@ def view_consistency(
         second: (K, n, C) of the second.
         weight_logits: (K,) w.
 
-    Raises:
-        ValueError: if shapes differ or logits are not finite.
-
     >>> view_consistency(torch.ones(2, 3, 4), torch.ones(2, 3, 4), torch.zeros(2))
     tensor(1.)
     """
-    if first.ndim != 3 or first.shape != second.shape or weight_logits.shape != first.shape[:1]:
-        raise ValueError(
-            f"views must both be (K, n, C) and weight_logits (K,), got {tuple(first.shape)}, {tuple(second.shape)} and "
-            f"{tuple(weight_logits.shape)}"
-        )
-    check_finite("first", first)
-    check_finite("second", second)
     share = weight_logits.softmax(0)
     one, other = (torch.einsum("k,knc->nc", share, view).softmax(1) for view in (first, second))
     return cosine_similarity(one, other, dim=1).mean()
@@ -75,11 +71,11 @@ class TestTimeAggregator(nn.Module):
     weight_logits: Tensor
     fitted: Tensor
 
-    def __init__(self, num_experts: int = 3, *, lr: float = 0.1, weight_decay: float = 5e-4, epochs: int = 5) -> None:
+    @checked
+    def __init__(
+        self, num_experts: Count = 3, *, lr: Positive = 0.1, weight_decay: NonNegative = 5e-4, epochs: Count = 5
+    ) -> None:
         super().__init__()
-        check_positive("lr", lr)
-        if num_experts < 1 or epochs < 1:
-            raise ValueError(f"num_experts={num_experts} and epochs={epochs} must be at least 1")
         self.lr, self.weight_decay, self.epochs = lr, weight_decay, epochs
         self.register_buffer("weight_logits", torch.full((num_experts,), 1 / num_experts))
         self.register_buffer("fitted", torch.tensor(False))
@@ -118,21 +114,23 @@ class TestTimeAggregator(nn.Module):
         self.fitted.fill_(True)
         return self
 
-    def forward(self, expert_logits: Float[Tensor, "k n c"]) -> Float[Tensor, "n c"]:
+    @checked
+    def forward(self, expert_logits: ExpertLogits) -> Float[Tensor, "n classes"]:
         """Σ_k a_k E_k; before `fit` the mean (warned once)."""
         if not bool(self.fitted):
             warn_once("the aggregator has not been fitted: experts are weighed alike")
         return torch.einsum("k,knc->nc", self.weights.to(expert_logits), expert_logits)
 
 
+@checked
 def estimate_prior_em(
-    probabilities: Float[Tensor, "n c"], class_counts: Any, *, steps: int = 200, tolerance: float = 1e-8
-) -> Float[Tensor, " c"]:
+    probabilities: Float[Tensor, "n classes"], class_counts: Any, *, steps: Count = 200, tolerance: NonNegative = 1e-8
+) -> Float[Tensor, " classes"]:
     """The class mix of a test set by expectation-maximisation, from posteriors of the training mix, float64.
 
     Args:
         probabilities: (n, C) posteriors of unlabelled test samples by a calibrated model.
-        class_counts: samples of every class of the training set.
+        class_counts: training samples per class.
         steps: at most so many.
         tolerance: largest change of a share at which it stops.
 
@@ -143,7 +141,7 @@ def estimate_prior_em(
     torch.Size([2])
     """
     prior = ClassStats.of(class_counts).prior.to(probabilities.device)
-    if probabilities.ndim != 2 or probabilities.shape[1] != len(prior) or not len(probabilities):
+    if probabilities.shape[1] != len(prior):
         raise ValueError(f"probabilities must have shape (n, {len(prior)}), got {tuple(probabilities.shape)}")
     p, q = probabilities.detach().double(), prior.clone()
     for _ in range(steps):
@@ -156,7 +154,10 @@ def estimate_prior_em(
     return q
 
 
-def estimate_prior_bbse(confusion: Float[Tensor, "c c"], test_pred: Int[Tensor, " n"]) -> Float[Tensor, " c"]:
+@checked
+def estimate_prior_bbse(
+    confusion: Annotated[Float[Tensor, "classes classes"], Range(0)], test_pred: Predictions
+) -> Float[Tensor, " classes"]:
     """The class mix of a test set by inverting a confusion matrix (black-box shift estimation), float64.
 
     Args:
@@ -168,13 +169,11 @@ def estimate_prior_bbse(confusion: Float[Tensor, "c c"], test_pred: Int[Tensor, 
         Shares, cut at 0 and scaled to sum 1.
 
     Raises:
-        ValueError: if shapes do not fit or a class is missing.
+        ValueError: if a class is missing.
 
     >>> estimate_prior_bbse(torch.tensor([[0.5, 0.0], [0.0, 0.5]]), torch.tensor([0, 0, 0, 1]))
     tensor([0.7500, 0.2500], dtype=torch.float64)
     """
-    if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1] or not len(test_pred):
-        raise ValueError(f"confusion must be square and predictions not empty, got {tuple(confusion.shape)}")
     joint = confusion.double() / confusion.double().sum()
     share = joint.sum(1)
     if bool((share == 0).any()):

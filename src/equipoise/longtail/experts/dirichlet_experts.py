@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -24,10 +24,15 @@ from torch.nn.functional import cross_entropy
 
 from equipoise.core.class_stats import ClassStats
 from equipoise.core.phases import Phased
-from equipoise.core.validate import check_choice, check_finite, check_fraction, check_nonnegative, check_positive
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassTarget, Count, NonNegative, Positive, Probability, Whole
+from equipoise.core.validate import check_choice
 
 CENTRES = ("forward", "uniform", "backward")
-NORMS = ("above", "total", "total-1")
+
+SemivarianceNorm: TypeAlias = Literal["above", "total", "total-1"]
+ExpertLogits: TypeAlias = Float[Tensor, "experts n classes"]
+Prior: TypeAlias = Float[Tensor, " classes"]
 
 # Shares below this are lifted to it: log 0 has no gradient.
 _FLOOR = 1e-8
@@ -79,7 +84,7 @@ class DirichletMixture:
     """Where trials are drawn from: one Dirichlet distribution around each centre.
 
     Args:
-        class_counts: samples of every class of the training set.
+        class_counts: training samples per class.
         concentration: a₀, above 0; the larger, the closer trials are to their centre.
         centres: of "forward" (the training mix), "uniform" and "backward" (inverted), or label distributions (C,).
         weights: how likely each centre is; alike if absent.
@@ -93,37 +98,32 @@ class DirichletMixture:
     (torch.Size([5, 3]), tensor([ 10.,  90., 900.], dtype=torch.float64))
     """
 
+    @checked
     def __init__(
         self,
         class_counts: Any,
-        concentration: float = 1e4,
-        centres: Sequence[str | Tensor] = CENTRES,
-        weights: Sequence[float] | None = None,
+        concentration: Positive = 1e4,
+        centres: Sequence[Any] = CENTRES,
+        weights: Sequence[NonNegative] | None = None,
     ) -> None:
-        check_positive("concentration", concentration)
         stats = ClassStats.of(class_counts)
         rows = [_centre(centre, stats) for centre in centres]
         if not rows:
             raise ValueError("centres is empty; a mixture needs at least one")
         self.prior, self.alpha = stats.prior, concentration * torch.stack(rows)
         shares = torch.ones(len(rows)) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
-        if shares.shape != (len(rows),) or bool((shares < 0).any()) or not float(shares.sum()) > 0:
+        if shares.shape != (len(rows),) or not float(shares.sum()) > 0:
             raise ValueError(f"weights must hold {len(rows)} numbers that are not negative, with a positive sum")
         self.weights = shares / shares.sum()
 
     @property
     def num_experts(self) -> int:
-        """K, one a centre."""
+        """K, one per centre."""
         return len(self.alpha)
 
-    def sample(self, trials: int, generator: torch.Generator | None = None) -> Trials:
-        """Draw trials; shares below 1e-8 are lifted to that, and the row divided by its sum again.
-
-        Raises:
-            ValueError: if `trials` is below 1.
-        """
-        if trials < 1:
-            raise ValueError(f"trials={trials} must be at least 1")
+    @checked
+    def sample(self, trials: Count, generator: torch.Generator | None = None) -> Trials:
+        """Draw trials; shares below 1e-8 are lifted to that, and the row divided by its sum again."""
         component = torch.multinomial(self.weights, trials, replacement=True, generator=generator)
         gamma = torch._standard_gamma(self.alpha[component], generator=generator)
         drawn = gamma / gamma.sum(1, keepdim=True).clamp_min(1e-300)
@@ -131,16 +131,17 @@ class DirichletMixture:
         return Trials(lifted / lifted.sum(1, keepdim=True), component)
 
 
+@checked
 def dirmixe_loss(
-    expert_logits: Float[Tensor, "k n c"],
-    target: Int[Tensor, " n"],
-    prior: Float[Tensor, " c"],
+    expert_logits: ExpertLogits,
+    target: ClassTarget,
+    prior: Prior,
     trials: Trials,
     *,
-    power: float = 1.3,
-    lambda_var: float = 5.0,
-    semivariance_norm: str = "above",
-    eps: float = 1e-9,
+    power: NonNegative = 1.3,
+    lambda_var: NonNegative = 5.0,
+    semivariance_norm: SemivarianceNorm = "above",
+    eps: NonNegative = 1e-9,
 ) -> DirMixE:
     """The mean over trials of the logit-adjusted loss, and the semi-variance of those above it.
 
@@ -159,8 +160,7 @@ def dirmixe_loss(
         Gradients flow through the mean inside V₊, too.
 
     Raises:
-        ValueError: on wrong shapes, distributions that are negative or do not sum to 1, experts or classes out of
-            range, NaN logits, or settings out of range.
+        ValueError: on distributions that are not positive or do not sum to 1, or experts out of range.
 
     >>> mixture = DirichletMixture([90, 10])
     >>> logits = torch.zeros(3, 4, 2)
@@ -168,22 +168,17 @@ def dirmixe_loss(
     >>> found.trial_losses.shape
     torch.Size([6])
     """
-    check_choice("semivariance_norm", semivariance_norm, NORMS)
-    for name, value in (("power", power), ("lambda_var", lambda_var), ("eps", eps)):
-        check_nonnegative(name, value)
-    _check(expert_logits, target, prior, trials)
-    wide = expert_logits.float() if expert_logits.dtype.itemsize < 4 else expert_logits
-    q, p = trials.distributions.to(wide.device).double(), prior.to(wide.device).double()
-    adjust = (q.pow(power) / p.pow(power) + eps).log().to(wide.dtype)
-    losses = _trial_losses(wide, target, adjust, trials.component.to(wide.device))
+    _check(expert_logits, prior, trials)
+    q, p = (shares.to(expert_logits.device).double() for shares in (trials.distributions, prior))
+    adjust = (q.pow(power) / p.pow(power) + eps).log().to(expert_logits.dtype)
+    losses = _trial_losses(expert_logits, target, adjust, trials.component.to(expert_logits.device))
     mean = losses.mean()
     above = losses > mean
     number = int(above.sum())
     divisor = {"above": max(number - 1, 1), "total": len(losses), "total-1": max(len(losses) - 1, 1)}
     excess = torch.where(above, losses - mean, 0.0)
     semivariance = excess.square().sum() / divisor[semivariance_norm]
-    parts = (mean + lambda_var * semivariance, mean, semivariance, losses)
-    return DirMixE(*(part.to(expert_logits.dtype) for part in parts))
+    return DirMixE(mean + lambda_var * semivariance, mean, semivariance, losses)
 
 
 def _trial_losses(logits: Tensor, target: Tensor, adjust: Tensor, component: Tensor) -> Tensor:
@@ -233,23 +228,18 @@ class DirMixELoss(Phased):
     5.0
     """
 
+    @checked
     def __init__(
         self,
         mixture: DirichletMixture,
-        power: float = 1.3,
-        lambda_var: float = 5.0,
-        start: float = 0.8,
-        trials: int = 60,
-        semivariance_norm: str = "above",
-        seed: int = 0,
+        power: NonNegative = 1.3,
+        lambda_var: NonNegative = 5.0,
+        start: Probability = 0.8,
+        trials: Count = 60,
+        semivariance_norm: SemivarianceNorm = "above",
+        seed: Whole = 0,
     ) -> None:
         super().__init__()
-        check_nonnegative("power", power)
-        check_nonnegative("lambda_var", lambda_var)
-        check_fraction("start", start, zero=True)
-        check_choice("semivariance_norm", semivariance_norm, NORMS)
-        if trials < 1:
-            raise ValueError(f"trials={trials} must be at least 1")
         self.mixture, self.power, self.lambda_var, self.start = mixture, power, lambda_var, start
         self.trials, self.semivariance_norm = trials, semivariance_norm
         self._generator = torch.Generator().manual_seed(seed)
@@ -261,14 +251,15 @@ class DirMixELoss(Phased):
             return 0.0
         return self.lambda_var if self.epoch >= math.floor(self.start * self.total_epochs + 1e-9) else 0.0
 
+    @checked
     def forward(
-        self, expert_logits: Float[Tensor, "k n c"], target: Int[Tensor, " n"], trials: Trials | None = None
+        self, expert_logits: ExpertLogits, target: ClassTarget, trials: Trials | None = None
     ) -> Float[Tensor, ""]:
         """The loss of logits (K, n, C) by classes (n,), on the trials given or on new ones."""
         drawn = self.mixture.sample(self.trials, self._generator) if trials is None else trials
         if len(expert_logits) != self.mixture.num_experts:
             raise ValueError(
-                f"expert_logits must have shape (K, n, C) with K = {self.mixture.num_experts}, one expert a centre; "
+                f"expert_logits must have shape (K, n, C) with K = {self.mixture.num_experts}, one expert per centre; "
                 f"got {tuple(expert_logits.shape)}"
             )
         return dirmixe_loss(
@@ -290,35 +281,31 @@ class DirMixELoss(Phased):
         self._generator.set_state(state)
 
 
+@checked
 def diverse_expert_loss(
-    expert_logits: Float[Tensor, "k n c"],
-    target: Int[Tensor, " n"],
-    prior: Float[Tensor, " c"],
+    expert_logits: Float[Tensor, "3 n classes"],
+    target: ClassTarget,
+    prior: Prior,
     *,
-    tau: float = 2.0,
-    eps: float = 1e-9,
+    tau: NonNegative = 2.0,
+    eps: NonNegative = 1e-9,
 ) -> Float[Tensor, ""]:
     """SADE: three experts for the training mix, an even one and an inverted one; the sum of their losses.
 
     CE(z₀) + CE(z₁ + log π) + CE(z₂ + log π − τ log inv(π)), eps added inside the logarithms.
 
     Raises:
-        ValueError: on wrong shapes or a prior that is not positive with sum 1.
+        ValueError: on a prior that is not positive with sum 1.
 
     >>> diverse_expert_loss(torch.zeros(3, 1, 2), torch.tensor([0]), torch.tensor([0.5, 0.5]), tau=1.0)
     tensor(2.0794)
     """
-    check_nonnegative("tau", tau)
-    nothing = Trials(prior[None], torch.zeros(1, dtype=torch.long))
-    _check(expert_logits, target, prior, nothing)
-    if len(expert_logits) != 3:
-        raise ValueError(f"expert_logits must have shape (3, n, C), got {tuple(expert_logits.shape)}")
-    wide = expert_logits.float() if expert_logits.dtype.itemsize < 4 else expert_logits
-    p = prior.to(wide)
+    _check_distributions("prior", prior[None], expert_logits.shape[2])
+    p = prior.to(expert_logits)
     train, inverse = (p + eps).log(), (inverse_prior(p) + eps).log()
     shifts = (torch.zeros_like(train), train, train - tau * inverse)
-    losses = [cross_entropy(z + shift, target) for z, shift in zip(wide, shifts, strict=True)]
-    return torch.stack(losses).sum().to(expert_logits.dtype)
+    losses = [cross_entropy(z + shift, target) for z, shift in zip(expert_logits, shifts, strict=True)]
+    return torch.stack(losses).sum()
 
 
 def _centre(centre: str | Tensor, stats: ClassStats) -> Tensor:
@@ -335,21 +322,13 @@ def _centre(centre: str | Tensor, stats: ClassStats) -> Tensor:
 
 def _check_distributions(name: str, rows: Tensor, num_classes: int) -> None:
     if rows.ndim != 2 or rows.shape[1] != num_classes:
-        raise ValueError(f"{name} must have {num_classes} shares, one a class, got {tuple(rows.shape)}")
+        raise ValueError(f"{name} must have {num_classes} shares, one per class, got {tuple(rows.shape)}")
     if bool((rows <= 0).any()) or bool(((rows.sum(1) - 1).abs() > 1e-4).any()):
         raise ValueError(f"{name} must hold positive shares that sum to 1; lift zeros to a small number")
 
 
-def _check(expert_logits: Tensor, target: Tensor, prior: Tensor, trials: Trials) -> None:
-    if expert_logits.ndim != 3 or target.shape != expert_logits.shape[1:2] or not target.numel():
-        raise ValueError(
-            f"expert_logits and target must be (K, n, C) and (n,), got {tuple(expert_logits.shape)}, "
-            f"{tuple(target.shape)}"
-        )
+def _check(expert_logits: Tensor, prior: Tensor, trials: Trials) -> None:
     experts, _, classes = expert_logits.shape
-    check_finite("expert_logits", expert_logits)
-    if not 0 <= int(target.min()) <= int(target.max()) < classes:
-        raise ValueError(f"target must hold classes from 0 to {classes - 1}")
     _check_distributions("prior", prior[None], classes)
     _check_distributions("trials.distributions", trials.distributions, classes)
     component = trials.component

@@ -10,15 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
-from equipoise.core.validate import check_choice, check_positive
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassIndex, ClassTarget, Count, Positive, Range, Whole
 from equipoise.data.sampling.long_tails import long_tail_counts, long_tail_subset
 
-DIRECTIONS = ("forward", "uniform", "backward")
+Direction: TypeAlias = Literal["forward", "uniform", "backward"]
+Ratio: TypeAlias = Annotated[float, Range(1)]
+Predictions: TypeAlias = Annotated[Integer[Tensor, " n"] | Bool[Tensor, " n"], ClassIndex()]
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ class SuiteResult:
     worst: float
 
 
+@checked
 def fixed_suite(
-    target: Int[Tensor, " n"], ratios: Sequence[float] = (50, 25, 10, 5, 2), seed: int = 0
+    target: ClassTarget, ratios: Sequence[Ratio] = (50, 25, 10, 5, 2), seed: Whole = 0
 ) -> dict[str, Int[Tensor, " kept"]]:
     """Forward and backward long tails of several ratios, and the even set: SADE's protocol.
 
@@ -65,16 +70,17 @@ def fixed_suite(
     return found
 
 
+@checked
 def dirichlet_test_counts(
-    num_classes: int,
-    max_count: int,
-    direction: str,
+    num_classes: Count,
+    max_count: Count,
+    direction: Direction,
     *,
-    ratio: float = 100.0,
-    concentration: float | None = None,
+    ratio: Ratio = 100.0,
+    concentration: Positive | None = None,
     generator: torch.Generator | None = None,
 ) -> list[int]:
-    """Samples of every class of a test set whose mix is drawn near a long tail.
+    """Samples per class of a test set whose mix is drawn near a long tail.
 
     The tail's counts are each multiplied by 1 + U(−.05, .05) and scaled to a total; the mix is drawn from the Dirichlet
     distribution with these as parameters, and scaled so that the largest class has `max_count`; none is below 1.
@@ -87,15 +93,10 @@ def dirichlet_test_counts(
         concentration: the total of the parameters; `max_count` if absent, as in the authors' protocol.
         generator: of the draws.
 
-    Raises:
-        ValueError: if a setting is out of range.
-
     >>> max(dirichlet_test_counts(5, 100, "backward", generator=torch.Generator().manual_seed(0)))
     100
     """
-    check_choice("direction", direction, DIRECTIONS)
     total = float(max_count if concentration is None else concentration)
-    check_positive("concentration", total)
     counts = [max_count] * num_classes if direction == "uniform" else _tail(num_classes, max_count, ratio)
     profile = torch.tensor(counts[::-1] if direction == "backward" else counts, dtype=torch.float64)
     profile = profile * (1 + 0.1 * torch.rand(num_classes, generator=generator, dtype=torch.float64) - 0.05)
@@ -104,19 +105,20 @@ def dirichlet_test_counts(
     return [max(int(value + 1e-9), 1) for value in scaled.tolist()]
 
 
+@checked
 def dirichlet_suite(
-    target: Int[Tensor, " n"],
-    draws: int = 3,
+    target: ClassTarget,
+    draws: Count = 3,
     *,
-    ratio: float = 100.0,
-    concentration: float | None = None,
-    seed: int = 0,
+    ratio: Ratio = 100.0,
+    concentration: Positive | None = None,
+    seed: Whole = 0,
 ) -> dict[str, Int[Tensor, " kept"]]:
     """DirMixE's protocol: so many mixes drawn around each of the three directions.
 
     Args:
         target: (n,) classes of a test set in which every class has samples.
-        draws: a direction.
+        draws: how many per direction.
         ratio: as in `dirichlet_test_counts`.
         concentration: as in `dirichlet_test_counts`.
         seed: of draws and choices.
@@ -124,12 +126,10 @@ def dirichlet_suite(
     Returns:
         name, such as "backward 2" → indices of the samples it keeps.
     """
-    if draws < 1:
-        raise ValueError(f"draws={draws} must be at least 1")
     least, classes = _least(target)
     generator = torch.Generator().manual_seed(seed)
     found = {}
-    for direction in DIRECTIONS:
+    for direction in get_args(Direction):
         for k in range(draws):
             counts = dirichlet_test_counts(
                 classes, least, direction, ratio=ratio, concentration=concentration, generator=generator
@@ -138,9 +138,10 @@ def dirichlet_suite(
     return found
 
 
+@checked
 def suite_accuracy(
-    pred: Int[Tensor, " n"] | Mapping[str, Int[Tensor, " kept"]],
-    target: Int[Tensor, " n"],
+    pred: Predictions | Mapping[str, Int[Tensor, " kept"]],
+    target: ClassTarget,
     suite: Mapping[str, Int[Tensor, " kept"]],
 ) -> SuiteResult:
     """Accuracy on every set of a suite.
@@ -170,7 +171,7 @@ def suite_accuracy(
 
 
 def _tail(num_classes: int, max_count: int, ratio: float) -> list[int]:
-    """At least one a class, where the plain long tail would refuse."""
+    """At least one per class, where the plain long tail would refuse."""
     return [max(1, math.floor(max_count * ratio ** (-k / max(num_classes - 1, 1)) + 1e-9)) for k in range(num_classes)]
 
 

@@ -17,16 +17,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from equipoise.core.validate import check_choice, check_fraction, check_nonnegative
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassScores, ClassTarget, Count, NonNegative, Probability
 from equipoise.longtail.hierarchy.label_tree import LabelTree
 
-WEIGHTINGS = ("exp", "linear", "equal", "finest")
+Weighting: TypeAlias = Literal["exp", "linear", "equal", "finest"]
 _ACTIVATIONS = {"elu": lambda: nn.ELU(), "leaky_relu": lambda: nn.LeakyReLU(0.1)}
 
 
@@ -42,9 +44,11 @@ class LogitChain(nn.Module):
     [6, 3, 2]
     """
 
-    def __init__(self, in_features: int, num_classes: Sequence[int], activation: str = "elu") -> None:
+    @checked
+    def __init__(
+        self, in_features: Count, num_classes: Sequence[Count], activation: Literal["elu", "leaky_relu"] = "elu"
+    ) -> None:
         super().__init__()
-        check_choice("activation", activation, _ACTIVATIONS)
         if not num_classes:
             raise ValueError("num_classes names no level")
         self.finest = nn.Linear(in_features, num_classes[0])
@@ -90,9 +94,9 @@ class AIGDL(nn.Module):
 
     cost: Tensor
 
-    def __init__(self, cost: Tensor, beta: float = 0.5, add_identity: bool = False) -> None:
+    @checked
+    def __init__(self, cost: Num[Tensor, "k k"], beta: NonNegative = 0.5, add_identity: bool = False) -> None:
         super().__init__()
-        check_nonnegative("beta", beta)
         check_cost(cost)
         size = len(cost)
         self.register_buffer("cost", cost.to(torch.get_default_dtype()) if not cost.is_floating_point() else cost)
@@ -109,23 +113,23 @@ class AIGDL(nn.Module):
         """C − β W̄, without graph and without the identity."""
         return self.cost - self.beta * self.correction.detach()
 
+    @checked
     def forward(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """The scores z' of logits."""
         matrix = self.beta * self.correction - self.cost
         if self.add_identity:
             matrix = matrix + self.beta * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-        wide = logits.float() if logits.dtype.itemsize < 4 else logits
-        return wide.softmax(1).to(matrix.dtype) @ matrix.T
+        return logits.softmax(1).to(matrix.dtype) @ matrix.T
 
+    @checked
     def loss(
-        self, logits: Float[Tensor, "n k"], target: Int[Tensor, " n"], epsilon: float = 0.5, gamma: float = 1.0
+        self, logits: ClassScores, target: ClassTarget, epsilon: Probability = 0.5, gamma: NonNegative = 1.0
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """(CE(z, y), (1 − ε) CE(z', y) + ε CE(z', q)) of one level, means over samples."""
         adjusted = self(logits)
         q = (-gamma * self.distance).softmax(1)[target]
         smooth = -(q * adjusted.log_softmax(1)).sum(1).mean()
-        wide = logits.float() if logits.dtype.itemsize < 4 else logits
-        return cross_entropy(wide, target), (1 - epsilon) * cross_entropy(adjusted, target) + epsilon * smooth
+        return cross_entropy(logits, target), (1 - epsilon) * cross_entropy(adjusted, target) + epsilon * smooth
 
 
 class BiLTLoss(nn.Module):
@@ -155,28 +159,25 @@ class BiLTLoss(nn.Module):
     torch.Size([30, 3])
     """
 
+    @checked
     def __init__(
         self,
         tree: LabelTree,
-        alpha: float = 1.0,
-        beta: float = 0.5,
-        epsilon: float = 0.5,
-        gamma: float = 1.0,
-        weighting: str = "exp",
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 0.5,
+        epsilon: Probability = 0.5,
+        gamma: NonNegative = 1.0,
+        weighting: Weighting = "exp",
         *,
         add_identity: bool = False,
     ) -> None:
         super().__init__()
-        check_choice("weighting", weighting, WEIGHTINGS)
-        check_fraction("epsilon", epsilon, zero=True)
-        check_nonnegative("alpha", alpha)
-        check_nonnegative("gamma", gamma)
         self.tree, self.epsilon, self.gamma = tree, epsilon, gamma
         self.level_weights = level_weights(tree.num_levels, weighting, alpha)
         self.levels = nn.ModuleList(AIGDL(tree.cost(h), beta, add_identity) for h in range(tree.num_levels))
 
-    def forward(self, logits: Sequence[Float[Tensor, "n _"]], target: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-        """The loss of logits of every level by the finest classes (n,).
+    def forward(self, logits: Sequence[Float[Tensor, "n _"]], target: ClassTarget) -> Float[Tensor, ""]:
+        """The loss of one (n, classes) of logits per level, the finest first, by the finest classes (n,).
 
         Raises:
             ValueError: if there are not as many logits as levels, sizes do not fit, or a class is out of range.
@@ -184,9 +185,7 @@ class BiLTLoss(nn.Module):
         values = self.level_losses(logits, target)
         return torch.stack([w * value for w, value in zip(self.level_weights, values, strict=True)]).sum()
 
-    def level_losses(
-        self, logits: Sequence[Float[Tensor, "n _"]], target: Int[Tensor, " n"]
-    ) -> list[Float[Tensor, ""]]:
+    def level_losses(self, logits: Sequence[Float[Tensor, "n _"]], target: ClassTarget) -> list[Float[Tensor, ""]]:
         """L_h of every level, unweighed; errors as `forward`."""
         sizes = tuple(z.shape[1] for z in logits)
         if sizes != self.tree.num_classes:
@@ -213,7 +212,9 @@ class BiLT(nn.Module):
         activation: of `LogitChain`.
     """
 
-    def __init__(self, encoder: nn.Module, in_features: int, loss: BiLTLoss, activation: str = "elu") -> None:
+    def __init__(
+        self, encoder: nn.Module, in_features: int, loss: BiLTLoss, activation: Literal["elu", "leaky_relu"] = "elu"
+    ) -> None:
         super().__init__()
         self.encoder, self.objective = encoder, loss
         self.chain = LogitChain(in_features, loss.tree.num_classes, activation)
@@ -222,7 +223,7 @@ class BiLT(nn.Module):
         """Logits of every level, the finest first."""
         return self.chain(self.encoder(inputs))
 
-    def loss(self, inputs: Tensor, target: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    def loss(self, inputs: Tensor, target: ClassTarget) -> Float[Tensor, ""]:
         """The loss of a batch by its finest classes."""
         return self.objective(self(inputs), target)
 
@@ -236,13 +237,13 @@ class BiLT(nn.Module):
         return self.objective.tree.ancestors(level).to(finest.device)[finest]
 
 
-def level_weights(num_levels: int, weighting: str = "exp", alpha: float = 1.0) -> list[float]:
-    """λ of every level, the finest first, the largest being 1.
+@checked
+def level_weights(num_levels: Count, weighting: Weighting = "exp", alpha: NonNegative = 1.0) -> list[float]:
+    """λ per level, the finest first, the largest being 1.
 
     >>> level_weights(3, "linear")
     [1.0, 0.6666666666666666, 0.3333333333333333]
     """
-    check_choice("weighting", weighting, WEIGHTINGS)
     levels = range(num_levels)
     if weighting == "exp":
         return [math.exp(-alpha * h) for h in levels]
@@ -251,7 +252,8 @@ def level_weights(num_levels: int, weighting: str = "exp", alpha: float = 1.0) -
     return [1.0 if weighting == "equal" or h == 0 else 0.0 for h in levels]
 
 
-def crm_decision(probabilities: Float[Tensor, "n k"], cost: Tensor) -> Int[Tensor, " n"]:
+@checked
+def crm_decision(probabilities: Float[Tensor, "n k"], cost: Num[Tensor, "k k"]) -> Int[Tensor, " n"]:
     """The class of least expected cost, argmin_a Σ_b C[a, b] p_b; of several the first.
 
     Raises:
@@ -261,14 +263,10 @@ def crm_decision(probabilities: Float[Tensor, "n k"], cost: Tensor) -> Int[Tenso
     tensor([1])
     """
     check_cost(cost)
-    if probabilities.ndim != 2 or probabilities.shape[1] != len(cost):
-        raise ValueError(f"probabilities must have shape (n, {len(cost)}), got {tuple(probabilities.shape)}")
     return (probabilities.double() @ cost.double().T).argmin(1)
 
 
 def check_cost(cost: Tensor) -> None:
-    """Raise `ValueError` unless a cost is square, not negative, symmetric, and zero on its diagonal."""
-    if cost.ndim != 2 or cost.shape[0] != cost.shape[1]:
-        raise ValueError(f"cost must be square, got {tuple(cost.shape)}")
+    """Raise `ValueError` unless a cost is not negative, symmetric, and zero on its diagonal."""
     if bool((cost < 0).any()) or bool((cost.diagonal() != 0).any()) or not torch.equal(cost, cost.T):
         raise ValueError("cost must be symmetric, not negative, and zero on its diagonal")

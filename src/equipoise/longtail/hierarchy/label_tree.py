@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassTarget
 from equipoise.core.validate import check_choice
 
 
@@ -61,7 +63,7 @@ class LabelTree:
 
     @classmethod
     def from_paths(cls, paths: Any, names: Sequence[str] | None = None) -> LabelTree:
-        """From a row of ancestor ids a finest class, as a tensor, an array or rows of a CSV file."""
+        """From one row of ancestor ids per finest class, as a tensor, an array or rows of a CSV file."""
         return cls(torch.as_tensor(paths), names)
 
     @classmethod
@@ -154,13 +156,14 @@ class LabelTree:
         """Classes of every level, the finest first."""
         return tuple(int(column.max()) + 1 for column in self.paths.T)
 
-    def targets(self, target: Int[Tensor, " n"]) -> Int[Tensor, "n levels"]:
+    @checked
+    def targets(self, target: ClassTarget) -> Int[Tensor, "n levels"]:
         """The ancestors (n, H) of finest classes (n,).
 
         Raises:
             ValueError: if a class is not in [0, K₀).
         """
-        if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < len(self.paths):
+        if int(target.max()) >= len(self.paths):
             raise ValueError(f"target must hold finest classes from 0 to {len(self.paths) - 1}")
         return self.paths.to(target.device)[target]
 

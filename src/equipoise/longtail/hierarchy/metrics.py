@@ -6,7 +6,7 @@
 
 Distance is the height of the lowest common ancestor. Of equal scores the class with the smaller index comes first.
 
-Bertinetto et al., "Making Better Mistakes", CVPR 2020 [memory], as used in "Bidirectional Logits Tree", AAAI 2025.
+Bertinetto et al., "Making Better Mistakes", CVPR 2020, as used in "Bidirectional Logits Tree", AAAI 2025.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassScores, ClassTarget, Count
 from equipoise.core.validate import warn_once
 from equipoise.longtail.hierarchy.label_tree import LabelTree
 
 
 def hierarchical_metrics(
-    scores: Float[Tensor, "n k"], target: Int[Tensor, " n"], tree: LabelTree, ks: Sequence[int] = (1, 5)
+    scores: ClassScores, target: ClassTarget, tree: LabelTree, ks: Sequence[Count] = (1, 5)
 ) -> dict[str, Float[Tensor, ""]]:
     """All measures of one set; see `HierarchicalMetrics`.
 
@@ -40,7 +42,7 @@ def hierarchical_metrics(
 
 
 class HierarchicalMetrics(Metric):
-    """Top-k accuracy, hierarchical distance and precision @k, mistake severity, and the accuracy on every level.
+    """Top-k accuracy, hierarchical distance and precision @k, mistake severity, and the accuracy per level.
 
     Args:
         tree: the labels' tree.
@@ -62,12 +64,12 @@ class HierarchicalMetrics(Metric):
     _cost: Tensor
     _best: Tensor
 
-    def __init__(self, tree: LabelTree, ks: Sequence[int] = (1, 5), **kwargs: Any) -> None:
+    @checked
+    def __init__(self, tree: LabelTree, ks: Sequence[Count] = (1, 5), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         finest = tree.num_classes[0]
-        for k in ks:
-            if not 1 <= k <= finest:
-                raise ValueError(f"k={k} must be from 1 to {finest}, the number of finest classes")
+        if not ks or max(ks) > finest:
+            raise ValueError(f"ks={tuple(ks)} must be from 1 to {finest}, the number of finest classes")
         self.tree, self.ks = tree, tuple(ks)
         self.names = [f"{name}{k}" for k in ks for name in ("top", "hier_dist@", "hier_precision@")]
         self.names += [f"level_{h}_accuracy" for h in range(tree.num_levels)]
@@ -78,17 +80,16 @@ class HierarchicalMetrics(Metric):
         for name in ("severity", "mistakes", "samples"):
             self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, scores: Tensor, target: Tensor) -> None:
+    @checked
+    def update(self, scores: ClassScores, target: ClassTarget) -> None:
         """Take a batch of scores (n, K₀) of the finest classes and classes (n,).
 
         Raises:
             ValueError: on wrong shapes or classes out of range.
         """
         finest = self.tree.num_classes[0]
-        if scores.ndim != 2 or scores.shape[1] != finest or target.shape != scores.shape[:1]:
-            raise ValueError(
-                f"scores and target must be (n, {finest}) and (n,), got {tuple(scores.shape)}, {tuple(target.shape)}"
-            )
+        if scores.shape[1] != finest:
+            raise ValueError(f"scores must have {finest} columns, one per finest class, got {tuple(scores.shape)}")
         paths = self.tree.targets(target)
         # A stable sort keeps equal scores in the order of their indices.
         first = scores.sort(dim=1, descending=True, stable=True).indices[:, : max(self.ks)]

@@ -3,25 +3,27 @@
 With a few per cent of mistakes a detector that never speaks is 94 % accurate; macro-F1 is what the challenge of
 egocentric mistake detection ranks by. A metric with nothing in its denominator is `zero_division`.
 
-arXiv 2509.12990 and 2606.02120; the seven numbers follow the challenge as known from memory.
+arXiv 2509.12990 and 2606.02120; the seven numbers are reconstructed from the challenge.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from equipoise.core.validate import check_binary, check_fraction, check_probabilities
+from equipoise.core.signature import checked
+from equipoise.core.types import BinaryTarget, OpenFraction, Probability, Range
 
-Labels = Int[Tensor, " n"] | Bool[Tensor, " n"]
+Probabilities: TypeAlias = Annotated[Float[Tensor, " n"], Range(0, 1)]
 
 
+@checked
 def mistake_detection_metrics(
-    prob_mistake: Float[Tensor, " n"], target: Labels, threshold: float = 0.5, zero_division: float = 0.0
+    prob_mistake: Probabilities, target: BinaryTarget, threshold: OpenFraction = 0.5, zero_division: Probability = 0.0
 ) -> dict[str, Tensor]:
     """Precision, recall and F1 of mistakes and of correct actions, and macro-F1, their average.
 
@@ -34,14 +36,10 @@ def mistake_detection_metrics(
     Returns:
         precision_mistake, recall_mistake, f1_mistake, the same for correct, and macro_f1; float64 scalars.
 
-    Raises:
-        ValueError: on probabilities outside [0, 1], wrong shapes or labels, or a threshold outside (0, 1).
-
     >>> found = mistake_detection_metrics(torch.tensor([0.9, 0.6, 0.1, 0.2]), torch.tensor([1, 0, 0, 0]))
     >>> round(float(found["macro_f1"]), 4)
     0.7333
     """
-    _check(prob_mistake, target, threshold)
     return _report(_cells(prob_mistake, target, threshold), zero_division)
 
 
@@ -66,19 +64,15 @@ class MistakeDetectionMetrics(Metric):
 
     cells: Tensor
 
-    def __init__(self, threshold: float = 0.5, zero_division: float = 0.0, **kwargs: Any) -> None:
+    @checked
+    def __init__(self, threshold: OpenFraction = 0.5, zero_division: Probability = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_fraction("threshold", threshold, one=False)
         self.threshold, self.zero_division = threshold, zero_division
         self.add_state("cells", default=torch.zeros(4, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, prob_mistake: Tensor, target: Tensor) -> None:
-        """Take a batch.
-
-        Raises:
-            ValueError: as `mistake_detection_metrics`.
-        """
-        _check(prob_mistake, target, self.threshold)
+    @checked
+    def update(self, prob_mistake: Probabilities, target: BinaryTarget) -> None:
+        """Take a batch."""
         self.cells += _cells(prob_mistake, target, self.threshold)
 
     def compute(self) -> dict[str, Tensor]:
@@ -90,12 +84,6 @@ class MistakeDetectionMetrics(Metric):
         if not int(self.cells.sum()):
             raise ValueError("MistakeDetectionMetrics has seen no samples; call update(prob_mistake, target) first")
         return _report(self.cells, self.zero_division)
-
-
-def _check(prob: Tensor, target: Tensor, threshold: float) -> None:
-    check_binary(prob, target, name="prob_mistake")
-    check_probabilities("prob_mistake", prob)
-    check_fraction("threshold", threshold, one=False)
 
 
 def _cells(prob: Tensor, target: Tensor, threshold: float) -> Tensor:

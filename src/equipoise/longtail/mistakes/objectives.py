@@ -16,26 +16,29 @@ square surrogate on probabilities and τ = 1 are a reconstruction. That the thre
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from equipoise.core.class_stats import ClassStats
 from equipoise.core.pairs.loss import columnwise_pairwise_loss, pairwise_loss, split_classes
-from equipoise.core.validate import (
-    check_binary,
-    check_choice,
-    check_finite,
-    check_multiclass,
-    check_nonnegative,
-    check_positive,
-    warn_once,
+from equipoise.core.reduction import Reduction, attached_zero
+from equipoise.core.signature import checked
+from equipoise.core.types import (
+    ClassScores,
+    ClassTarget,
+    NonNegative,
+    Positive,
+    ProperFraction,
+    Scalar,
+    Scores,
 )
+from equipoise.core.validate import warn_once
+from equipoise.longtail.reweighting.class_dependent import vs_loss
 
-SCHEMES = ("inverse", "effective")
+Scheme: TypeAlias = Literal["inverse", "effective"]
 """Of class weights: N / (C n_c), or by effective numbers."""
 
 
@@ -52,93 +55,75 @@ def mistake_counts(class_counts: Any) -> ClassStats:
     return ClassStats.of(class_counts)
 
 
-def class_weights(class_counts: Any, scheme: str = "inverse", beta: float | None = None) -> Float[Tensor, " C"]:
+@checked
+def class_weights(
+    class_counts: Any, scheme: Scheme = "inverse", beta: ProperFraction | None = None
+) -> Float[Tensor, " C"]:
     """Weights by class, float64.
 
     Args:
-        class_counts: training samples of every class.
+        class_counts: training samples per class.
         scheme: "inverse" for N / (C n_c), whose mean over the training set is 1; "effective" for effective numbers,
             scaled to sum to C.
         beta: of the effective numbers, in [0, 1); 0.9999 if absent.
 
-    Raises:
-        ValueError: on counts below 1, an unknown scheme or a beta out of range.
-
     >>> class_weights([950, 50])
     tensor([ 0.5263, 10.0000], dtype=torch.float64)
     """
-    check_choice("scheme", scheme, SCHEMES)
     stats = mistake_counts(class_counts)
     if scheme == "effective":
         return stats.effective_number_weights(0.9999 if beta is None else beta)
     return stats.counts.sum() / (stats.num_classes * stats.counts.double())
 
 
+@checked
 def reweighted_ce(
-    logits: Float[Tensor, "n c"],
-    target: Int[Tensor, " n"] | Bool[Tensor, " n"],
+    logits: ClassScores,
+    target: ClassTarget,
     class_counts: Any,
     *,
-    scheme: str = "inverse",
-    beta: float | None = None,
-    reduction: str = "mean",
+    scheme: Scheme = "inverse",
+    beta: ProperFraction | None = None,
+    reduction: Reduction = "mean",
 ) -> Float[Tensor, ""] | Float[Tensor, " n"]:
-    """Cross-entropy weighted by class; the mean divides by the weights of the batch.
+    """Cross-entropy weighted by class: `vs_loss` with `class_weights`; the mean divides by the weights of the batch.
 
     Args:
         logits: (n, C).
         target: class indices (n,).
-        class_counts: training samples of every class.
+        class_counts: training samples per class.
         scheme: as in `class_weights`.
         beta: as in `class_weights`.
         reduction: "mean" (weighted), "sum" or "none".
 
-    Returns:
-        The loss, in the dtype of the logits.
-
-    Raises:
-        ValueError: on wrong shapes, labels or counts, NaN, an unknown scheme or reduction.
-
     >>> reweighted_ce(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]), [3, 1])
     tensor(0.5982)
     """
-    check_choice("reduction", reduction, ("mean", "sum", "none"))
-    _check(logits, target, class_counts)
-    weight = class_weights(class_counts, scheme, beta).to(logits)
-    return cross_entropy(logits, target.long(), weight, reduction=reduction)
+    return vs_loss(
+        logits, target, weight=_fitting(class_weights(class_counts, scheme, beta), logits), reduction=reduction
+    )
 
 
+@checked
 def logit_adjusted_loss(
-    logits: Float[Tensor, "n c"],
-    target: Int[Tensor, " n"] | Bool[Tensor, " n"],
-    class_counts: Any,
-    *,
-    tau: float = 1.0,
-) -> Float[Tensor, ""]:
-    """Cross-entropy of logits moved by τ log π; predict with the logits as they are, without the offset.
+    logits: ClassScores, target: ClassTarget, class_counts: Any, *, tau: NonNegative = 1.0
+) -> Scalar:
+    """Cross-entropy of logits moved by τ log π, `vs_loss` with that offset; predict with the logits as they are.
 
     Args:
         logits: (n, C).
         target: class indices (n,).
-        class_counts: training samples of every class.
+        class_counts: training samples per class.
         tau: strength, at least 0; 0 is plain cross-entropy.
-
-    Raises:
-        ValueError: on wrong shapes, labels or counts, NaN, or a negative tau.
 
     >>> logit_adjusted_loss(torch.zeros(1, 2), torch.tensor([1]), [3, 1])
     tensor(1.3863)
     """
-    check_nonnegative("tau", tau)
-    _check(logits, target, class_counts)
-    return cross_entropy(logits + (tau * mistake_counts(class_counts).log_prior).to(logits), target.long())
+    return vs_loss(logits, target, offset=_fitting(tau * mistake_counts(class_counts).log_prior, logits))
 
 
-def binary_auc_square_loss(
-    score: Float[Tensor, " n"] | Float[Tensor, "n c"],
-    target: Int[Tensor, " n"] | Bool[Tensor, " n"],
-    margin: float = 1.0,
-) -> Float[Tensor, ""]:
+@checked
+def binary_auc_square_loss(score: Scores | ClassScores, target: ClassTarget, margin: Positive = 1.0) -> Scalar:
     """Mean of (margin − (s_p − s_n))² over all pairs of a positive and a negative, in O(n).
 
     Args:
@@ -150,25 +135,21 @@ def binary_auc_square_loss(
     Returns:
         The loss; zero, still attached to the graph, when the batch has one class only (warned once).
 
-    Raises:
-        ValueError: on wrong shapes or labels, NaN or infinite scores, or margin <= 0.
-
     >>> binary_auc_square_loss(torch.tensor([0.9, 0.2, 0.6]), torch.tensor([1, 0, 0]))
     tensor(0.2900)
     """
-    check_positive("margin", margin)
     wide = score.ndim == 2
     if wide:
-        check_multiclass(score, target)
         present = torch.zeros(score.shape[1], dtype=torch.bool, device=score.device)
         present[target.long()] = True
         lacks = int(present.sum()) < 2
     else:
-        check_binary(score, target, name="score")
+        if int(target.max()) > 1:
+            raise ValueError(f"target holds {int(target.max())}, wanted 0 or 1 for scores (n,)")
         lacks = bool((target == target[0]).all())
     if lacks:
         warn_once("the AUC square loss of a batch with one class is zero; use StratifiedBatchSampler")
-        return score.sum() * 0
+        return attached_zero(score)
     if not wide:
         return pairwise_loss(*split_classes(score, target == 1), "square", margin)
     one = torch.nn.functional.one_hot(target.long(), score.shape[1]).to(score)
@@ -197,16 +178,14 @@ class BinaryAUCSquareLoss(nn.Module):
     True
     """
 
-    def __init__(self, margin: float = 1.0) -> None:
+    @checked
+    def __init__(self, margin: Positive = 1.0) -> None:
         super().__init__()
-        check_positive("margin", margin)
         self.margin = margin
 
-    def forward(
-        self, logits: Float[Tensor, " n"] | Float[Tensor, "n c"], target: Int[Tensor, " n"] | Bool[Tensor, " n"]
-    ) -> Float[Tensor, ""]:
+    @checked
+    def forward(self, logits: Scores | ClassScores, target: ClassTarget) -> Scalar:
         """The loss of a batch."""
-        check_finite("logits", logits)
         if logits.ndim == 1:
             return binary_auc_square_loss(logits.sigmoid(), target, self.margin)
         prob = logits.softmax(1)
@@ -223,7 +202,7 @@ class ComplementaryObjective(nn.Module):
     Reconstructed: that a branch gets all three, and the equal weights, are not from the report.
 
     Args:
-        class_counts: training samples of every class.
+        class_counts: training samples per class.
         weights: c₁, c₂, c₃; not negative, not all zero.
         tau: of the logit adjustment.
         scheme: of the class weights, as in `class_weights`.
@@ -251,29 +230,25 @@ class ComplementaryObjective(nn.Module):
 
     parts: Tensor
 
+    @checked
     def __init__(
         self,
         class_counts: Any,
-        weights: Sequence[float] = (1.0, 1.0, 1.0),
-        tau: float = 1.0,
+        weights: Sequence[NonNegative] = (1.0, 1.0, 1.0),
+        tau: NonNegative = 1.0,
         *,
-        scheme: str = "inverse",
-        beta: float | None = None,
-        heads: str = "shared",
+        scheme: Scheme = "inverse",
+        beta: ProperFraction | None = None,
+        heads: Literal["shared", "separate"] = "shared",
     ) -> None:
         super().__init__()
-        check_choice("heads", heads, ("shared", "separate"))
-        check_nonnegative("tau", tau)
         self.stats = mistake_counts(class_counts)
-        class_weights(self.stats, scheme, beta)
         self.weights = checked_weights(weights, 3)
         self.tau, self.scheme, self.beta, self.heads = tau, scheme, beta, heads
         self.auc = BinaryAUCSquareLoss()
         self.register_buffer("parts", torch.zeros(3), persistent=False)
 
-    def forward(
-        self, logits: Tensor | Sequence[Tensor], target: Int[Tensor, " n"] | Bool[Tensor, " n"]
-    ) -> Float[Tensor, ""]:
+    def forward(self, logits: Tensor | Sequence[Tensor], target: ClassTarget) -> Scalar:
         """The weighted sum of the three; an objective of weight 0 is still measured in `parts`.
 
         Raises:
@@ -290,7 +265,6 @@ class ComplementaryObjective(nn.Module):
             first = second = third = logits
         else:
             raise ValueError('heads="shared" needs one tensor of logits; for one each use heads="separate"')
-        _check(second, target, self.stats)
         losses = torch.stack(
             [
                 reweighted_ce(first, target, self.stats, scheme=self.scheme, beta=self.beta),
@@ -311,15 +285,14 @@ def checked_weights(weights: Sequence[float], wanted: int) -> tuple[float, ...]:
     values = tuple(float(weight) for weight in weights)
     if len(values) != wanted:
         raise ValueError(f"weights needs {wanted} numbers, one for each objective, got {len(values)}")
-    for value in values:
-        check_nonnegative("weights", value)
+    if min(values) < 0:
+        raise ValueError(f"weights={values} must not be negative")
     if not any(values):
         raise ValueError("weights are all zero, so nothing would be learned; give one objective a weight above 0")
     return values
 
 
-def _check(logits: Tensor, target: Tensor, class_counts: Any) -> None:
-    check_multiclass(logits, target)
-    classes = mistake_counts(class_counts).num_classes
-    if classes != logits.shape[1]:
-        raise ValueError(f"class_counts has {classes} classes, logits have {logits.shape[1]} columns")
+def _fitting(constants: Tensor, logits: Tensor) -> Tensor:
+    if len(constants) != logits.shape[1]:
+        raise ValueError(f"class_counts has {len(constants)} classes, logits have {logits.shape[1]} columns")
+    return constants

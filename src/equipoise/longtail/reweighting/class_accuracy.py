@@ -1,4 +1,4 @@
-"""Accuracy of every class, and what it comes to where all classes count alike.
+"""Accuracy per class, and what it comes to where all classes count alike.
 
 Classes that the target lacks are left out.
 """
@@ -6,24 +6,25 @@ Classes that the target lacks are left out.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from equipoise.core.validate import check_multiclass
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassScores, ClassTarget, Scalar
 
 
-def class_accuracies(scores: Float[Tensor, "n c"], target: Int[Tensor, " n"]) -> Float[Tensor, " c"]:
-    """Share of the samples of every class whose highest score is their own, float64; NaN for an absent class.
+@checked
+def class_accuracies(scores: ClassScores, target: ClassTarget) -> Float[Tensor, " classes"]:
+    """Share of the samples per class whose highest score is their own, float64; NaN for an absent class.
 
     >>> class_accuracies(torch.tensor([[2.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1, 1]))
     tensor([1.0000, 0.5000], dtype=torch.float64)
     """
-    check_multiclass(scores, target)
     right = torch.bincount(target[scores.argmax(1) == target], minlength=scores.shape[1])
     return right.double() / torch.bincount(target, minlength=scores.shape[1])
 
 
-def balanced_accuracy(scores: Float[Tensor, "n c"], target: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+def balanced_accuracy(scores: ClassScores, target: ClassTarget) -> Scalar:
     """Mean of the accuracies of the classes.
 
     >>> balanced_accuracy(torch.tensor([[2.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1, 1]))
@@ -32,7 +33,7 @@ def balanced_accuracy(scores: Float[Tensor, "n c"], target: Int[Tensor, " n"]) -
     return class_accuracies(scores, target).nanmean()
 
 
-def worst_class_accuracy(scores: Float[Tensor, "n c"], target: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+def worst_class_accuracy(scores: ClassScores, target: ClassTarget) -> Scalar:
     """Accuracy of the class that has the least.
 
     >>> worst_class_accuracy(torch.tensor([[2.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1, 1]))

@@ -1,4 +1,4 @@
-"""Losses with a weight, a factor and an offset for every class: one family, and its members by name.
+"""Losses with one weight, factor and offset per class: one family, and its members by name.
 
     loss_i = α_y · ( log Σ_c exp(β_c z_c + Δ_c) − (β_y z_y + Δ_y) )          y = y_i, logits z = z_i
 
@@ -20,46 +20,51 @@ Wang et al., "A Unified Perspective for Loss-Oriented Imbalanced Learning via Lo
 ADRW). Members: Menon et al., "Long-tail Learning via Logit Adjustment", 2021; Ren et al., "Balanced Meta-Softmax",
 2020; Ye et al., "Identifying and Compensating for Feature Deviation in Imbalanced Deep Learning", 2020 (CDT); Cao et
 al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss", 2019; Kini et al., "Label-Imbalanced and
-Group-Sensitive Classification under Overparameterization", 2021 (VS) [titles from memory].
+Group-Sensitive Classification under Overparameterization", 2021 (VS).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from equipoise.core.class_stats import ClassStats
 from equipoise.core.phases import PhasedLoss
-from equipoise.core.validate import check_choice, check_fraction, check_nonnegative, check_positive, warn_once
+from equipoise.core.reduction import attached_zero
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassScores, NonNegative, Positive, Probability, ProperFraction
+from equipoise.core.validate import warn_once
 
-REDUCTIONS = ("mean", "batch_mean", "sum", "none")
+Reduction: TypeAlias = Literal["mean", "batch_mean", "sum", "none"]
+ClassVector: TypeAlias = Float[Tensor, " classes"]
+ClassIndices: TypeAlias = Integer[Tensor, " n"] | Bool[Tensor, " n"]
+Loss: TypeAlias = Float[Tensor, ""] | Float[Tensor, " n"]
 
 # A class whose factor is smaller hardly sees its own logit.
 _FROZEN = 1e-3
 
-ClassVector = Float[Tensor, " c"]
-Target = Int[Tensor, " n"] | Float[Tensor, "n c"]
 
-
+@checked
 def vs_loss(
-    logits: Float[Tensor, "n c"],
-    target: Target,
+    logits: ClassScores,
+    target: ClassIndices | Float[Tensor, "n classes"],
     *,
     weight: ClassVector | None = None,
     factor: ClassVector | None = None,
     offset: ClassVector | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-) -> Float[Tensor, ""] | Float[Tensor, " n"]:
-    """Cross-entropy with a weight, a factor and an offset for every class.
+    label_smoothing: ProperFraction = 0.0,
+) -> Loss:
+    """Cross-entropy with one weight, factor and offset per class.
 
     Args:
-        logits: (n, C) raw scores; half precision is computed in float32.
+        logits: (n, C) raw scores.
         target: (n,) class indices, or (n, C) probabilities, to which weights then apply class by class.
         weight: (C,) α; ones if absent.
         factor: (C,) β; ones if absent.
@@ -70,38 +75,32 @@ def vs_loss(
         label_smoothing: in [0, 1).
 
     Returns:
-        The loss; zero, attached to the graph, where every sample is ignored (warned once), NaN where a logit is.
+        The loss; zero, attached to the graph, where every sample is ignored (warned once).
 
     Raises:
-        ValueError: on wrong shapes, labels outside [0, C), an empty batch for a mean, or settings out of range.
+        ValueError: if an argument is not as above.
 
     >>> logits, target = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
     >>> vs_loss(logits, target) == torch.nn.functional.cross_entropy(logits, target)
     tensor(True)
     """
-    check_choice("reduction", reduction, REDUCTIONS)
-    check_fraction("label_smoothing", label_smoothing, zero=True, one=False)
-    counted = _check_targets(logits, target, ignore_index)
+    counted = _counted(target, logits.shape[1], ignore_index)
     if not counted:
-        if not len(logits) and reduction in ("mean", "batch_mean"):
-            raise ValueError("logits are empty; a mean over no sample is undefined, use reduction='sum'")
-        if len(logits):
-            warn_once("the loss is zero: every sample is ignored")
-        return logits.sum() * 0 if reduction != "none" else logits.sum(1) * 0
-    wide = logits.float() if logits.dtype.itemsize < 4 else logits
+        warn_once("the loss is zero: every sample is ignored")
+        return attached_zero(logits) if reduction != "none" else logits[:, :0].sum(1)
     if factor is not None:
-        wide = wide * factor.to(wide)
+        logits = logits * factor.to(logits)
     if offset is not None:
-        wide = wide + offset.to(wide)
+        logits = logits + offset.to(logits)
     loss = cross_entropy(
-        wide,
-        target.to(wide.dtype) if target.is_floating_point() else target.long(),
-        weight=None if weight is None else weight.to(wide),
+        logits,
+        target.to(logits.dtype) if target.is_floating_point() else target.long(),
+        weight=None if weight is None else weight.to(logits),
         ignore_index=ignore_index,
         reduction="sum" if reduction == "batch_mean" else reduction,
         label_smoothing=label_smoothing,
     )
-    return (loss / counted if reduction == "batch_mean" else loss).to(logits.dtype)
+    return loss / counted if reduction == "batch_mean" else loss
 
 
 class _ClassDependent(nn.Module):
@@ -111,31 +110,29 @@ class _ClassDependent(nn.Module):
     factor: Tensor | None
     offset: Tensor | None
 
+    @checked
     def __init__(
         self,
         stats: ClassStats,
         *,
-        weight: Any = None,
+        weight: Sequence[Positive] | ClassVector | None = None,
         factor: Tensor | None = None,
         offset: Tensor | None = None,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         ignore_index: int = -100,
-        label_smoothing: float = 0.0,
+        label_smoothing: ProperFraction = 0.0,
     ) -> None:
         super().__init__()
-        check_choice("reduction", reduction, REDUCTIONS)
-        check_fraction("label_smoothing", label_smoothing, zero=True, one=False)
         self.num_classes = stats.num_classes
         # In double precision, so that a float64 model gets what it asks for; `vs_loss` rounds them to the logits'.
         for name, values in (("weight", _weights(weight, stats)), ("factor", factor), ("offset", offset)):
             self.register_buffer(name, None if values is None else values.double())
         self.reduction, self.ignore_index, self.label_smoothing = reduction, ignore_index, label_smoothing
 
-    def forward(self, logits: Float[Tensor, "n c"], target: Target) -> Float[Tensor, ""] | Float[Tensor, " n"]:
+    def forward(self, logits: ClassScores, target: ClassIndices | Float[Tensor, "n classes"]) -> Loss:
         """The loss of logits (n, C) by class indices (n,) or probabilities (n, C); errors as `vs_loss`."""
-        _check_width(logits, self.num_classes)
         return vs_loss(
-            logits,
+            _of_width(logits, self.num_classes),
             target,
             weight=self.weight,
             factor=self.factor,
@@ -150,7 +147,7 @@ class VSLoss(_ClassDependent):
     """Vector scaling: β = (n_c / n_max)^γ and Δ = τ log π_c.
 
     Args:
-        class_counts: samples of every class of the training set: a list, array, tensor or `ClassStats`.
+        class_counts: training samples per class: a list, array, tensor or `ClassStats`.
         gamma: γ of the factors, at least 0; 0 switches them off.
         tau: τ of the offsets, at least 0; 0 switches them off.
         weight: (C,) weights α of the classes, above 0, such as `ClassStats.aligned_weights()`.
@@ -171,11 +168,14 @@ class VSLoss(_ClassDependent):
     True
     """
 
+    @checked
     def __init__(
-        self, class_counts: Any, gamma: float = 0.05, tau: float = 1.0, weight: Any = None, **options: Any
+        self, class_counts: Any, gamma: NonNegative = 0.05, tau: NonNegative = 1.0, weight: Any = None, **options: Any
     ) -> None:
         stats = ClassStats.of(class_counts)
-        super().__init__(stats, weight=weight, factor=_factors(stats, gamma), offset=_offsets(stats, tau), **options)
+        super().__init__(
+            stats, weight=weight, factor=class_factors(stats, gamma), offset=tau * stats.log_prior, **options
+        )
         self.gamma, self.tau = gamma, tau
 
     def extra_repr(self) -> str:
@@ -246,59 +246,49 @@ class LDAMLoss(_ClassDependent):
 
     margins: Tensor
 
+    @checked
     def __init__(
         self,
         class_counts: Any,
-        max_m: float = 0.5,
-        s: float = 30.0,
+        max_m: Positive = 0.5,
+        s: Positive = 30.0,
         weight: Any = None,
         *,
         logits_scaled: bool = False,
         **options: Any,
     ) -> None:
-        check_positive("max_m", max_m)
-        check_positive("s", s)
         stats = ClassStats.of(class_counts)
         super().__init__(stats, weight=weight, **options)
         rarity = stats.counts.double().pow(-0.25)
         self.register_buffer("margins", max_m * rarity / rarity.max())
         self.s, self.logits_scaled = s, logits_scaled
 
-    def forward(
-        self, logits: Float[Tensor, "n c"], target: Int[Tensor, " n"]
-    ) -> Float[Tensor, ""] | Float[Tensor, " n"]:
-        """The loss of cosines (n, C) by class indices (n,).
-
-        Raises:
-            ValueError: as `vs_loss`; also for probabilities as target.
-        """
-        _check_width(logits, self.num_classes)
-        if target.is_floating_point():
-            raise ValueError("LDAM needs class indices (n,): a margin belongs to one class")
-        _check_targets(logits, target, self.ignore_index)
-        wide = logits.float() if logits.dtype.itemsize < 4 else logits
+    @checked
+    def forward(self, logits: ClassScores, target: ClassIndices) -> Loss:
+        """The loss of cosines (n, C) by class indices (n,); a margin belongs to one class, so no probabilities."""
+        _counted(target, _of_width(logits, self.num_classes).shape[1], self.ignore_index)
         most = self.s if self.logits_scaled else 1.0
-        if wide.numel() and float(wide.detach().abs().max()) > most * 1.001:
+        if float(logits.detach().abs().max()) > most * 1.001:
             warn_once(f"LDAM wants cosines{' times s' if self.logits_scaled else ''}; logits go beyond ±{most:g}")
         known = target != self.ignore_index
         rows, columns = known.nonzero().squeeze(1), target[known].long()
-        shift = torch.zeros_like(wide).index_put((rows, columns), -self.margins.to(wide)[columns])
-        moved = wide + self.s * shift if self.logits_scaled else self.s * (wide + shift)
-        return super().forward(moved, target).to(logits.dtype)
+        shift = torch.zeros_like(logits).index_put((rows, columns), -self.margins.to(logits)[columns])
+        return super().forward(logits + self.s * shift if self.logits_scaled else self.s * (logits + shift), target)
 
     def extra_repr(self) -> str:
         """Settings, for `print`."""
         return f"num_classes={self.num_classes}, s={self.s}, widest={float(self.margins.max()):g}"
 
 
+@checked
 def localization_loss(
     class_counts: Any,
-    gamma: float = 0.05,
-    tau: float = 1.0,
-    nu: float = 0.25,
-    start: float = 0.8,
+    gamma: NonNegative = 0.05,
+    tau: NonNegative = 1.0,
+    nu: NonNegative = 0.25,
+    start: Probability = 0.8,
     *,
-    late_tau: float | None = None,
+    late_tau: NonNegative | None = None,
     **options: Any,
 ) -> PhasedLoss:
     """VS with truncated factors and aligned, deferred weights (VS + TLA + ADRW).
@@ -326,7 +316,8 @@ def localization_loss(
     )
 
 
-def post_hoc_adjust(logits: Float[Tensor, "n c"], class_counts: Any, tau: float = 1.0) -> Float[Tensor, "n c"]:
+@checked
+def post_hoc_adjust(logits: ClassScores, class_counts: Any, tau: NonNegative = 1.0) -> ClassScores:
     """z − τ log π: logit adjustment of a model that was trained with plain cross-entropy.
 
     Raises:
@@ -335,78 +326,58 @@ def post_hoc_adjust(logits: Float[Tensor, "n c"], class_counts: Any, tau: float 
     >>> post_hoc_adjust(torch.tensor([[1.0, 0.0]]), [9, 1]).argmax()
     tensor(1)
     """
-    check_nonnegative("tau", tau)
     stats = ClassStats.of(class_counts)
-    _check_width(logits, stats.num_classes)
-    return logits - (tau * stats.log_prior).to(logits)
+    return _of_width(logits, stats.num_classes) - (tau * stats.log_prior).to(logits)
 
 
-def consistency_gap(tau: float, nu: float) -> float:
+@checked
+def consistency_gap(tau: NonNegative, nu: NonNegative) -> float:
     """|ν + τ − 1|: 0 where offsets τ log π with weights π^−ν are Fisher consistent for the balanced error.
 
-    [inferred] from the condition α_c = δ_c / π_c with Δ_c = log δ_c (Menon et al., 2021 [memory]); factors must be 1.
+    Reconstructed from the condition α_c = δ_c / π_c with Δ_c = log δ_c of Menon et al., 2021; factors must be 1.
 
     >>> consistency_gap(0.75, 0.25)
     0.0
     """
-    check_nonnegative("tau", tau)
-    check_nonnegative("nu", nu)
     return abs(nu + tau - 1)
 
 
-def class_factors(class_counts: Any, gamma: float) -> ClassVector:
+@checked
+def class_factors(class_counts: Any, gamma: NonNegative) -> ClassVector:
     """β_c = (n_c / n_max)^γ, float64.
 
     >>> class_factors([100, 25], 0.5)
     tensor([1.0000, 0.5000], dtype=torch.float64)
     """
-    stats = ClassStats.of(class_counts)
-    return _factors(stats, gamma)
-
-
-def _factors(stats: ClassStats, gamma: float) -> Tensor:
-    check_nonnegative("gamma", gamma)
-    factor = (stats.counts / stats.counts.max()).double().pow(gamma)
+    counts = ClassStats.of(class_counts).counts.double()
+    factor = (counts / counts.max()).pow(gamma)
     if float(factor.min()) < _FROZEN:
         warn_once(f"gamma={gamma} gives the rarest class a factor below {_FROZEN:g}: its logit hardly counts")
     return factor
 
 
-def _offsets(stats: ClassStats, tau: float) -> Tensor:
-    check_nonnegative("tau", tau)
-    return tau * stats.log_prior
-
-
 def _weights(weight: Any, stats: ClassStats) -> Tensor | None:
     if weight is None:
         return None
-    values = torch.as_tensor(weight).detach().double()
-    if values.shape != (stats.num_classes,) or not bool((values.isfinite() & (values > 0)).all()):
+    values = torch.as_tensor(weight, dtype=torch.float64).detach()
+    if values.shape != (stats.num_classes,) or not bool((values > 0).all()):
         raise ValueError(f"weight must hold {stats.num_classes} positive numbers, got shape {tuple(values.shape)}")
     return values
 
 
-def _check_width(logits: Tensor, num_classes: int) -> None:
-    if logits.ndim != 2 or logits.shape[1] != num_classes:
+def _of_width(logits: Tensor, num_classes: int) -> Tensor:
+    if isinstance(logits, Tensor) and (logits.ndim != 2 or logits.shape[1] != num_classes):
         raise ValueError(f"logits must have shape (n, {num_classes}) for these class counts, got {tuple(logits.shape)}")
+    return logits
 
 
-def _check_targets(logits: Tensor, target: Tensor, ignore_index: int) -> int:
+def _counted(target: Tensor, num_classes: int, ignore_index: int) -> int:
     """How many samples count."""
-    if logits.ndim != 2 or target.shape not in (logits.shape[:1], logits.shape):
-        raise ValueError(
-            f"logits and target must be (n, C) and (n,) or (n, C), got {tuple(logits.shape)}, {tuple(target.shape)}"
-        )
     if target.is_floating_point():
-        if target.shape != logits.shape:
-            raise ValueError(f"a float target holds probabilities (n, C), got {tuple(target.shape)}")
         return len(target)
-    if target.ndim != 1:
-        raise ValueError(f"an integer target holds class indices (n,), got {tuple(target.shape)}")
-    known = target[target != ignore_index]
+    known = target[target != ignore_index].long()
     if known.numel() and not torch.compiler.is_compiling():
         low, high = (int(x) for x in known.aminmax())
-        if low < 0 or high >= logits.shape[1]:
-            wrong = low if low < 0 else high
-            raise ValueError(f"target holds {wrong}; classes are 0 to {logits.shape[1] - 1}")
-    return int(known.numel())
+        if low < 0 or high >= num_classes:
+            raise ValueError(f"target holds {low if low < 0 else high}; classes are 0 to {num_classes - 1}")
+    return known.numel()

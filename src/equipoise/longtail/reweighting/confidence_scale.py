@@ -8,21 +8,22 @@ through the origin is fitted to accuracy over confidence, weighted by the bins' 
 class that is right less often than it is confident has κ_c above 1.
 
 Journal part of Wang et al., "A Unified Perspective for Loss-Oriented Imbalanced Learning via Localization", TPAMI 2026.
-From the authors' code; the text of this part was not readable. The bank holds logits of the training mode, with
+Source: the authors' code. The bank holds logits of the training mode, with
 augmentation, as theirs does.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from equipoise.core.class_stats import ClassStats
-from equipoise.core.validate import check_nonnegative
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassScores, ClassTarget, Count, NonNegative, Positive, Range
 from equipoise.longtail.reweighting.class_dependent import vs_loss
 
 _SMOOTHING = 0.9
@@ -33,7 +34,7 @@ class CVSLoss(nn.Module):
     """The calibrated vector-scaling loss; `set_stage` says which phase it is in and with which κ.
 
     Args:
-        class_counts: samples of every class: a list, array, tensor or `ClassStats`.
+        class_counts: training samples per class: a list, array, tensor or `ClassStats`.
         gamma: γ, at least 0.
         tau: τ, at least 0.
         rho: ρ, at least 0.
@@ -51,11 +52,12 @@ class CVSLoss(nn.Module):
     kappa: Tensor
     _stage: Tensor
 
-    def __init__(self, class_counts: Any, gamma: float = 0.15, tau: float = 0.9, rho: float = 0.15) -> None:
+    @checked
+    def __init__(
+        self, class_counts: Any, gamma: NonNegative = 0.15, tau: NonNegative = 0.9, rho: NonNegative = 0.15
+    ) -> None:
         super().__init__()
         stats = ClassStats.of(class_counts)
-        for name, value in (("gamma", gamma), ("tau", tau), ("rho", rho)):
-            check_nonnegative(name, value)
         self.gamma, self.tau, self.rho = gamma, tau, rho
         self.register_buffer("prior", stats.prior)
         self.register_buffer("kappa", torch.ones(stats.num_classes, dtype=torch.float64))
@@ -86,7 +88,7 @@ class CVSLoss(nn.Module):
         self.kappa.copy_(scales)
         self._stage.fill_(stage)
 
-    def forward(self, logits: Float[Tensor, "n c"], target: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    def forward(self, logits: ClassScores, target: ClassTarget) -> Float[Tensor, ""]:
         """The loss of logits (n, C) by class indices (n,); errors as `vs_loss`."""
         if self.stage == 1:
             return vs_loss(logits, target, factor=self.prior.pow(self.gamma) / self.kappa)
@@ -94,16 +96,17 @@ class CVSLoss(nn.Module):
         return vs_loss(logits, target, offset=offset, weight=self.prior.pow(-self.rho))
 
 
+@checked
 def fit_confidence_scale(
-    logits: Float[Tensor, "n c"],
-    target: Int[Tensor, " n"],
+    logits: ClassScores,
+    target: ClassTarget,
     *,
-    n_bins: int = 20,
-    min_scale: float = 0.05,
-    max_scale: float = 0.2,
-    min_samples: int = 10,
-) -> Float[Tensor, " c"]:
-    """κ of every class, float64: one over the slope of accuracy over confidence.
+    n_bins: Annotated[int, Range(2)] = 20,
+    min_scale: Positive = 0.05,
+    max_scale: Positive = 0.2,
+    min_samples: Count = 10,
+) -> Float[Tensor, " classes"]:
+    """κ per class, float64: one over the slope of accuracy over confidence.
 
     Args:
         logits: (n, C), for example those of a `ConfidenceScaleBank`.
@@ -114,14 +117,14 @@ def fit_confidence_scale(
         min_samples: a class that is predicted less often keeps κ = 1.
 
     Raises:
-        ValueError: on wrong shapes, labels outside [0, C) or settings out of range.
+        ValueError: if min_scale is above max_scale.
 
     >>> logits = torch.tensor([[3.0, 0.0]] * 8 + [[0.5, 0.0]] * 8)
     >>> fit_confidence_scale(logits, torch.tensor([0] * 8 + [1] * 8), min_scale=0.1, max_scale=10.0)
     tensor([1.3593, 1.0000], dtype=torch.float64)
     """
-    if logits.ndim != 2 or target.shape != logits.shape[:1]:
-        raise ValueError(f"logits and target must be (n, C) and (n,), got {tuple(logits.shape)}, {tuple(target.shape)}")
+    if min_scale > max_scale:
+        raise ValueError(f"min_scale={min_scale} must not be above max_scale={max_scale}")
     confidence, pred = logits.detach().double().softmax(1).max(1)
     return _fit(confidence, pred, pred == target, logits.shape[1], n_bins, min_scale, max_scale, min_samples)
 
@@ -136,11 +139,6 @@ def _fit(
     max_scale: float,
     min_samples: int,
 ) -> Tensor:
-    if n_bins < 2 or min_samples < 1 or not 0 < min_scale <= max_scale:
-        raise ValueError(
-            f"n_bins={n_bins}, min_samples={min_samples}, min_scale={min_scale} and max_scale={max_scale} must be at "
-            "least 2, at least 1, above 0 and at least min_scale"
-        )
     # A bin holds its upper end.
     bins = (confidence * n_bins).ceil().long().clamp(1, n_bins) - 1
     cell = pred * n_bins + bins
@@ -159,12 +157,12 @@ def _fit(
 
 
 class ConfidenceScaleBank:
-    """The last predictions of every class, and κ smoothed over epochs.
+    """The last predictions per class, and κ smoothed over epochs.
 
     Of a logit vector three numbers are kept: the predicted class, its confidence, whether it was right.
 
     Args:
-        class_counts: samples of every class; a class keeps at most so many, and never more than 1,000.
+        class_counts: training samples per class; a class keeps at most so many, and never more than 1,000.
         options: `n_bins`, `min_scale`, `max_scale` and `min_samples` of `fit_confidence_scale`.
 
     >>> bank = ConfidenceScaleBank([100, 10])
@@ -181,7 +179,8 @@ class ConfidenceScaleBank:
         self.options = {"n_bins": 20, "min_scale": 0.05, "max_scale": 0.2, "min_samples": 10} | options
         self.kappa = torch.ones(stats.num_classes, dtype=torch.float64)
 
-    def update(self, logits: Float[Tensor, "n c"], target: Int[Tensor, " n"]) -> None:
+    @checked
+    def update(self, logits: ClassScores, target: ClassTarget) -> None:
         """Take a batch; the oldest of a class give way."""
         confidence, pred = logits.detach().double().softmax(1).max(1)
         hits = (pred == target).tolist()

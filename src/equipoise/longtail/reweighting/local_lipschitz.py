@@ -7,7 +7,7 @@ The bound on the balanced risk of a class-dependent loss is driven by the class 
 weights and factors are at odds: α falls with the share of a class, β and with it β̃ rise.
 
 Wang et al., "A Unified Perspective for Loss-Oriented Imbalanced Learning via Localization", TPAMI 2026, by way of a
-public reading note; that the softmax is over the vector β_k B_k + Δ_k is inferred.
+public reading note. Reconstructed: that the softmax is over the vector β_k B_k + Δ_k.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from equipoise.core.class_stats import ClassStats
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassScores, ClassTarget
 from equipoise.core.validate import warn_once
 
 
@@ -40,27 +42,25 @@ class LocalizedBound:
     bottleneck: int
 
 
+@checked
 def vs_local_lipschitz(
-    logits: Float[Tensor, "n c"],
-    target: Int[Tensor, " n"],
+    logits: ClassScores,
+    target: ClassTarget,
     class_counts: Any,
     *,
-    weight: Float[Tensor, " c"] | None = None,
-    factor: Float[Tensor, " c"] | None = None,
-    offset: Float[Tensor, " c"] | None = None,
+    weight: Float[Tensor, " classes"] | None = None,
+    factor: Float[Tensor, " classes"] | None = None,
+    offset: Float[Tensor, " classes"] | None = None,
 ) -> LocalizedBound:
     """The localized Lipschitz constants of a `VSLoss` on these training logits.
 
     Args:
         logits: (n, C) raw scores of training samples.
         target: (n,) class indices.
-        class_counts: samples of every class of the training set.
+        class_counts: training samples per class.
         weight: (C,) α; ones if absent.
         factor: (C,) β; ones if absent.
         offset: (C,) Δ; zeros if absent.
-
-    Raises:
-        ValueError: on wrong shapes.
 
     >>> logits, target = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0, 1])
     >>> found = vs_local_lipschitz(logits, target, [90, 10])
@@ -69,10 +69,8 @@ def vs_local_lipschitz(
     """
     stats = ClassStats.of(class_counts)
     c = stats.num_classes
-    if logits.ndim != 2 or logits.shape[1] != c or target.shape != logits.shape[:1]:
-        raise ValueError(
-            f"logits and target must be (n, {c}) and (n,), got {tuple(logits.shape)} and {tuple(target.shape)}"
-        )
+    if logits.shape[1] != c:
+        raise ValueError(f"logits must have {c} columns, one per class, got {tuple(logits.shape)}")
     ones = torch.ones(c, dtype=torch.float64)
     alpha, beta, delta = (
         default if given is None else given.detach().cpu().double()

@@ -7,30 +7,29 @@ share of right samples. Classes that the test set lacks are left out of the mean
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 from torchmetrics import Metric
 
 from equipoise.core.class_stats import ClassStats
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassIndex, ClassScores, ClassTarget, Count
+
+Predictions: TypeAlias = Annotated[Integer[Tensor, " n"], ClassIndex()] | ClassScores
 
 
 def shot_accuracy(
-    pred: Int[Tensor, " n"] | Float[Tensor, "n c"],
-    target: Int[Tensor, " n"],
-    class_counts: Any,
-    *,
-    many: int = 100,
-    few: int = 20,
+    pred: Predictions, target: ClassTarget, class_counts: Any, *, many: Count = 100, few: Count = 20
 ) -> dict[str, Float[Tensor, ""]]:
     """Accuracy by groups of classes.
 
     Args:
         pred: (n,) predicted classes, or (n, C) scores.
         target: (n,) true classes.
-        class_counts: TRAINING samples of every class.
+        class_counts: TRAINING samples per class.
         many: a class with more training samples has many; 100 for CIFAR-100 and ImageNet-LT, 1000 for CIFAR-10.
         few: a class with fewer has few; 20, and 200 for CIFAR-10.
 
@@ -70,7 +69,8 @@ class ShotAccuracy(Metric):
     right: Tensor
     total: Tensor
 
-    def __init__(self, class_counts: Any, *, many: int = 100, few: int = 20, **kwargs: Any) -> None:
+    @checked
+    def __init__(self, class_counts: Any, *, many: Count = 100, few: Count = 20, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stats = ClassStats.of(class_counts)
         self.groups = self.stats.groups(many, few)
@@ -78,21 +78,20 @@ class ShotAccuracy(Metric):
         self.add_state("right", default=zeros, dist_reduce_fx="sum")
         self.add_state("total", default=zeros.clone(), dist_reduce_fx="sum")
 
-    def update(self, pred: Tensor, target: Tensor) -> None:
+    @checked
+    def update(self, pred: Predictions, target: ClassTarget) -> None:
         """Take a batch of predicted classes (n,) or scores (n, C), and classes (n,).
 
         Raises:
-            ValueError: on wrong shapes or classes outside [0, C).
+            ValueError: on wrong shapes, NaN, or classes outside [0, C).
         """
         c = self.stats.num_classes
         if pred.ndim == 2:
             if pred.shape[1] != c:
-                raise ValueError(f"scores must have shape (n, {c}), got {tuple(pred.shape)}")
+                raise ValueError(f"pred must have {c} scores per sample, got {tuple(pred.shape)}")
             pred = pred.argmax(1)
-        if pred.shape != target.shape or target.ndim != 1:
-            raise ValueError(f"pred and target must both be (n,), got {tuple(pred.shape)} and {tuple(target.shape)}")
-        if len(target) and not 0 <= int(target.min()) <= int(target.max()) < c:
-            raise ValueError(f"target must hold classes from 0 to {c - 1}")
+        if int(target.max()) >= c:
+            raise ValueError(f"target holds {int(target.max())}; classes are 0 to {c - 1}")
         self.total += torch.bincount(target, minlength=c)
         self.right += torch.bincount(target[pred == target], minlength=c)
 
@@ -106,5 +105,5 @@ class ShotAccuracy(Metric):
         return {**found, "balanced": accuracy.nanmean() if seen else nothing, "micro": micro}
 
     def per_class(self) -> Float[Tensor, " c"]:
-        """(C,) accuracy of every class, float64; NaN for those that were not seen."""
+        """(C,) accuracy per class, float64; NaN for those that were not seen."""
         return self.right.double() / self.total
