@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import math
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,11 +37,13 @@ def accepted(function: Callable[..., Any], good: Mapping[str, Any], call: Callab
 
 def bad_arguments(function: Callable[..., Any], good: Mapping[str, Any]) -> Iterator[Bad]:
     """Bad values of every argument of a good call, and of every number with a default."""
+    if inspect.isclass(function):
+        function = function.__init__
     hints = typing.get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         value = good.get(name, parameter.default)
         if isinstance(value, Tensor):
-            yield from _bad_tensors(name, value, _rules(hints.get(name)))
+            yield from _bad_tensors(name, value, hints.get(name))
         elif isinstance(value, bool):
             yield name, "no truth value", 2
         elif isinstance(value, int | float):
@@ -48,11 +52,15 @@ def bad_arguments(function: Callable[..., Any], good: Mapping[str, Any]) -> Iter
             yield name, "unknown choice", "no such choice"
 
 
-def _bad_tensors(name: str, value: Tensor, rules: list[Any]) -> Iterator[Bad]:
+def _bad_tensors(name: str, value: Tensor, hint: Any) -> Iterator[Bad]:
+    rules, options = _rules(hint), _options(hint)
+    variadic = any("*" in getattr(option, "dim_str", "") for option in options)
     yield name, "a list", value.tolist()
-    yield name, "a NumPy array", value.detach().numpy()
+    if not any(typing.get_origin(option) is np.ndarray for option in options):
+        yield name, "a NumPy array", value.detach().numpy()
     yield name, "None", None
-    yield name, "one dimension too many", value[..., None]
+    if not variadic:
+        yield name, "one dimension too many", value[..., None]
     if value.ndim:
         yield name, "one dimension too few", value[0]
         if not any(isinstance(rule, MayBeEmpty) for rule in rules):
@@ -97,12 +105,18 @@ def _rules(hint: Any) -> list[Any]:
     return [rule for option in typing.get_args(hint) if option is not type(None) for rule in _rules(option)]
 
 
-def _optional(hint: Any) -> bool:
+def _options(hint: Any) -> list[Any]:
+    """The types of nested unions, without their rules."""
     if typing.get_origin(hint) is Annotated:
-        return _optional(typing.get_args(hint)[0])
-    return hint is None or hint is Any or type(None) in typing.get_args(hint)
+        return _options(typing.get_args(hint)[0])
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [option for each in typing.get_args(hint) for option in _options(each)]
+    return [hint]
+
+
+def _optional(hint: Any) -> bool:
+    return any(option in (None, Any, type(None)) for option in _options(hint))
 
 
 def _choices(hint: Any) -> bool:
-    options = typing.get_args(hint) if typing.get_origin(hint) is not typing.Literal else (hint,)
-    return any(typing.get_origin(option) is typing.Literal for option in options)
+    return any(typing.get_origin(option) is typing.Literal for option in _options(hint))

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -38,7 +39,7 @@ def test_a_subset_has_the_counts_and_is_a_function_of_the_seed():
     kept = long_tail_subset(target, [20, 5, 0], seed=1)
     assert target[kept].bincount(minlength=3).tolist() == [20, 5, 0]
     assert kept.unique().equal(kept)
-    assert kept.equal(long_tail_subset(target.numpy(), [20, 5, 0], seed=1))
+    assert kept.equal(long_tail_subset(target.flip(0).numpy()[::-1], np.array([20, 5, 0]), seed=1))
     assert not kept.equal(long_tail_subset(target, [20, 5, 0], seed=2))
 
 
@@ -46,9 +47,6 @@ def test_a_subset_has_the_counts_and_is_a_function_of_the_seed():
     ("make", "message"),
     [
         (lambda: long_tail_counts(10, 50, 100), "leaves the smallest class 0.5 of a sample"),
-        (lambda: long_tail_counts(0, 50, 10), "must be at least 1"),
-        (lambda: long_tail_counts(3, 50, 0.5), "must be at least 1"),
-        (lambda: long_tail_counts(3, 50, 2, "linear"), "kind='linear'"),
         (lambda: long_tail_subset(torch.tensor([0, 1, 1]), [2, 1]), "2 samples of class 0 are asked for, it has 1"),
         (lambda: long_tail_subset(torch.tensor([0, 2]), [1, 0]), "target holds class 2, but counts has 2"),
     ],

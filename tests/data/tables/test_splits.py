@@ -176,7 +176,6 @@ def test_a_grouped_test_part_without_one_of_several_classes_is_warned_of():
         (lambda: holdout_split(task_of([0, 0, 0, 1])), "class 1 of 'y' has one member only"),
         (lambda: holdout_split(task_of(rare()), 1.0), r"test_size=1.0 must lie in \(0, 1\)"),
         (lambda: holdout_split(task_of(rare()), 20), "did you mean 0.2"),
-        (lambda: fold_splits(task_of(rare()), 1), "folds=1 must be at least 2"),
         (lambda: fold_splits(task_of([0] * 9 + [1] * 3), 5), "has 3 members, too few for 5 folds.*use folds=3"),
         (lambda: fold_splits(task_of([0, 1] * 9, group=[1, 2, 3] * 6), 5), "3 groups, too few for 5"),
         (

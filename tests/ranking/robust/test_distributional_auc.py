@@ -357,7 +357,7 @@ def _ascend(multiplier=None, steps=1, lr=0.1, **options):
         (lambda: _ascend(select="bce"), "select='bce'"),
         (lambda: _ascend(multiplier=-torch.ones(10).double()), "multiplier must not be negative"),
         (lambda: _report(kinds=[]), "no corruption"),
-        (lambda: _report(kinds=["fog"]), "kind='fog'"),
+        (lambda: _report(kinds=["fog"]), "='fog' is not known"),
         (lambda: drauc_loss(torch.tensor([2.0, 0.0]), torch.tensor([1, 0]), 0.0, 0.0, 0.0), "scores"),
     ],
 )

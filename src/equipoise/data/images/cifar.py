@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from equipoise.core.validate import check_choice
-
-SPLITS = ("train", "test")
+from equipoise.core.signature import checked
 
 _PIXELS = 3 * 32 * 32
 _FILES = {
@@ -44,7 +43,8 @@ class Images:
     coarse: Int[Tensor, " n"] | None = None
 
 
-def read_cifar(path: str | Path, split: str = "train") -> Images:
+@checked
+def read_cifar(path: str | Path, split: Literal["train", "test"] = "train") -> Images:
     """Read a split of CIFAR-10 or CIFAR-100.
 
     Args:
@@ -54,9 +54,8 @@ def read_cifar(path: str | Path, split: str = "train") -> Images:
 
     Raises:
         FileNotFoundError: if there is no such folder or file, or the folder has no binary files of CIFAR.
-        ValueError: if a file is not what its name says, or the split is unknown.
+        ValueError: if a file is not what its name says.
     """
-    check_choice("split", split, SPLITS)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}")

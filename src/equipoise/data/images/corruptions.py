@@ -8,16 +8,20 @@ to Common Corruptions and Perturbations", ICLR 2019; their strengths are our own
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from equipoise.core.validate import check_choice, check_probabilities
+from equipoise.core.signature import checked
+from equipoise.core.types import Range, Whole
 
-Images = Float[Tensor, "n *channels height width"]
-SEVERITIES = (1, 2, 3, 4, 5)
+Images: TypeAlias = Annotated[Float[Tensor, "n *channels height width"], Range(0, 1)]
+Kind: TypeAlias = Literal["gaussian_noise", "salt_and_pepper", "blur", "occlusion", "contrast", "brightness"]
+Severity: TypeAlias = Literal[1, 2, 3, 4, 5]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 _NOISE = (0.08, 0.16, 0.25, 0.35, 0.5)
 _SALT = (0.02, 0.05, 0.1, 0.17, 0.27)
@@ -28,7 +32,8 @@ _CONTRAST = (0.75, 0.6, 0.45, 0.3, 0.15)
 _BRIGHTNESS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
-def corrupt(images: Images, kind: str, severity: int, generator: torch.Generator | None = None) -> Images:
+@checked
+def corrupt(images: Images, kind: Kind, severity: Severity, generator: torch.Generator | None = None) -> Images:
     """Corrupt images.
 
     Args:
@@ -37,37 +42,27 @@ def corrupt(images: Images, kind: str, severity: int, generator: torch.Generator
         severity: 1 (mild) to 5.
         generator: of random kinds.
 
-    Raises:
-        ValueError: if the kind or severity is unknown, an image is outside [0, 1] or there are fewer than three
-            dimensions.
-
     >>> corrupt(torch.full((1, 2, 2), 0.5), "brightness", 2)
     tensor([[[0.7000, 0.7000],
              [0.7000, 0.7000]]])
     """
-    check_choice("kind", kind, CORRUPTIONS)
-    if severity not in SEVERITIES:
-        raise ValueError(f"severity={severity!r} must be one of {', '.join(map(str, SEVERITIES))}")
-    if images.ndim < 3:
-        raise ValueError(f"images must have shape (n, ..., height, width), got {tuple(images.shape)}")
-    check_probabilities("images", images)
     return CORRUPTIONS[kind](images, severity - 1, generator).clamp(0, 1)
 
 
+@checked
 def corrupted_sets(
     images: Images,
     *,
-    kinds: Sequence[str] | None = None,
-    severities: Sequence[int] = SEVERITIES,
-    seed: int = 0,
+    kinds: Sequence[Kind] | None = None,
+    severities: Sequence[Severity] = SEVERITIES,
+    seed: Whole = 0,
 ) -> Iterator[tuple[str, int, Images]]:
     """Every kind at every severity, as (kind, severity, images); the same for the same seed, whichever are asked for.
 
     >>> [(kind, severity) for kind, severity, _ in corrupted_sets(torch.zeros(1, 4, 4), severities=(1,))][:2]
     [('gaussian_noise', 1), ('salt_and_pepper', 1)]
     """
-    for kind in CORRUPTIONS if kinds is None else kinds:
-        check_choice("kind", kind, CORRUPTIONS)
+    for kind in get_args(Kind) if kinds is None else kinds:
         for severity in severities:
             place = list(CORRUPTIONS).index(kind)
             generator = torch.Generator().manual_seed(seed * 1009 + place * 10 + severity)

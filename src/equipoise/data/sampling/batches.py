@@ -24,16 +24,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Int
 from numpy.typing import NDArray
-from torch import Tensor, distributed
+from torch import distributed
 from torch.utils.data import Sampler
+
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, OpenFraction, Positive, Whole
+from equipoise.data.sampling.labels import Labels, class_codes
 
 Counts = NDArray[np.int64]
 
 
-class _DealtBatches(Sampler[list[int]]):
+class DealtBatches(Sampler[list[int]]):
     """What the samplers share: dealing, shards, and the place in the epoch."""
 
     def __init__(
@@ -57,7 +59,7 @@ class _DealtBatches(Sampler[list[int]]):
         self._handed_out = 0
 
     @property
-    def sampler(self) -> _DealtBatches:
+    def sampler(self) -> DealtBatches:
         """Itself: Lightning looks for `batch_sampler.sampler.set_epoch` and calls it before every epoch."""
         return self
 
@@ -97,7 +99,8 @@ class _DealtBatches(Sampler[list[int]]):
         order = np.argsort((dealt << 32) + generator.integers(1 << 32, size=len(dealt)))
         return np.split(samples[order], np.cumsum(np.bincount(dealt, minlength=self._num_batches))[:-1])
 
-    def set_epoch(self, epoch: int) -> None:
+    @checked
+    def set_epoch(self, epoch: Whole) -> None:
         """Say which epoch comes next; its batches are derived from (seed, epoch).
 
         A place loaded by `load_state_dict` is kept if it is of this epoch. Without a call every pass gives the same
@@ -106,13 +109,12 @@ class _DealtBatches(Sampler[list[int]]):
         Raises:
             ValueError: if `epoch` is negative.
         """
-        if epoch < 0:
-            raise ValueError(f"epoch={epoch} must not be negative")
         if epoch != self.epoch:
             self.epoch = epoch
             self._start = self._handed_out = 0
 
-    def state_dict(self, batch: int | None = None) -> dict[str, int]:
+    @checked
+    def state_dict(self, batch: Whole | None = None) -> dict[str, int]:
         """The place in the epoch, as plain numbers.
 
         Args:
@@ -123,7 +125,7 @@ class _DealtBatches(Sampler[list[int]]):
             ValueError: if `batch` is not in 0..len(self).
         """
         place = self._handed_out if batch is None else batch
-        if not 0 <= place <= len(self):
+        if place > len(self):
             raise ValueError(f"batch={place} must lie in 0..{len(self)}, the batches of an epoch on this rank")
         return {"epoch": self.epoch, "batch": place, **self._identity()}
 
@@ -152,8 +154,8 @@ class _DealtBatches(Sampler[list[int]]):
         }
 
 
-class StratifiedBatchSampler(_DealtBatches):
-    """Batches with the natural class rates, a chosen rate of positives, or a guaranteed number of every class.
+class StratifiedBatchSampler(DealtBatches):
+    """Batches with the natural class rates, a chosen rate of positives, or a guaranteed number per class.
 
     At most one of the four settings is given; without any, every sample is used exactly once an epoch and every class
     is spread as evenly as possible (a class with fewer members than there are batches misses some of them).
@@ -185,18 +187,19 @@ class StratifiedBatchSampler(_DealtBatches):
     [1, 1, 1]
     """
 
+    @checked
     def __init__(
         self,
-        target: Int[Tensor, " n"] | Bool[Tensor, " n"] | NDArray[Any],
-        batch_size: int,
+        target: Labels,
+        batch_size: Count,
         *,
-        positive_rate: float | None = None,
-        positives_per_batch: int | None = None,
-        min_per_class: int | None = None,
-        class_shares: Sequence[float] | None = None,
-        seed: int = 0,
-        num_replicas: int | None = None,
-        rank: int | None = None,
+        positive_rate: OpenFraction | None = None,
+        positives_per_batch: Count | None = None,
+        min_per_class: Count | None = None,
+        class_shares: Sequence[Positive] | None = None,
+        seed: Whole = 0,
+        num_replicas: Count | None = None,
+        rank: Whole | None = None,
         drop_last: bool = False,
     ) -> None:
         settings = {
@@ -208,9 +211,8 @@ class StratifiedBatchSampler(_DealtBatches):
         given = [name for name, value in settings.items() if value is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} contradict each other; give one of them")
-        labels, members = _class_members(target)
-        _check_sizes(batch_size, seed)
-        replicas, own = _replicas(num_replicas, rank)
+        labels, members = class_members(target)
+        replicas, own = replicas_and_rank(num_replicas, rank)
         if given and given[0].startswith("positive") and len(members) != 2:
             raise ValueError(f"{given[0]} needs two classes, the target has {len(members)}; use class_shares")
         if given and not members.all():
@@ -227,20 +229,14 @@ class StratifiedBatchSampler(_DealtBatches):
             quotas = np.array([batch_size - positives_per_batch, positives_per_batch])
             seats, batches = _fixed_quotas(members, quotas, replicas, drop_last)
         elif positive_rate is not None:
-            if not 0 < positive_rate < 1:
-                raise ValueError(f"positive_rate={positive_rate} must lie in (0, 1)")
             shares = np.array([1 - positive_rate, positive_rate])
             seats, batches = _shared(members, shares, batch_size, replicas, drop_last, "positive_rate")
         elif class_shares is not None:
             shares = np.asarray(class_shares, dtype=np.float64)
-            if shares.shape != members.shape or not np.isfinite(shares).all() or (shares <= 0).any():
-                raise ValueError(
-                    f"class_shares={list(class_shares)} must be {len(members)} numbers greater than 0, one per class"
-                )
+            if shares.shape != members.shape:
+                raise ValueError(f"class_shares holds {len(shares)} numbers, wanted {len(members)}, one per class")
             seats, batches = _shared(members, shares / shares.sum(), batch_size, replicas, drop_last, "class_shares")
         elif min_per_class is not None:
-            if min_per_class < 1:
-                raise ValueError(f"min_per_class={min_per_class} must be at least 1")
             if min_per_class * len(members) > batch_size:
                 raise ValueError(
                     f"min_per_class={min_per_class} with {len(members)} classes needs batches of at least "
@@ -252,7 +248,7 @@ class StratifiedBatchSampler(_DealtBatches):
         super().__init__(labels, seats, batches, seed=seed, num_replicas=replicas, rank=own)
 
 
-class ClassBalancedBatchSampler(_DealtBatches):
+class ClassBalancedBatchSampler(DealtBatches):
     """Batches in which every class has the same number of samples, up to one.
 
     The members of the largest class are used exactly once an epoch; those of the others are repeated to match.
@@ -273,19 +269,19 @@ class ClassBalancedBatchSampler(_DealtBatches):
     [[0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2]]
     """
 
+    @checked
     def __init__(
         self,
-        target: Int[Tensor, " n"] | Bool[Tensor, " n"] | NDArray[Any],
-        batch_size: int,
+        target: Labels,
+        batch_size: Count,
         *,
-        seed: int = 0,
-        num_replicas: int | None = None,
-        rank: int | None = None,
+        seed: Whole = 0,
+        num_replicas: Count | None = None,
+        rank: Whole | None = None,
         drop_last: bool = False,
     ) -> None:
-        labels, members = _class_members(target)
-        _check_sizes(batch_size, seed)
-        replicas, own = _replicas(num_replicas, rank)
+        labels, members = class_members(target)
+        replicas, own = replicas_and_rank(num_replicas, rank)
         if not members.all():
             raise ValueError(
                 f"class {int(np.argmin(members))} has no members among {len(labels)} targets; drop the class and "
@@ -298,19 +294,9 @@ class ClassBalancedBatchSampler(_DealtBatches):
         super().__init__(labels, seats, batches, seed=seed, num_replicas=replicas, rank=own)
 
 
-def _class_members(target: Tensor | NDArray[Any]) -> tuple[NDArray[np.int64], Counts]:
+def class_members(target: Labels) -> tuple[NDArray[np.int64], Counts]:
     """The class of each sample and the number of members of each class."""
-    values = torch.as_tensor(target)
-    if values.numel() == 0:
-        raise ValueError("target is empty; at least one sample of each class is needed")
-    if values.ndim != 1 or values.is_floating_point():
-        raise ValueError(
-            f"target must hold classes as integers or booleans in shape (n,), got {values.dtype} in shape "
-            f"{tuple(values.shape)}"
-        )
-    labels = values.to("cpu", torch.int64).numpy()
-    if labels.min() < 0:
-        raise ValueError(f"target holds the value {labels.min()}, wanted classes from 0")
+    labels = class_codes(target)
     # Booleans name both classes even where one is absent.
     members = np.bincount(labels, minlength=2)
     if (members > 0).sum() < 2:
@@ -320,19 +306,13 @@ def _class_members(target: Tensor | NDArray[Any]) -> tuple[NDArray[np.int64], Co
     return labels, members
 
 
-def _check_sizes(batch_size: int, seed: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1")
-    if seed < 0:
-        raise ValueError(f"seed={seed} must not be negative")
-
-
-def _replicas(num_replicas: int | None, rank: int | None) -> tuple[int, int]:
+def replicas_and_rank(num_replicas: int | None, rank: int | None) -> tuple[int, int]:
+    """How many processes share the epoch and which of them this is, by default those of `torch.distributed`."""
     running = distributed.is_available() and distributed.is_initialized()
     replicas = num_replicas if num_replicas is not None else distributed.get_world_size() if running else 1
     own = rank if rank is not None else distributed.get_rank() if running else 0
-    if replicas < 1 or not 0 <= own < replicas:
-        raise ValueError(f"rank={own} must lie in 0..num_replicas-1 and num_replicas={replicas} be at least 1")
+    if own >= replicas:
+        raise ValueError(f"rank={own} must be less than num_replicas={replicas}")
     return replicas, own
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 import numpy as np
-from jaxtyping import Int
 from numpy.typing import NDArray
-from torch import Tensor
 
-from equipoise.data.sampling.batches import _class_members, _DealtBatches, _replicas
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, Range, Whole
+from equipoise.data.sampling.batches import DealtBatches, class_members, replicas_and_rank
+from equipoise.data.sampling.labels import Labels
 
 
-class IdentityBatchSampler(_DealtBatches):
+class IdentityBatchSampler(DealtBatches):
     """P classes a batch, K different samples of each, no sample twice in an epoch ("PK" batches).
 
     Each class is cut into groups of K by a shuffle of (seed, epoch); what does not fill a group, and groups for which
@@ -35,22 +36,19 @@ class IdentityBatchSampler(_DealtBatches):
     [[0, 0, 1, 1], [0, 0, 2, 2], [1, 1, 2, 2]]
     """
 
+    @checked
     def __init__(
         self,
-        target: Int[Tensor, " n"] | NDArray[Any],
-        num_ids: int,
-        num_per_id: int,
+        target: Labels,
+        num_ids: Annotated[int, Range(2)],
+        num_per_id: Annotated[int, Range(2)],
         *,
-        seed: int = 0,
-        num_replicas: int | None = None,
-        rank: int | None = None,
+        seed: Whole = 0,
+        num_replicas: Count | None = None,
+        rank: Whole | None = None,
     ) -> None:
-        labels, members = _class_members(target)
-        if num_ids < 2 or num_per_id < 2:
-            raise ValueError(f"num_ids={num_ids} and num_per_id={num_per_id} must both be at least 2")
-        if seed < 0:
-            raise ValueError(f"seed={seed} must not be negative")
-        replicas, own = _replicas(num_replicas, rank)
+        labels, members = class_members(target)
+        replicas, own = replicas_and_rank(num_replicas, rank)
         groups = members // num_per_id
         if (groups > 0).sum() < num_ids:
             raise ValueError(

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.core.validate import check_choice
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, Range, Whole
+from equipoise.data.sampling.labels import Labels, class_codes
 
 
+@checked
 def long_tail_counts(
-    num_classes: int, max_count: int, ratio: float, kind: str = "exponential", *, reverse: bool = False
+    num_classes: Count,
+    max_count: Count,
+    ratio: Annotated[float, Range(1)],
+    kind: Literal["exponential", "step", "pareto"] = "exponential",
+    *,
+    reverse: bool = False,
 ) -> list[int]:
     """How many samples each class keeps in a long tail.
 
@@ -32,17 +39,14 @@ def long_tail_counts(
         reverse: the smallest class first, as in backward test sets.
 
     Raises:
-        ValueError: if the smallest class would keep nothing, or an argument is out of its range.
+        ValueError: if the smallest class would keep nothing.
 
     Source: the usual protocol for CIFAR-LT (Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware
-    Margin Loss", 2019) [memory].
+    Margin Loss", 2019), reconstructed.
 
     >>> long_tail_counts(10, 90, 30)
     [90, 61, 42, 28, 19, 13, 9, 6, 4, 3]
     """
-    check_choice("kind", kind, ("exponential", "step", "pareto"))
-    if num_classes < 1 or max_count < 1 or not ratio >= 1:
-        raise ValueError(f"num_classes={num_classes}, max_count={max_count} and ratio={ratio} must be at least 1")
     if num_classes == 1:
         return [max_count]
     if kind == "exponential":
@@ -62,9 +66,8 @@ def long_tail_counts(
     return counts[::-1] if reverse else counts
 
 
-def long_tail_subset(
-    target: Int[Tensor, " n"] | NDArray[Any], counts: Sequence[int], seed: int = 0
-) -> Int[Tensor, " kept"]:
+@checked
+def long_tail_subset(target: Labels, counts: Sequence[Whole], seed: Whole = 0) -> Int[Tensor, " kept"]:
     """Choose `counts[c]` samples of each class c at random.
 
     Args:
@@ -81,12 +84,12 @@ def long_tail_subset(
     >>> long_tail_subset(torch.tensor([0, 0, 0, 1, 1, 1]), [3, 1]).shape
     torch.Size([4])
     """
-    labels = torch.as_tensor(target).to("cpu", torch.int64).numpy()
+    labels = class_codes(target)
     members = np.bincount(labels, minlength=len(counts))
     if len(members) > len(counts):
         raise ValueError(f"target holds class {len(members) - 1}, but counts has {len(counts)} entries")
     for c, (there, wanted) in enumerate(zip(members, counts, strict=True)):
-        if not 0 <= wanted <= there:
+        if wanted > there:
             raise ValueError(f"{wanted} samples of class {c} are asked for, it has {there}")
     generator = np.random.default_rng(seed)
     chosen = [generator.permutation(np.flatnonzero(labels == c))[:wanted] for c, wanted in enumerate(counts)]

@@ -13,17 +13,21 @@ from __future__ import annotations
 import warnings
 from fractions import Fraction
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.core.validate import check_fraction, warn_once
+from equipoise.core.signature import checked
+from equipoise.core.types import OpenFraction, Range, Whole
+from equipoise.core.validate import warn_once
 from equipoise.data.tables.reading import Indices, TableTask
 
 Split = tuple[Indices, Indices]
 
 
-def holdout_split(task: TableTask, test_size: float = 0.2, seed: int = 0) -> Split:
+@checked
+def holdout_split(task: TableTask, test_size: OpenFraction = 0.2, seed: Whole = 0) -> Split:
     """Split the rows of a task into a training and a test part.
 
     Args:
@@ -35,7 +39,7 @@ def holdout_split(task: TableTask, test_size: float = 0.2, seed: int = 0) -> Spl
         Row numbers of the training and of the test part, ascending.
 
     Raises:
-        ValueError: if `test_size` is not in (0, 1) or a part would lack a class it needs.
+        ValueError: if a part would lack a class that it needs.
 
     >>> import pandas as pd
     >>> from equipoise.data.tables.reading import table_task
@@ -44,7 +48,6 @@ def holdout_split(task: TableTask, test_size: float = 0.2, seed: int = 0) -> Spl
     >>> task.target[train].sum(), task.target[test].sum(), len(test)
     (np.int64(1), np.int64(1), 3)
     """
-    check_fraction("test_size", test_size, one=False)
     if task.times is not None:
         cuts = _cuts(task.times, np.array([1 - test_size]))
         order = np.argsort(task.times, kind="stable")
@@ -65,7 +68,8 @@ def holdout_split(task: TableTask, test_size: float = 0.2, seed: int = 0) -> Spl
     return split
 
 
-def fold_splits(task: TableTask, folds: int = 5, seed: int = 0) -> list[Split]:
+@checked
+def fold_splits(task: TableTask, folds: Annotated[int, Range(2)] = 5, seed: Whole = 0) -> list[Split]:
     """Split the rows of a task into `folds` pairs of a training and a test part.
 
     The test parts are disjoint. Without times they hold all rows together, except for the only member of a class (of
@@ -93,8 +97,6 @@ def fold_splits(task: TableTask, folds: int = 5, seed: int = 0) -> list[Split]:
     [0 1 2 3] [4 5]
     [0 1 2 3 4 5] [6 7]
     """
-    if folds < 2:
-        raise ValueError(f"folds={folds} must be at least 2")
     if task.times is not None:
         cuts = [*_cuts(task.times, np.arange(1, folds + 1) / (folds + 1)), len(task)]
         order = np.argsort(task.times, kind="stable")

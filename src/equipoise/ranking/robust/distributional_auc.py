@@ -36,7 +36,7 @@ from equipoise.core.validate import (
     check_positive,
     check_probabilities,
 )
-from equipoise.data.images.corruptions import SEVERITIES, corrupted_sets
+from equipoise.data.images.corruptions import SEVERITIES, Kind, Severity, corrupted_sets
 from equipoise.ranking.metrics.binary_areas import auroc
 from equipoise.ranking.robust.minmax_auc import at_least_single, class_weights, probabilities
 
@@ -212,8 +212,8 @@ def corrupted_auroc(
     images: Float[Tensor, "n *channels height width"],
     target: BinaryTarget,
     *,
-    kinds: Sequence[str] | None = None,
-    severities: Sequence[int] = SEVERITIES,
+    kinds: Sequence[Kind] | None = None,
+    severities: Sequence[Severity] = SEVERITIES,
     seed: int = 0,
     batch_size: int = 512,
 ) -> CorruptionReport:

@@ -1,0 +1,49 @@
+"""The public names of `equipoise.data`."""
+
+import pandas as pd
+import torch
+
+from contracts.model import Function
+from equipoise.data import table_task
+
+
+def _labels(generator, n):
+    return {"target": torch.arange(n) % 3}
+
+
+def _images(generator, n):
+    return {"images": torch.rand(n, 6, 6, generator=generator)}
+
+
+def _task():
+    return table_task(pd.DataFrame({"x": range(40), "y": [0, 1] * 20}), target="y")
+
+
+ENTRIES = (
+    Function("equipoise.data.StratifiedBatchSampler", {"batch_size": 6, "min_per_class": 1}, _labels),
+    Function("equipoise.data.ClassBalancedBatchSampler", {"batch_size": 6}, _labels),
+    Function("equipoise.data.IdentityBatchSampler", {"num_ids": 2, "num_per_id": 2}, _labels),
+    Function("equipoise.data.long_tail_counts", {"num_classes": 5, "max_count": 100, "ratio": 10.0}),
+    Function("equipoise.data.long_tail_subset", {"counts": [5, 2, 1]}, _labels),
+    Function("equipoise.data.corrupt", {"kind": "blur", "severity": 3}, _images),
+    Function("equipoise.data.corrupted_sets", {"severities": [1]}, _images),
+    Function("equipoise.data.holdout_split", {"task": _task()}),
+    Function("equipoise.data.fold_splits", {"task": _task()}),
+)
+
+OTHERS = {
+    "equipoise.data.CORRUPTIONS": "a table of functions that `corrupt` checks the inputs of",
+    "equipoise.data.read_cifar": "reads files; its test gives it bad ones",
+    "equipoise.data.read_table": "reads files; its test gives it bad ones",
+    "equipoise.data.load_npz_tables": "reads files; its test gives it bad ones",
+    "equipoise.data.load_dataset": "takes a name only; its test gives it a wrong one",
+    "equipoise.data.list_datasets": "takes nothing that could be wrong",
+    "equipoise.data.DatasetInfo": "a result that the library makes",
+    "equipoise.data.EmbeddedTable": "a result that the library makes",
+    "equipoise.data.TableTask": "a result that the library makes",
+    "equipoise.data.table_task": "takes frames and names of columns; its test gives it bad ones",
+    "equipoise.data.TableEncoder": "a transformer of frames, held by its own test",
+    "equipoise.data.make_encoder": "takes a name only; its test gives it a wrong one",
+}
+
+COMPLETE = True
