@@ -38,8 +38,12 @@ def _one_way_partial_auc(request: Request) -> nn.Module:
 
 
 def _weighted_partial_auc(request: Request) -> nn.Module:
-    region = "one_way" if request.min_tpr is None else "two_way"
-    return WeightedPartialAUCLoss("exp", gamma=8.0, region=region, warmup_epochs=request.warm_up_epochs)
+    return WeightedPartialAUCLoss(
+        "exp",
+        gamma=8.0,
+        region="one_way" if request.min_tpr is None else "two_way",
+        warmup_epochs=request.warm_up_epochs,
+    )
 
 
 def _instancewise_partial_auc(request: Request) -> nn.Module:

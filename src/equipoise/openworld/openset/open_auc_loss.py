@@ -95,11 +95,11 @@ def open_auc_pair_loss(
 
 @checked
 def manifold_mixup_outliers(
-    embedding: Float[Tensor, m * shape],
+    embedding: Float[Tensor, "m ..."],
     target: Annotated[Integer[Tensor, " m"] | Bool[Tensor, " m"], ClassIndex(dim=None)],
     alpha: Positive = 2.0,
     generator: torch.Generator | None = None,
-) -> tuple[Float[Tensor, m * shape], Bool[Tensor, " m"]]:
+) -> tuple[Float[Tensor, "m ..."], Bool[Tensor, " m"]]:
     """Mix every embedding with another one of the batch, by one weight drawn from Beta(α, α).
 
     Args:
