@@ -29,7 +29,7 @@ from equipoise.longtail.mistakes.branch_collaboration import (
     TwoBranchCollaboration,
     tune_threshold,
 )
-from equipoise.longtail.mistakes.dual_stage import DualStageLoss, DualStageMoE
+from equipoise.longtail.mistakes.dual_stage import DualStageLoss, DualStageMoE, Part
 from equipoise.longtail.mistakes.objectives import ComplementaryObjective, class_weights
 
 METHODS = ("experts", "collaboration")
@@ -212,9 +212,10 @@ def _experts(
 
     def stages(epochs: int, gate_epochs: int) -> Iterable[Stage]:
         everyone = torch.arange(len(train.target))
-        for part, step, steps in (
-            [("both", both, epochs)] if joint else [("features", both, epochs), ("gate", gate, gate_epochs)]
-        ):
+        parts: list[tuple[Part, Callable[[Tensor], None], int]] = [("both", both, epochs)]
+        if not joint:
+            parts = [("features", both, epochs), ("gate", gate, gate_epochs)]
+        for part, step, steps in parts:
             model.train_only(part).train(part != "gate")
             yield step, steps, everyone, [value for value in model.parameters() if value.requires_grad]
 

@@ -153,7 +153,10 @@ def test_no_threshold_of_a_fine_grid_is_better(metric):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: collaboration_gate_fusion(torch.ones(2, 2), torch.ones(2, 3), torch.ones(2)), "one shape"),
+        (
+            lambda: collaboration_gate_fusion(torch.ones(2, 2), torch.ones(2, 3), torch.ones(2)),
+            "large_logits must have shape",
+        ),
         (lambda: collaboration_gate_fusion(torch.ones(2, 2), torch.ones(2, 2), torch.ones(2, 1)), "gate_logit"),
         (lambda: collaboration_gate_fusion(torch.ones(2, 2), torch.ones(2, 2), torch.ones(2), mode="mean"), "mode"),
         (

@@ -16,17 +16,31 @@ are a reconstruction.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, nll_loss
 
 from equipoise.core.models.experts import two_layer_gate
-from equipoise.core.validate import check_binary, check_choice, check_finite, check_fraction, check_probabilities
+from equipoise.core.signature import checked
+from equipoise.core.types import (
+    BinaryTarget,
+    ClassScores,
+    ClassTarget,
+    Count,
+    OpenFraction,
+    Probability,
+    ProperFraction,
+    Range,
+    Scores,
+)
+from equipoise.core.validate import check_finite
 
-MODES = ("prob", "logit")
+Mode: TypeAlias = Literal["prob", "logit"]
+Heads: TypeAlias = Literal["shared", "separate"]
+GateInput: TypeAlias = Literal["both", "features", "logits"]
 
 
 class Collaboration(NamedTuple):
@@ -45,13 +59,14 @@ class Collaboration(NamedTuple):
     nll: Tensor | None
 
 
+@checked
 def collaboration_gate_fusion(
-    small_logits: Float[Tensor, "n c"],
-    large_logits: Float[Tensor, "n c"],
-    gate_logit: Float[Tensor, " n"],
-    target: Int[Tensor, " n"] | Bool[Tensor, " n"] | None = None,
+    small_logits: ClassScores,
+    large_logits: ClassScores,
+    gate_logit: Scores,
+    target: ClassTarget | None = None,
     *,
-    mode: str = "prob",
+    mode: Mode = "prob",
 ) -> Collaboration:
     """Mix the decisions of two branches by σ(gate_logit), the weight of the small one.
 
@@ -62,22 +77,9 @@ def collaboration_gate_fusion(
         target: class indices, for `nll`.
         mode: "prob" mixes probabilities, "logit" logits; for "logit" calibrate the branches first.
 
-    Raises:
-        ValueError: on different or wrong shapes, NaN, labels out of range, or an unknown mode.
-
     >>> collaboration_gate_fusion(torch.zeros(1, 2), torch.tensor([[0.0, 2.0]]), torch.zeros(1)).prob
     tensor([[0.3096, 0.6904]])
     """
-    check_choice("mode", mode, MODES)
-    if small_logits.ndim != 2 or small_logits.shape != large_logits.shape:
-        raise ValueError(
-            f"both branches need logits of one shape (n, C), got {tuple(small_logits.shape)} and "
-            f"{tuple(large_logits.shape)}"
-        )
-    if gate_logit.shape != small_logits.shape[:1]:
-        raise ValueError(f"gate_logit must have shape ({len(small_logits)},), got {tuple(gate_logit.shape)}")
-    for name, value in (("small_logits", small_logits), ("large_logits", large_logits), ("gate_logit", gate_logit)):
-        check_finite(name, value)
     weight = gate_logit.sigmoid()
     if mode == "prob":
         log_prob = torch.logaddexp(
@@ -88,11 +90,7 @@ def collaboration_gate_fusion(
         # 1 − a as σ(−g), which does not round to 0 where a rounds to 1.
         mixed = weight[:, None] * small_logits + (-gate_logit).sigmoid()[:, None] * large_logits
         log_prob = mixed.log_softmax(1)
-    nll = None
-    if target is not None:
-        if target.shape != gate_logit.shape or bool(((target < 0) | (target >= log_prob.shape[1])).any()):
-            raise ValueError(f"target must hold classes 0..{log_prob.shape[1] - 1} in shape ({len(gate_logit)},)")
-        nll = nll_loss(log_prob, target.long())
+    nll = None if target is None else nll_loss(log_prob, target)
     return Collaboration(log_prob.exp(), log_prob, weight, nll)
 
 
@@ -109,9 +107,9 @@ class CollaborationGate(nn.Module):
     ['log_prob', 'prob', 'weight']
     """
 
-    def __init__(self, in_dim: int, hidden: int = 64, mode: str = "prob") -> None:
+    @checked
+    def __init__(self, in_dim: Count, hidden: Count = 64, mode: Mode = "prob") -> None:
         super().__init__()
-        check_choice("mode", mode, MODES)
         self.mode = mode
         self.net = two_layer_gate(in_dim, 1, hidden)
 
@@ -130,9 +128,8 @@ class Branch(NamedTuple):
 
 
 class _BranchHeads(nn.Module):
-    def __init__(self, dim: int, hidden: int, dropout: float, num_classes: int, heads: str) -> None:
+    def __init__(self, dim: int, hidden: int, dropout: float, num_classes: int, heads: Heads) -> None:
         super().__init__()
-        check_choice("heads", heads, ("shared", "separate"))
         self.heads = nn.ModuleList(
             nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes))
             for _ in range(1 if heads == "shared" else 3)
@@ -157,7 +154,7 @@ class ContextBranch(nn.Module):
         hidden: width of the classifier.
         dropout: in the classifier.
         num_classes: C.
-        heads: "shared", or "separate" for one a objective with averaged probabilities.
+        heads: "shared", or "separate" for one per objective with averaged probabilities.
 
     A missing whole video is a learned placeholder and a flag among the features.
 
@@ -165,19 +162,19 @@ class ContextBranch(nn.Module):
     torch.Size([3, 2])
     """
 
+    @checked
     def __init__(
         self,
         encoder: nn.Module,
-        dim: int,
-        joint: str = "concat_diff_prod",
+        dim: Count,
+        joint: Literal["concat", "concat_diff_prod"] = "concat_diff_prod",
         *,
-        hidden: int = 256,
-        dropout: float = 0.2,
-        num_classes: int = 2,
-        heads: str = "shared",
+        hidden: Count = 256,
+        dropout: ProperFraction = 0.2,
+        num_classes: Count = 2,
+        heads: Heads = "shared",
     ) -> None:
         super().__init__()
-        check_choice("joint", joint, ("concat", "concat_diff_prod"))
         self.encoder, self.joint = encoder, joint
         self.placeholder = nn.Parameter(torch.zeros(dim))
         self.out_dim = (2 if joint == "concat" else 4) * dim + 1
@@ -208,8 +205,15 @@ class DetailBranch(nn.Module):
     torch.Size([3, 2])
     """
 
+    @checked
     def __init__(
-        self, dim: int, *, hidden: int = 256, dropout: float = 0.2, num_classes: int = 2, heads: str = "shared"
+        self,
+        dim: Count,
+        *,
+        hidden: Count = 256,
+        dropout: ProperFraction = 0.2,
+        num_classes: Count = 2,
+        heads: Heads = "shared",
     ) -> None:
         super().__init__()
         self.norm, self.out_dim = nn.LayerNorm(dim), dim
@@ -242,17 +246,17 @@ class TwoBranchCollaboration(nn.Module):
     torch.Size([3, 2])
     """
 
+    @checked
     def __init__(
         self,
         small_branch: nn.Module,
         large_branch: nn.Module,
         gate: CollaborationGate,
         *,
-        gate_input: str = "both",
+        gate_input: GateInput = "both",
         detach: bool = True,
     ) -> None:
         super().__init__()
-        check_choice("gate_input", gate_input, ("both", "features", "logits"))
         self.small_branch, self.large_branch, self.gate = small_branch, large_branch, gate
         self.gate_input, self.detach = gate_input, detach
 
@@ -288,27 +292,24 @@ class TwoBranchCollaboration(nn.Module):
         return {**self.gate(gate_input, small.logits, large.logits), "small": small, "large": large}
 
     @torch.no_grad()
+    @checked
     def predict(
-        self, coarse: Tensor | None, fine: Tensor, embedding: Tensor | None, threshold: float = 0.5
+        self, coarse: Tensor | None, fine: Tensor, embedding: Tensor | None, threshold: OpenFraction = 0.5
     ) -> Bool[Tensor, " n"]:
-        """Whether P(class 1) reaches the threshold.
-
-        Raises:
-            ValueError: on a threshold outside (0, 1).
-        """
-        check_fraction("threshold", threshold, one=False)
+        """Whether P(class 1) reaches the threshold."""
         return self(coarse, fine, embedding)["prob"][:, 1] >= threshold
 
     @torch.no_grad()
+    @checked
     def cascade_predict(
         self,
         coarse: Tensor | None,
         fine: Tensor,
         embed: Callable[[Tensor], Tensor] | Tensor,
-        conf: float,
+        conf: Probability,
         *,
-        threshold: float = 0.5,
-        batch_size: int = 256,
+        threshold: OpenFraction = 0.5,
+        batch_size: Count = 256,
     ) -> dict[str, Tensor]:
         """Ask the small branch first, and the large one only where its highest probability is below `conf`.
 
@@ -322,12 +323,7 @@ class TwoBranchCollaboration(nn.Module):
 
         Returns:
             prob (n, C), predicted (n,), called (n,), weight (n,), and share_called, a scalar.
-
-        Raises:
-            ValueError: on `conf` or `threshold` out of range.
         """
-        check_fraction("conf", conf, zero=True)
-        check_fraction("threshold", threshold, one=False)
         small = self.small_branch(coarse, fine)
         prob = small.logits.softmax(1)
         weight = prob.new_ones(len(prob))
@@ -348,13 +344,14 @@ class TwoBranchCollaboration(nn.Module):
         }
 
 
+@checked
 def tune_threshold(
-    prob: Float[Tensor, " n"],
-    target: Int[Tensor, " n"] | Bool[Tensor, " n"],
-    metric: str = "macro_f1",
+    prob: Annotated[Float[Tensor, " n"], Range(0, 1)],
+    target: BinaryTarget,
+    metric: Literal["macro_f1", "f1_mistake"] = "macro_f1",
     *,
-    low: float = 0.05,
-    high: float = 0.95,
+    low: OpenFraction = 0.05,
+    high: OpenFraction = 0.95,
 ) -> float:
     """The threshold in [low, high] with the best score on validation data; never use test data for it.
 
@@ -369,16 +366,13 @@ def tune_threshold(
         The middle of the interval of thresholds that gives the best score; of several, the one closest to 0.5.
 
     Raises:
-        ValueError: on probabilities outside [0, 1], bad labels, bounds or an unknown metric.
+        ValueError: if `low` is not below `high`.
 
     >>> round(tune_threshold(torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([0, 0, 0, 1])), 2)
     0.35
     """
-    check_choice("metric", metric, ("macro_f1", "f1_mistake"))
-    check_binary(prob, target, name="prob")
-    check_probabilities("prob", prob)
-    if not 0 < low < high < 1:
-        raise ValueError(f"low={low} and high={high} must be ordered within (0, 1)")
+    if not low < high:
+        raise ValueError(f"low={low} must be below high={high}")
     values, order = prob.detach().double().sort()
     truth = target[order].double()
     inside = values[(values >= low) & (values < high)].unique()

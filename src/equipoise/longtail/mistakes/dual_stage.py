@@ -17,16 +17,17 @@ number are a reconstruction.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import nll_loss
 
 from equipoise.core.models.experts import SoftExpertFusion, gate_imbalance, mix_experts, two_layer_gate
-from equipoise.core.validate import check_choice, check_finite, check_nonnegative
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassTarget, Count, NonNegative
+from equipoise.core.validate import check_choice, check_finite
 from equipoise.longtail.mistakes.objectives import (
     BinaryAUCSquareLoss,
     checked_weights,
@@ -38,7 +39,8 @@ from equipoise.longtail.mistakes.objectives import (
 
 HEADS = ("rw", "auc", "la")
 """Known objectives: re-weighted CE, AUC square loss, logit-adjusted CE (the one that SAM flattens)."""
-GATE_INPUTS = ("fine", "coarse", "both")
+GateInput: TypeAlias = Literal["fine", "coarse", "both"]
+Part: TypeAlias = Literal["features", "gate", "both"]
 LEAST_PROBABILITY = 1e-7
 """Below it the likelihood of a decision is not driven further."""
 
@@ -82,7 +84,6 @@ class DualStageMoE(nn.Module):
         fusion: of features, "sum" or "concat".
         combine: of heads, "prob" or "logit".
         detach_heads: the decision's loss reaches the gates but not the heads and features behind them.
-        layer_norm: bring both embeddings to one scale first.
         coarse_placeholder: without `coarse`, go on with the segment alone (feature gate 0, 1) instead of raising.
 
     Raises:
@@ -93,22 +94,22 @@ class DualStageMoE(nn.Module):
     torch.Size([3, 2])
     """
 
+    @checked
     def __init__(
         self,
         encoder_coarse: nn.Module,
         encoder_fine: nn.Module,
-        dim: int,
+        dim: Count,
         heads: Sequence[str] = HEADS,
-        num_classes: int = 2,
+        num_classes: Count = 2,
         *,
-        coarse_dim: int | None = None,
-        fine_dim: int | None = None,
-        hidden: int = 256,
-        gate_input: str = "fine",
-        fusion: str = "sum",
-        combine: str = "prob",
+        coarse_dim: Count | None = None,
+        fine_dim: Count | None = None,
+        hidden: Count = 256,
+        gate_input: GateInput = "fine",
+        fusion: Literal["sum", "concat"] = "sum",
+        combine: Literal["prob", "logit"] = "prob",
         detach_heads: bool = True,
-        layer_norm: bool = True,
         coarse_placeholder: bool = False,
     ) -> None:
         super().__init__()
@@ -116,12 +117,10 @@ class DualStageMoE(nn.Module):
             check_choice("head", head, HEADS)
         if not heads:
             raise ValueError(f"heads is empty; give at least one of {', '.join(HEADS)}")
-        check_choice("gate_input", gate_input, GATE_INPUTS)
-        check_choice("combine", combine, ("prob", "logit"))
         widths = (coarse_dim or dim, fine_dim or dim)
         self.encoder_coarse = encoder_coarse.requires_grad_(False).eval()
         self.encoder_fine = encoder_fine
-        self.norms = nn.ModuleList(nn.LayerNorm(width) if layer_norm else nn.Identity() for width in widths)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
         gate_dim = {"fine": widths[1], "coarse": widths[0], "both": sum(widths)}[gate_input]
         project = {"expert_dims": widths, "proj_dim": dim} if set(widths) != {dim} else {}
         self.feature_fusion = SoftExpertFusion(gate_dim, 2, fusion, **project)  # type: ignore[arg-type]
@@ -187,13 +186,13 @@ class DualStageMoE(nn.Module):
             "fused": fused,
         }
 
-    def train_only(self, part: str) -> DualStageMoE:
+    @checked
+    def train_only(self, part: Part) -> DualStageMoE:
         """Choose what is trained: "features" (all but the decision gate), "gate" (it alone) or "both".
 
         The fine encoder's own frozen weights (LoRA's base) stay frozen: parameters that do not require a gradient
         before the first call never will.
         """
-        check_choice("part", part, ("features", "gate", "both"))
         if not hasattr(self, "_trainable"):
             self._trainable = [name for name, value in self.named_parameters() if value.requires_grad]
         for name, value in self.named_parameters():
@@ -209,18 +208,16 @@ class DualStageMoE(nn.Module):
 
 
 class DualStageLoss(nn.Module):
-    """The losses of a `DualStageMoE`: one for each head, the decision's likelihood, and the balance of its gate.
+    """The losses of a `DualStageMoE`: one for each head, and the decision's class-weighted negative log-likelihood.
 
     Args:
-        class_counts: training samples of every class.
+        class_counts: training samples per class.
         tau: of the logit-adjusted head.
         weights: of the heads' objectives, in the order of the model's heads.
-        gate_weight: of the class-weighted negative log-likelihood of the decision.
         rho: SAM radius of the logit-adjusted head, used by `backward`; 0 is a plain step.
-        balance_weight: of KL(mean decision gate ‖ uniform), against a gate that always picks one head.
 
     Raises:
-        ValueError: on counts below 1 (no mistake in training), negative or all-zero weights, or a negative radius.
+        ValueError: on counts below 1 (no mistake in training), or all-zero weights.
 
     >>> x, y = torch.randn(80, 4, generator=torch.Generator().manual_seed(0)), (torch.arange(80) < 8).long()
     >>> x = x + y[:, None]
@@ -237,32 +234,24 @@ class DualStageLoss(nn.Module):
 
     class_weight: Tensor
 
+    @checked
     def __init__(
         self,
         class_counts: Any,
-        tau: float = 1.0,
-        weights: Sequence[float] = (1.0, 1.0, 1.0),
-        gate_weight: float = 1.0,
+        tau: NonNegative = 1.0,
+        weights: Sequence[NonNegative] = (1.0, 1.0, 1.0),
         *,
-        rho: float = 0.05,
-        balance_weight: float = 0.0,
+        rho: NonNegative = 0.05,
     ) -> None:
         super().__init__()
         self.stats = mistake_counts(class_counts)
-        for name, value in {
-            "tau": tau,
-            "rho": rho,
-            "gate_weight": gate_weight,
-            "balance_weight": balance_weight,
-        }.items():
-            check_nonnegative(name, value)
         self.weights = checked_weights(weights, len(tuple(weights)))
-        self.tau, self.gate_weight, self.rho, self.balance_weight = tau, gate_weight, rho, balance_weight
+        self.tau, self.rho = tau, rho
         self.auc = BinaryAUCSquareLoss()
         self.register_buffer("class_weight", class_weights(self.stats), persistent=False)
 
-    def forward(self, out: dict[str, Any], target: Int[Tensor, " n"] | Bool[Tensor, " n"]) -> dict[str, Tensor]:
-        """Losses by name: one for each head, "gate", "balance" and their weighted sum "total".
+    def forward(self, out: dict[str, Any], target: ClassTarget) -> dict[str, Tensor]:
+        """Losses by name: one per head, "gate" of the decision, "balance" of its gate (not in the sum), and "total".
 
         Raises:
             ValueError: if weights and heads are not of one number, or on bad targets.
@@ -274,12 +263,10 @@ class DualStageLoss(nn.Module):
         total = sum(weight * losses[name] for name, weight in zip(logits, self.weights, strict=True))
         losses["gate"] = nll_loss(out["log_prob"], target.long(), self.class_weight.to(out["log_prob"]))
         losses["balance"] = gate_imbalance(out["gate_c"])
-        losses["total"] = total + self.gate_weight * losses["gate"] + self.balance_weight * losses["balance"]
+        losses["total"] = total + losses["gate"]
         return losses
 
-    def backward(
-        self, model: DualStageMoE, out: dict[str, Any], target: Int[Tensor, " n"] | Bool[Tensor, " n"]
-    ) -> dict[str, Tensor]:
+    def backward(self, model: DualStageMoE, out: dict[str, Any], target: ClassTarget) -> dict[str, Tensor]:
         """Backward of "total", where the logit-adjusted head's own loss has its gradient taken at the SAM point.
 
         Gradients are added to those that are there. Only that head's are changed by SAM: features receive the clean

@@ -1,32 +1,33 @@
-"""How sharp is the loss of every class, and does it stand at a saddle? Matrix-free probes of a trained model.
+"""How sharp is the loss per class, and does it stand at a saddle? Matrix-free probes of a trained model.
 
     sharpness_k = L_k(θ + ρ ∇L_k / ‖∇L_k‖) − L_k(θ)          L_k the mean loss of class k
 
 and the extreme eigenvalues of the Hessian of L_k, exact for small models and by Lanczos' iteration on Hessian-vector
 products otherwise. A large |λ_min| / λ_max with λ_min < 0 means that the class is at a saddle.
 
-The measure of saddles by eigenvalues follows the work that SSE-SAM (AAAI 2025) builds on [inferred].
+The measure of saddles by eigenvalues follows the work that SSE-SAM (AAAI 2025) builds on (reconstructed).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from equipoise.core.signature import checked
 from equipoise.core.solvers.perturbation import evaluation_mode
-from equipoise.core.validate import check_choice, check_nonnegative, warn_once
-
-METHODS = ("auto", "exact", "lanczos")
+from equipoise.core.types import ClassTarget, Count, NonNegative, Whole
+from equipoise.core.validate import warn_once
 
 _EXACT_UP_TO = 400
 _SETTLED = 1e-4
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Logits (n, C) and classes (n,) to one loss a sample (n,)."""
+"""Logits (n, C) and classes (n,) to one loss per sample (n,)."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,14 @@ class HessianExtremes:
         return -self.lambda_min.clamp_max(0) / self.lambda_max.clamp_min(0)
 
 
+@checked
 def class_sharpness(
     model: nn.Module,
     loss: Loss,
-    inputs: Tensor,
-    target: Int[Tensor, " n"],
-    rho: float,
-    num_classes: int,
+    inputs: Float[Tensor, "n ..."],
+    target: ClassTarget,
+    rho: NonNegative,
+    num_classes: Count,
 ) -> Float[Tensor, " c"]:
     """By how much the mean loss of every class rises at distance ρ along its own gradient.
 
@@ -61,7 +63,7 @@ def class_sharpness(
 
     Args:
         model: inputs to logits (n, C).
-        loss: one loss a sample, such as cross-entropy with reduction="none".
+        loss: one loss per sample, such as cross-entropy with reduction="none".
         inputs: (n, ...) a fixed set.
         target: (n,) classes.
         rho: radius, at least 0.
@@ -69,12 +71,8 @@ def class_sharpness(
 
     Returns:
         (C,) float64; NaN for a class without samples.
-
-    Raises:
-        ValueError: if the radius is negative or lengths differ.
     """
-    check_nonnegative("rho", rho)
-    params = _parameters(model, inputs, target)
+    params: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     found = torch.full((num_classes,), torch.nan, dtype=torch.float64)
     with evaluation_mode(model), torch.enable_grad():
         for c in range(num_classes):
@@ -93,7 +91,7 @@ def class_sharpness(
             saved = [p.detach().clone() for p in params]
             try:
                 with torch.no_grad():
-                    torch._foreach_add_(params, torch._foreach_mul(dense, rho / norm if norm > 0 else 0.0))
+                    torch._foreach_add_(params, dense, alpha=rho / norm if norm > 0 else 0.0)
                     found[c] = float(mean_loss()) - float(before)
             finally:
                 with torch.no_grad():
@@ -101,16 +99,17 @@ def class_sharpness(
     return found
 
 
+@checked
 def class_hessian_extremes(
     model: nn.Module,
     loss: Loss,
-    inputs: Tensor,
-    target: Int[Tensor, " n"],
-    num_classes: int,
+    inputs: Float[Tensor, "n ..."],
+    target: ClassTarget,
+    num_classes: Count,
     *,
-    method: str = "auto",
-    iterations: int = 40,
-    seed: int = 0,
+    method: Literal["auto", "exact", "lanczos"] = "auto",
+    iterations: Count = 40,
+    seed: Whole = 0,
 ) -> HessianExtremes:
     """The smallest and the largest eigenvalue of the Hessian of every class's mean loss, over all parameters.
 
@@ -124,14 +123,8 @@ def class_hessian_extremes(
         method: "exact" forms the matrix, "lanczos" multiplies by it; "auto" is exact up to 400 parameters.
         iterations: most steps of Lanczos' iteration, with full re-orthogonalisation; never more than parameters.
         seed: of its first vector.
-
-    Raises:
-        ValueError: if the method is unknown or lengths differ.
     """
-    check_choice("method", method, METHODS)
-    if iterations < 1:
-        raise ValueError(f"iterations={iterations} must be at least 1")
-    params = _parameters(model, inputs, target)
+    params = [p for p in model.parameters() if p.requires_grad]
     size = sum(p.numel() for p in params)
     exact = method == "exact" or (method == "auto" and size <= _EXACT_UP_TO)
     low, high = (torch.full((num_classes,), torch.nan, dtype=torch.float64) for _ in range(2))
@@ -175,12 +168,6 @@ class FlipTTA(nn.Module):
     def forward(self, images: Float[Tensor, "n ... width"]) -> Float[Tensor, "n c"]:
         """The mean of the logits of the images and of the flipped images."""
         return (self.model(images) + self.model(images.flip(-1))) / 2
-
-
-def _parameters(model: nn.Module, inputs: Tensor, target: Tensor) -> list[Tensor]:
-    if len(inputs) != len(target) or not len(target):
-        raise ValueError(f"inputs and target must have the same length, at least 1: {len(inputs)} and {len(target)}")
-    return [p for p in model.parameters() if p.requires_grad]
 
 
 def _hessian_product(gradient: Tensor, params: list[Tensor]) -> Callable[[Tensor], Tensor]:
