@@ -237,8 +237,8 @@ def test_the_fold_interval_is_the_corrected_t_interval():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: fold_interval([0.5], 0.25), "scores_per_fold must be a list of at least 2"),
-        (lambda: fold_interval([0.5, math.nan], 0.25), "not finite at index 1"),
+        (lambda: fold_interval([0.5], 0.25), "scores_per_fold must hold at least 2"),
+        (lambda: fold_interval([0.5, math.nan], 0.25), r"scores_per_fold\[1\]=nan"),
         (lambda: fold_interval([0.5, 0.6], 0.0), "test_train_ratio"),
         (lambda: fold_interval([0.5, 0.6], 0.25, confidence=1.0), "confidence=1.0"),
         (lambda: paired_bootstrap([]), "at least 1"),

@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, as_tensor
 
 from equipoise.core.curves.roc import RocCurve
-from equipoise.core.validate import check_binary, check_fraction, check_positive, warn_once
+from equipoise.core.signature import checked
+from equipoise.core.types import BinaryTarget, Count, OpenFraction, Positive, Scores, Whole
+from equipoise.core.validate import warn_once
 
 CurveMetric = Callable[[RocCurve], Any]
 
@@ -57,14 +58,15 @@ class Interval:
 _UNDEFINED = Interval(math.nan, math.nan, math.nan)
 
 
+@checked
 def bootstrap_metrics(
-    scores: Float[Tensor, " n"],
-    target: Int[Tensor, " n"] | Bool[Tensor, " n"],
+    scores: Scores,
+    target: BinaryTarget,
     metrics: Mapping[str, CurveMetric],
     *,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    resamples: Count = 1000,
+    confidence: OpenFraction = 0.95,
+    seed: Whole = 0,
 ) -> dict[str, Interval]:
     """Percentile bootstrap intervals of metrics of one score vector, with both classes drawn at their own size.
 
@@ -83,16 +85,11 @@ def bootstrap_metrics(
     Returns:
         name → `Interval`; NaN, warned once, where one class is absent.
 
-    Raises:
-        ValueError: if the scores are not finite, the target is not binary, or a setting is out of range.
-
     >>> scores, target = torch.tensor([0.9, 0.4, 0.6, 0.2, 0.1]), torch.tensor([1, 1, 0, 0, 0])
     >>> intervals = bootstrap_metrics(scores, target, {"auroc": lambda curve: curve.auroc()}, resamples=200)
     >>> round(intervals["auroc"].estimate, 3)
     0.833
     """
-    _check_settings(resamples, confidence)
-    check_binary(scores, target)
     if _one_class(target):
         return dict.fromkeys(metrics, _UNDEFINED)
     curve = RocCurve.from_scores(scores.detach(), target)
@@ -117,15 +114,16 @@ def bootstrap_metrics(
     return {name: _percentile(estimates[name], draws[name], confidence, shift[name]) for name in metrics}
 
 
+@checked
 def bootstrap_differences(
-    first: Float[Tensor, " n"],
-    second: Float[Tensor, " n"],
-    target: Int[Tensor, " n"] | Bool[Tensor, " n"],
+    first: Scores,
+    second: Scores,
+    target: BinaryTarget,
     metrics: Mapping[str, CurveMetric],
     *,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    resamples: Count = 1000,
+    confidence: OpenFraction = 0.95,
+    seed: Whole = 0,
 ) -> dict[str, Interval]:
     """Percentile bootstrap intervals of `metric(first) - metric(second)` for two score vectors on the same samples.
 
@@ -144,18 +142,12 @@ def bootstrap_differences(
     Returns:
         name → `Interval` of the difference; NaN, warned once, where one class is absent.
 
-    Raises:
-        ValueError: as `bootstrap_metrics`.
-
     >>> target = torch.tensor([1, 1, 0, 0, 0])
     >>> one, two = torch.tensor([0.9, 0.4, 0.6, 0.2, 0.1]), torch.tensor([0.9, 0.7, 0.6, 0.2, 0.1])
     >>> gain = bootstrap_differences(two, one, target, {"auroc": lambda curve: curve.auroc()}, resamples=200)
     >>> round(gain["auroc"].estimate, 3)
     0.167
     """
-    _check_settings(resamples, confidence)
-    check_binary(first, target, name="first")
-    check_binary(second, target, name="second")
     if _one_class(target):
         return dict.fromkeys(metrics, _UNDEFINED)
     sides, estimates = [], []
@@ -190,32 +182,35 @@ def bootstrap_differences(
     return result
 
 
+@checked
 def paired_bootstrap(
-    differences: Sequence[float], *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
+    differences: Sequence[float], *, resamples: Count = 10_000, confidence: OpenFraction = 0.95, seed: Whole = 0
 ) -> Interval:
     """Percentile bootstrap interval of the mean of paired differences, for example one per seed.
 
     With few values it is narrower than its name: of n differences of one sign, however small n, it excludes zero.
 
     Args:
-        differences: one number a pair.
+        differences: one number per pair.
         resamples: how many replicates.
         confidence: of the two-sided interval, in (0, 1).
         seed: of the replicates.
 
     Raises:
-        ValueError: if there are no differences, one is not finite, or a setting is out of range.
+        ValueError: if there are no differences.
 
     >>> paired_bootstrap([0.2, 0.1, 0.3, 0.2]).estimate
     0.2
     """
-    _check_settings(resamples, confidence)
-    values = _finite("differences", differences, least=1)
+    values = _at_least(1, "differences", differences)
     drawn = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
     return _percentile(float(values.mean()), values[drawn].mean(axis=1), confidence)
 
 
-def fold_interval(scores_per_fold: Sequence[float], test_train_ratio: float, confidence: float = 0.95) -> Interval:
+@checked
+def fold_interval(
+    scores_per_fold: Sequence[float], test_train_ratio: Positive, confidence: OpenFraction = 0.95
+) -> Interval:
     """Interval of a cross-validated mean, or of a mean paired difference over folds.
 
         mean ± t_{k−1} · s · √(1/k + n_test/n_train)
@@ -224,36 +219,30 @@ def fold_interval(scores_per_fold: Sequence[float], test_train_ratio: float, con
     Bengio 2003).
 
     Args:
-        scores_per_fold: one number a fold, k ≥ 2 of them; the folds of repeated cross-validation count each.
+        scores_per_fold: one number per fold, k ≥ 2 of them; the folds of repeated cross-validation count each.
         test_train_ratio: size of a test fold over size of its training part: 1/(k−1) for k folds.
         confidence: of the two-sided interval, in (0, 1).
 
     Raises:
-        ValueError: if there are fewer than two folds, one is not finite, or a setting is out of range.
+        ValueError: if there are fewer than two folds.
 
     >>> print(fold_interval([0.80, 0.82, 0.84, 0.81, 0.83], test_train_ratio=1 / 4))
     0.820 [0.791, 0.849]
     """
-    check_fraction("confidence", confidence, one=False)
-    check_positive("test_train_ratio", test_train_ratio)
-    values = _finite("scores_per_fold", scores_per_fold, least=2)
+    values = _at_least(2, "scores_per_fold", scores_per_fold)
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
     width = student_quantile(0.5 + confidence / 2, len(values) - 1) * deviation
     width *= math.sqrt(1 / len(values) + test_train_ratio)
     return Interval(mean, mean - width, mean + width)
 
 
-def student_quantile(probability: float, dof: float) -> float:
+@checked
+def student_quantile(probability: OpenFraction, dof: Positive) -> float:
     """The value that Student's t with `dof` degrees of freedom stays below with this probability.
-
-    Raises:
-        ValueError: if `probability` is not inside (0, 1) or `dof` is not positive.
 
     >>> round(student_quantile(0.975, 4), 4)
     2.7764
     """
-    check_fraction("probability", probability, one=False)
-    check_positive("dof", dof)
     if probability < 0.5:
         return -student_quantile(1 - probability, dof)
     tail = 2 * (1 - probability)
@@ -377,16 +366,7 @@ def _one_class(target: Tensor) -> bool:
     return True
 
 
-def _check_settings(resamples: int, confidence: float) -> None:
-    if resamples < 1:
-        raise ValueError(f"resamples={resamples!r} must be at least 1; 1000 is usual")
-    check_fraction("confidence", confidence, one=False)
-
-
-def _finite(name: str, values: Sequence[float], least: int) -> NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or len(array) < least:
-        raise ValueError(f"{name} must be a list of at least {least} number(s), got shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds a value that is not finite at index {int(np.argmin(np.isfinite(array)))}")
-    return array
+def _at_least(least: int, name: str, values: Sequence[float]) -> NDArray[np.float64]:
+    if len(values) < least:
+        raise ValueError(f"{name} must hold at least {least} number(s), got {len(values)}")
+    return np.asarray(values, dtype=np.float64)

@@ -14,19 +14,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.core.curves.ranks import block_ends, sort_labelled
-from equipoise.core.validate import check_choice, check_fraction
+from equipoise.core.signature import checked
+from equipoise.core.types import BinaryTarget, Fraction, MayBeEmpty, Probability, ProperFraction, RankedScores
 
 # Products of a fraction and a count this close below a whole number mean that number.
 _GUARD = 1e-9
-NORMALIZATIONS = ("normalized", "raw", "mcclish")
+Normalization: TypeAlias = Literal["normalized", "raw", "mcclish"]
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,14 @@ class RocCurve:
     fps: Int[Tensor, " m"]
 
     @classmethod
-    def from_scores(cls, scores: Float[Tensor, " n"], target: Int[Tensor, " n"] | Bool[Tensor, " n"]) -> RocCurve:
+    @checked
+    def from_scores(
+        cls, scores: Annotated[RankedScores, MayBeEmpty()], target: Annotated[BinaryTarget, MayBeEmpty()]
+    ) -> RocCurve:
         """Count positives and negatives above every distinct score, from one sort.
 
         Args:
-            scores: (n,) finite scores.
+            scores: (n,) scores, of which some may be infinite.
             target: (n,) in {0, 1}.
         """
         ordered, positive = (x.cpu() for x in sort_labelled(scores, target))
@@ -108,8 +113,9 @@ class RocCurve:
         tps, fps = self.tps.numpy()[held], self.fps.numpy()[held]
         return _tensor((gained[held] * (tps / (tps + fps))).sum() / self.n_pos)
 
+    @checked
     def partial_area(
-        self, max_fpr: float = 1.0, min_tpr: float = 0.0, normalization: str = "normalized"
+        self, max_fpr: Fraction = 1.0, min_tpr: ProperFraction = 0.0, normalization: Normalization = "normalized"
     ) -> Float[Tensor, ""]:
         """Area between the ROC polygon and the lines FPR = max_fpr and TPR = min_tpr.
 
@@ -121,13 +127,7 @@ class RocCurve:
             normalization: "raw" gives A. "normalized" gives A / ((1 − t) b), from 0 to 1. "mcclish" gives
                 ½ (1 + (A − C) / ((1 − t) b − C)) with C the area of a random ranking, so that chance is ½ and perfect
                 is 1 (McClish 1989; with t = 0 this is scikit-learn's `roc_auc_score(max_fpr=)`).
-
-        Raises:
-            ValueError: if a bound is out of range or the normalization unknown.
         """
-        check_fraction("max_fpr", max_fpr)
-        check_fraction("min_tpr", min_tpr, zero=True, one=False)
-        check_choice("normalization", normalization, NORMALIZATIONS)
         fpr, tpr = (x.numpy() for x in self.region(max_fpr, min_tpr))
         area = _tensor((np.diff(fpr) * (tpr[1:] + tpr[:-1] - 2 * min_tpr)).sum() / 2)
         most = (1 - min_tpr) * max_fpr
@@ -138,7 +138,10 @@ class RocCurve:
         chance = max(max_fpr - min_tpr, 0.0) ** 2 / 2
         return 0.5 * (1 + (area - chance) / (most - chance))
 
-    def region(self, max_fpr: float = 1.0, min_tpr: float = 0.0) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    @checked
+    def region(
+        self, max_fpr: Fraction = 1.0, min_tpr: ProperFraction = 0.0
+    ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
         """The part of the polygon with FPR ≤ max_fpr and TPR ≥ min_tpr as corners (fpr, tpr), cut exactly.
 
         Empty where the polygon does not enter the region.
@@ -163,23 +166,15 @@ class RocCurve:
             fpr, tpr = fpr[left - 1 :], tpr[left - 1 :]
         return _tensor(fpr), _tensor(tpr)
 
-    def tpr_at_fpr(self, max_fpr: float) -> float:
-        """The highest true-positive rate of a threshold with FPR ≤ max_fpr.
-
-        Raises:
-            ValueError: if max_fpr is not in [0, 1].
-        """
-        check_fraction("max_fpr", max_fpr, zero=True)
+    @checked
+    def tpr_at_fpr(self, max_fpr: Probability) -> float:
+        """The highest true-positive rate of a threshold with FPR ≤ max_fpr."""
         allowed = int(np.searchsorted(self.fps.numpy(), math.floor(max_fpr * self.n_neg + _GUARD), side="right"))
         return float(self.tps[allowed - 1]) / self.n_pos if allowed else 0.0
 
-    def fpr_at_tpr(self, min_tpr: float) -> float:
-        """The lowest false-positive rate of a threshold with TPR ≥ min_tpr.
-
-        Raises:
-            ValueError: if min_tpr is not in (0, 1].
-        """
-        check_fraction("min_tpr", min_tpr)
+    @checked
+    def fpr_at_tpr(self, min_tpr: Fraction) -> float:
+        """The lowest false-positive rate of a threshold with TPR ≥ min_tpr."""
         needed = int(np.searchsorted(self.tps.numpy(), math.ceil(min_tpr * self.n_pos - _GUARD)))
         return float(self.fps[needed]) / self.n_neg
 

@@ -17,29 +17,28 @@ which needs no selection, and is smooth when the hinge [·]₊ is: `smoothed_rel
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from equipoise.core.validate import check_choice, check_finite, check_fraction, check_nonnegative, check_positive
+from equipoise.core.signature import checked
+from equipoise.core.types import Fraction, MayBeEmpty, MayBeInfinite, NonNegative, Scalar, Scores, Whole
+from equipoise.core.validate import check_choice
 
 BOUNDARIES = ("floor", "fractional")
-HINGES = ("softplus", "huber", "none")
 _GUARD = 1e-9
 
 
-def keep_count(n: int, fraction: float) -> int:
+@checked
+def keep_count(n: Whole, fraction: Fraction) -> int:
     """How many of n samples a fraction keeps: ⌊fraction · n⌋, guarded against rounding.
-
-    Raises:
-        ValueError: if the fraction is not in (0, 1].
 
     >>> keep_count(100, 0.29)
     29
     """
-    check_fraction("fraction", fraction)
     return min(n, math.floor(n * fraction + _GUARD))
 
 
@@ -100,7 +99,8 @@ def hardest(
     return index, weight
 
 
-def average_top_fraction(x: Float[Tensor, " n"], frac: float) -> Float[Tensor, ""]:
+@checked
+def average_top_fraction(x: Scores, frac: Fraction) -> Scalar:
     """The mean of the largest fraction of the values: conditional value at risk, average top-k.
 
     Args:
@@ -110,21 +110,19 @@ def average_top_fraction(x: Float[Tensor, " n"], frac: float) -> Float[Tensor, "
     Returns:
         The mean, differentiable: the gradient of a kept value is its weight over frac · n.
 
-    Raises:
-        ValueError: if the fraction is not in (0, 1], there are no values, or one is NaN or infinite.
-
     >>> average_top_fraction(torch.tensor([3.0, 1.0, 2.0]), 0.5)
     tensor(2.6667)
     """
-    check_fraction("frac", frac)
-    check_finite("x", x)
-    if x.shape[0] == 0:
-        raise ValueError("x is empty; the mean of its largest values needs at least one")
     index, weight = hardest(x, frac, largest=True)
     return (x[index] * weight).sum() / (x.shape[0] * frac)
 
 
-def smoothed_relu(x: Float[Tensor, "*shape"], mode: str = "softplus", strength: float = 8.0) -> Float[Tensor, "*shape"]:
+@checked
+def smoothed_relu(
+    x: Annotated[Float[Tensor, "*shape"], MayBeEmpty(), MayBeInfinite()],
+    mode: Literal["softplus", "huber", "none"] = "softplus",
+    strength: NonNegative = 8.0,
+) -> Float[Tensor, "*shape"]:
     """The hinge [x]₊ or one of its smooth neighbours.
 
         softplus   log(1 + exp(κ x)) / κ                                  [x]₊ … [x]₊ + log 2 / κ
@@ -139,19 +137,17 @@ def smoothed_relu(x: Float[Tensor, "*shape"], mode: str = "softplus", strength: 
         strength: κ > 0 of the softplus, the sharper the larger; μ ≥ 0 of the Huber form, the smoother the larger.
 
     Raises:
-        ValueError: if the mode is unknown or the strength out of range.
+        ValueError: if κ is 0.
 
     >>> smoothed_relu(torch.tensor([0.5, 3.0]), "huber", 0.5)
     tensor([0.1250, 2.5000])
     """
-    check_choice("mode", mode, HINGES)
     if mode == "softplus":
-        check_positive("strength", strength)
+        if strength == 0:
+            raise ValueError("strength=0 must be greater than 0, it is the rate of the softplus")
         # Beyond the threshold softplus is the identity; PyTorch's 20 is coarse for float64.
         return F.softplus(x, beta=strength, threshold=40.0)
-    if mode == "huber":
-        check_nonnegative("strength", strength)
-        if strength > 0:
-            bent = x.clamp(0, 2 * strength)
-            return bent * (x - bent / 2) / (2 * strength)
+    if mode == "huber" and strength > 0:
+        bent = x.clamp(0, 2 * strength)
+        return bent * (x - bent / 2) / (2 * strength)
     return x.relu()

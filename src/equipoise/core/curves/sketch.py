@@ -25,16 +25,16 @@ bounds only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from equipoise.core.curves.roc import RocCurve
+from equipoise.core.curves.roc import Normalization, RocCurve
 from equipoise.core.curves.sketch_cells import (
     Batch,
     Counts,
@@ -46,7 +46,9 @@ from equipoise.core.curves.sketch_cells import (
     images,
     values_of,
 )
-from equipoise.core.validate import check_binary, check_choice, check_fraction, warn_once
+from equipoise.core.signature import checked
+from equipoise.core.types import BinaryTarget, Fraction, MayBeEmpty, ProperFraction, Range, Scores, Whole
+from equipoise.core.validate import check_choice, warn_once
 
 _ALIASES = {"auc": "auroc", "ap": "average_precision"}
 # Which bounds of the region each metric takes.
@@ -117,9 +119,8 @@ class CurveSketch:
     Bounds(lower=0.875, value=0.875, upper=0.875)
     """
 
-    def __init__(self, max_bytes: int = 1 << 20) -> None:
-        if max_bytes < _LEAST_BYTES:
-            raise ValueError(f"max_bytes={max_bytes!r} must be at least {_LEAST_BYTES}; 1048576 is usual")
+    @checked
+    def __init__(self, max_bytes: Annotated[int, Range(_LEAST_BYTES)] = 1 << 20) -> None:
         self.max_bytes = max_bytes
         collected = int(max_bytes * _COLLECTING)
         self._rows = (max_bytes - collected) // _ROW_BYTES
@@ -150,19 +151,14 @@ class CurveSketch:
         """How many negatives were counted."""
         return self._total(2) + int(np.count_nonzero(~self._raw_positive[: self._collected]))
 
-    def update(self, scores: Float[Tensor, " n"], target: Int[Tensor, " n"] | Bool[Tensor, " n"]) -> None:
+    @checked
+    def update(self, scores: Annotated[Scores, MayBeEmpty()], target: Annotated[BinaryTarget, MayBeEmpty()]) -> None:
         """Count more samples.
 
         Args:
             scores: (n,) finite scores, higher means more positive.
             target: (n,) in {0, 1}.
-
-        Raises:
-            ValueError: if the scores are not finite or the target is not binary; nothing is counted then.
         """
-        if scores.shape == target.shape == (0,):
-            return
-        check_binary(scores, target)
         values = scores.detach().cpu().double().numpy()
         positive = (target.detach() == 1).cpu().numpy()
         if len(values) <= self._room - self._collected:
@@ -175,6 +171,7 @@ class CurveSketch:
             piece = slice(start, start + _PIECE)
             self._add(Counts.none(), Counts.none(), Batch.of(values[piece], positive[piece]))
 
+    @checked
     def merge(self, other: CurveSketch) -> None:
         """Count all that another sketch has counted; the other stays as it is."""
         points, cells = other._points, other._cells
@@ -182,14 +179,15 @@ class CurveSketch:
         self._settle()
         self._add(points, cells, raw)
 
+    @checked
     def compute(
         self,
         metric: str | Metric,
         *,
-        max_fpr: float | None = None,
-        min_tpr: float | None = None,
-        normalization: str = "normalized",
-        on_undefined: str = "nan",
+        max_fpr: Fraction | None = None,
+        min_tpr: ProperFraction | None = None,
+        normalization: Normalization = "normalized",
+        on_undefined: Literal["nan", "raise"] = "nan",
     ) -> Bounds:
         """Bounds on a metric of all samples that were counted, and an estimate of it.
 
@@ -205,7 +203,7 @@ class CurveSketch:
             `Bounds`: `RocCurve` of all samples would give a value in [lower, upper].
 
         Raises:
-            ValueError: if the metric is unknown, or a bound of its region is missing, not used or out of range.
+            ValueError: if the metric is unknown, or a bound of its region is missing or not used.
 
         >>> sketch = CurveSketch()
         >>> sketch.update(torch.tensor([0.9, 0.1, 0.4]), torch.tensor([1, 0, 0]))
@@ -217,7 +215,6 @@ class CurveSketch:
             max_fpr, min_tpr = metric.max_fpr, metric.min_tpr
         name = _ALIASES.get(name, name)
         check_choice("metric", name, [*_NEEDS, *_ALIASES])
-        check_choice("on_undefined", on_undefined, ("nan", "raise"))
         _check_region(name, max_fpr, min_tpr)
         self._settle()
         if not (self.n_pos and self.n_neg):
@@ -251,6 +248,7 @@ class CurveSketch:
         middle = self._ends()[1]
         return self._curve(middle, middle)
 
+    @checked
     def counts_above(self, thresholds: Float[Tensor, " k"]) -> tuple[Int[Tensor, "k 2"], Int[Tensor, "k 2"]]:
         """Least and most number of samples that score above each threshold.
 
@@ -275,7 +273,8 @@ class CurveSketch:
             )
         return found[0], found[1]
 
-    def lowest_threshold(self, most_negatives: int) -> float:
+    @checked
+    def lowest_threshold(self, most_negatives: Whole) -> float:
         """The lowest threshold that for certain has no more than so many negatives above it; −∞ if all may be."""
         self._settle()
         if most_negatives >= self.n_neg:
@@ -285,7 +284,8 @@ class CurveSketch:
         above = _AtLeast(high, self._columns(2))(at, above=True)
         return float(values_of(at[np.argmax(above <= most_negatives)][None])[0])
 
-    def highest_threshold(self, least_positives: int) -> float:
+    @checked
+    def highest_threshold(self, least_positives: Whole) -> float:
         """The highest threshold that for certain has so many positives above it; ∞ if none are needed.
 
         Raises:
@@ -294,7 +294,7 @@ class CurveSketch:
         self._settle()
         if least_positives > self.n_pos:
             raise ValueError(f"least_positives={least_positives!r} are wanted of {self.n_pos} positives")
-        if least_positives <= 0:
+        if least_positives == 0:
             return math.inf
         low, _, _ = self._ends()
         at = np.unique(low)[::-1]
@@ -433,15 +433,9 @@ class _AtLeast:
 
 
 def _check_region(name: str, max_fpr: float | None, min_tpr: float | None) -> None:
-    checks: dict[str, tuple[float | None, Callable[[float], None]]] = {
-        "max_fpr": (max_fpr, lambda value: check_fraction("max_fpr", value)),
-        "min_tpr": (min_tpr, lambda value: check_fraction("min_tpr", value, zero=True, one=False)),
-    }
-    for argument, (value, check) in checks.items():
+    for argument, value in (("max_fpr", max_fpr), ("min_tpr", min_tpr)):
         if (value is not None) != (argument in _NEEDS[name]):
             raise ValueError(
                 f"metric {name!r} "
                 + (f"needs {argument}" if value is None else f"does not use {argument}={value!r}; drop it")
             )
-        if value is not None:
-            check(value)

@@ -19,11 +19,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from equipoise.core.curves.intervals import incomplete_beta
-from equipoise.core.validate import check_finite, check_fraction, check_nonempty
+from equipoise.core.signature import checked
+from equipoise.core.types import Fraction, OpenFraction, Scores
 
 
 @dataclass(frozen=True)
@@ -49,44 +49,37 @@ class Threshold:
         return math.isfinite(self.value)
 
 
-def threshold_at_fpr(negative_scores: Float[Tensor, " n"], max_fpr: float) -> Threshold:
+@checked
+def threshold_at_fpr(negative_scores: Scores, max_fpr: Fraction) -> Threshold:
     """The lowest threshold with at most the share `max_fpr` of these negatives above it.
 
     Args:
         negative_scores: (n,) scores of negatives.
         max_fpr: false-positive rate in (0, 1].
 
-    Raises:
-        ValueError: if there are no scores, one is not finite, or `max_fpr` is out of range.
-
     >>> threshold_at_fpr(torch.tensor([0.1, 0.2, 0.3, 0.9]), max_fpr=0.25).value
     0.30000001192092896
     """
-    scores = _checked("negative_scores", negative_scores)
-    check_fraction("max_fpr", max_fpr)
-    return _cut_above(scores, math.floor(scores.numel() * max_fpr + 1e-9), samples_needed=1)
+    return _cut_above(negative_scores, math.floor(len(negative_scores) * max_fpr + 1e-9), samples_needed=1)
 
 
-def threshold_at_tpr(positive_scores: Float[Tensor, " n"], min_tpr: float) -> Threshold:
+@checked
+def threshold_at_tpr(positive_scores: Scores, min_tpr: Fraction) -> Threshold:
     """The highest threshold with at least the share `min_tpr` of these positives above it.
 
     Args:
         positive_scores: (n,) scores of positives.
         min_tpr: true-positive rate in (0, 1].
 
-    Raises:
-        ValueError: if there are no scores, one is not finite, or `min_tpr` is out of range.
-
     >>> cut = threshold_at_tpr(torch.tensor([0.1, 0.7, 0.8, 0.9]), min_tpr=0.75)
     >>> cut.rate, 0.1 < cut.value < 0.7
     (0.75, True)
     """
-    scores = _checked("positive_scores", positive_scores)
-    check_fraction("min_tpr", min_tpr)
-    return _cut_below(scores, math.floor(scores.numel() * (1 - min_tpr) + 1e-9), samples_needed=1)
+    return _cut_below(positive_scores, math.floor(len(positive_scores) * (1 - min_tpr) + 1e-9), samples_needed=1)
 
 
-def guaranteed_threshold(negative_scores: Float[Tensor, " n"], max_fpr: float, confidence: float = 0.95) -> Threshold:
+@checked
+def guaranteed_threshold(negative_scores: Scores, max_fpr: Fraction, confidence: OpenFraction = 0.95) -> Threshold:
     """The lowest threshold whose false-positive rate on new data is at most `max_fpr` with this confidence.
 
     The negatives must not have been used to train the model, and new negatives must come from where these came from.
@@ -99,26 +92,20 @@ def guaranteed_threshold(negative_scores: Float[Tensor, " n"], max_fpr: float, c
     Returns:
         The threshold; `value` is infinite, so that nothing is called positive, when n < `samples_needed`.
 
-    Raises:
-        ValueError: if there are no scores, one is not finite, or a rate is out of range.
-
     >>> guaranteed_threshold(torch.linspace(0, 1, 1001), max_fpr=0.05).rate < 0.05
     True
     >>> guaranteed_threshold(torch.linspace(0, 1, 50), max_fpr=0.05).samples_needed
     59
     """
-    scores = _checked("negative_scores", negative_scores)
-    check_fraction("max_fpr", max_fpr)
-    check_fraction("confidence", confidence, one=False)
     if max_fpr == 1:
-        return _cut_above(scores, scores.numel(), samples_needed=1)
-    return _cut_above(
-        scores, _order(scores.numel(), max_fpr, confidence) - 1, samples_needed=_least_sample(max_fpr, confidence)
-    )
+        return _cut_above(negative_scores, len(negative_scores), samples_needed=1)
+    allowed = _order(len(negative_scores), max_fpr, confidence) - 1
+    return _cut_above(negative_scores, allowed, samples_needed=_least_sample(max_fpr, confidence))
 
 
+@checked
 def guaranteed_threshold_at_tpr(
-    positive_scores: Float[Tensor, " n"], min_tpr: float, confidence: float = 0.95
+    positive_scores: Scores, min_tpr: Fraction, confidence: OpenFraction = 0.95
 ) -> Threshold:
     """The highest threshold whose true-positive rate on new data is at least `min_tpr` with this confidence.
 
@@ -130,31 +117,14 @@ def guaranteed_threshold_at_tpr(
     Returns:
         The threshold; `value` is minus infinity, so that everything is called positive, when n < `samples_needed`.
 
-    Raises:
-        ValueError: if there are no scores, one is not finite, or a rate is out of range.
-
     >>> guaranteed_threshold_at_tpr(torch.linspace(0, 1, 1001), min_tpr=0.9).rate > 0.9
     True
     """
-    scores = _checked("positive_scores", positive_scores)
-    check_fraction("min_tpr", min_tpr)
-    check_fraction("confidence", confidence, one=False)
     missed = 1 - min_tpr
     if missed == 0:
-        return _cut_below(scores, -1, samples_needed=None)
-    return _cut_below(
-        scores, _order(scores.numel(), missed, confidence) - 1, samples_needed=_least_sample(missed, confidence)
-    )
-
-
-def _checked(name: str, scores: Tensor) -> Tensor:
-    if scores.ndim != 1:
-        raise ValueError(f"{name} must have shape (n,), got {tuple(scores.shape)}")
-    check_nonempty(name, scores)
-    check_finite(name, scores)
-    scores = scores.detach()
-    # The neighbour of a half-precision score is taken among float32, where every half-precision value is exact.
-    return scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
+        return _cut_below(positive_scores, -1, samples_needed=None)
+    allowed = _order(len(positive_scores), missed, confidence) - 1
+    return _cut_below(positive_scores, allowed, samples_needed=_least_sample(missed, confidence))
 
 
 def _order(n: int, rate: float, confidence: float) -> int:
@@ -176,7 +146,7 @@ def _least_sample(rate: float, confidence: float) -> int:
 
 def _cut_above(scores: Tensor, allowed: int, samples_needed: int | None) -> Threshold:
     """The lowest value with at most `allowed` scores above it."""
-    n = scores.numel()
+    scores, n = scores.detach(), len(scores)
     if allowed < 0:
         value = math.inf
     elif allowed >= n:
@@ -188,7 +158,7 @@ def _cut_above(scores: Tensor, allowed: int, samples_needed: int | None) -> Thre
 
 def _cut_below(scores: Tensor, allowed: int, samples_needed: int | None) -> Threshold:
     """The highest value with at most `allowed` scores at or below it."""
-    n = scores.numel()
+    scores, n = scores.detach(), len(scores)
     if allowed < 0:
         value = -math.inf
     else:
