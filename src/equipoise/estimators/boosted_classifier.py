@@ -22,6 +22,7 @@ from equipoise.training.objectives import OBJECTIVES
 
 _FORMAT = 1
 _DESCRIPTION = "estimator.json"
+_MULTICLASS = (*OWN_LOSSES, "auc")
 
 
 class Part(NamedTuple):
@@ -122,9 +123,10 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
     def _read_booster(path: Path) -> Any: ...
 
     def __sklearn_tags__(self) -> Any:
-        """Say that NaN is welcome."""
+        """Say that NaN is welcome, and whether the objective takes several classes."""
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
+        tags.classifier_tags.multi_class = self.objective in _MULTICLASS
         return tags
 
     def fit(self, X: Any, y: Any) -> BoostedRankingClassifier:
@@ -233,9 +235,10 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"{type(self).__name__} needs at least 2 classes, the labels have 1 class")
         check_choice("objective", self.objective, [*OWN_LOSSES, *RANKING_OBJECTIVES])
         check_fraction("validation_fraction", self.validation_fraction, one=False)
-        if classes > 2 and self.objective not in (*OWN_LOSSES, "auc"):
+        if classes > 2 and self.objective not in _MULTICLASS:
             raise ValueError(
-                f"objective {self.objective!r} is for two classes, got {classes}; for more there are "
+                f"Only binary classification is supported. The objective {self.objective!r} is for two classes, got "
+                f"{classes}; for more there are "
                 "'cross_entropy', 'weighted_cross_entropy' and 'auc'"
             )
         criterion = fitting_criterion(self.metric, classes, max_fpr=self.max_fpr, min_tpr=self.min_tpr, k=self.k)

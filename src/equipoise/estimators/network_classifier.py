@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
     """A neural classifier for the part of the ROC curve that matters.
 
     Args:
-        objective: a name in `equipoise.training.OBJECTIVES`, or a module called as loss(logits, target).
+        objective: a name in `equipoise.training.OBJECTIVES`, or a module called as loss(logits, target), of which
+            every `fit` trains a copy.
         model: "mlp" or "linear".
         max_fpr: false-positive budget in (0, 1] of the objective and of the metric.
         min_tpr: least true-positive rate in [0, 1) of both.
@@ -119,6 +121,13 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.progress = progress
         self.checkpoint_folder = checkpoint_folder
+
+    def __sklearn_tags__(self) -> Any:
+        """The tags of scikit-learn; `multi_class` is that of the objective."""
+        tags = super().__sklearn_tags__()
+        if isinstance(self.objective, str) and self.objective in OBJECTIVES:
+            tags.classifier_tags.multi_class = self._declared("multiclass")
+        return tags
 
     def fit(self, X: Any, y: Any) -> EquipoiseClassifier:
         """Train on features (n, d) and labels (n,) of any type.
@@ -268,7 +277,7 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
 
     def _loss(self, counts: Array) -> nn.Module:
         if isinstance(self.objective, nn.Module):
-            return self.objective
+            return deepcopy(self.objective)
         return make_objective(
             self.objective,
             num_classes=len(self.classes_),

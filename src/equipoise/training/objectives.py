@@ -116,7 +116,9 @@ def make_objective(
     if not objective.takes(num_classes):
         known = ", ".join(repr(o.name) for o in OBJECTIVES.values() if o.takes(num_classes))
         wanted, those = ("several", "two") if num_classes == 2 else ("two", "more")
+        # The first words are those that scikit-learn asks of its classifiers.
+        start = "" if num_classes == 2 else "Only binary classification is supported. The "
         raise ValueError(
-            f"objective {name!r} is for {wanted} classes, got {num_classes}; for {those} there are {known}"
+            f"{start}objective {name!r} is for {wanted} classes, got {num_classes}; for {those} there are {known}"
         )
     return objective.build(Request(num_classes, tuple(class_counts), max_fpr, min_tpr, total_epochs, k))
