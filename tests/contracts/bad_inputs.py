@@ -58,7 +58,8 @@ def _bad_tensors(name: str, value: Tensor, hint: Any) -> Iterator[Bad]:
     yield name, "a list", value.tolist()
     if not any(typing.get_origin(option) is np.ndarray for option in options):
         yield name, "a NumPy array", value.detach().numpy()
-    yield name, "None", None
+    if not _optional(hint):
+        yield name, "None", None
     if not variadic:
         yield name, "one dimension too many", value[..., None]
     if value.ndim:

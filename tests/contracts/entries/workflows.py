@@ -1,0 +1,21 @@
+"""The public names of `equipoise.workflows`."""
+
+ENTRIES = ()
+
+OTHERS = {
+    "equipoise.workflows.fit_table": "reads and writes files; tests/workflows/tables and tests/cli give it bad ones",
+    "equipoise.workflows.predict_table": "reads and writes files; tests/cli gives it bad ones",
+    "equipoise.workflows.evaluate_scores": "reads and writes files; tests/workflows/scores gives it bad ones",
+    "equipoise.workflows.evaluate_open": "reads and writes files; tests/cli gives it bad ones",
+    "equipoise.workflows.bench_tabular": "reads and writes files; tests/workflows/bench gives it bad ones",
+    "equipoise.workflows.detect_mistakes": "a whole training of encoders; tests/workflows gives it bad segments",
+    "equipoise.workflows.Segments": "a record of recordings that `detect_mistakes` is given",
+    "equipoise.workflows.MistakeReport": "a result that the library makes",
+    "equipoise.workflows.FitRequest": "a record of options, checked against the table by `fit_table`",
+    "equipoise.workflows.EvaluateRequest": "a record of options, checked against the table by `evaluate_scores`",
+    "equipoise.workflows.OpenRequest": "a record of options, checked against the table by `evaluate_open`",
+    "equipoise.workflows.BenchRequest": "a record of options, checked against the tables by `bench_tabular`",
+    "equipoise.workflows.InputError": "the exception of bad files and options",
+}
+
+COMPLETE = True
