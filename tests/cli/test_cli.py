@@ -117,6 +117,23 @@ def test_a_named_objective_is_trained_beside_the_log_losses(table, tmp_path):
     assert "patient" in summary["data"]["split"]
 
 
+def test_sharpness_aware_networks_are_compared_with_plain_ones(tmp_path, capsys):
+    features, target = load_iris(return_X_y=True)
+    pd.DataFrame(features, columns=list("abcd")).assign(kind=target).to_csv(tmp_path / "iris.csv", index=False)
+    asked = ("fit", str(tmp_path / "iris.csv"), "--target", "kind", "--metric", "balanced_accuracy", "--folds", "2")
+    out = ("--output", str(tmp_path / "out"))
+    main([*asked, "--model", "linear", "lightgbm", "--compare", "ldam", "--optimizer", "sam", *out])
+    summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    held = {(entry["model"], entry["objective"], entry.get("optimizer")) for entry in summary["cross_validation"]}
+    log_loss = {(model, "cross_entropy", None) for model in ("linear", "lightgbm")}
+    networks = {("linear", "cross_entropy", "sam"), ("linear", "ldam", None), ("linear", "ldam", "sam")}
+    assert held == log_loss | networks
+    assert "optimizer" not in summary["baseline"]
+    main(["predict", str(tmp_path / "out"), str(tmp_path / "iris.csv"), "--output", str(tmp_path / "new")])
+    refused = _refused([*asked, "--model", "lightgbm", "--optimizer", "sam", "--output", tmp_path / "no"], capsys)
+    assert "needs a network" in refused
+
+
 @pytest.mark.parametrize(
     ("objective", "metric"),
     [

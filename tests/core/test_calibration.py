@@ -96,5 +96,5 @@ def test_extreme_scores_stay_finite():
 def test_bad_scores_are_refused(plain_inputs):
     with pytest.raises(ValueError, match="NaN"):
         fit_platt(torch.tensor([float("nan"), 1.0]), torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match="class index"):
+    with pytest.raises(ValueError, match="class indices"):
         fit_scaling(torch.zeros(2, 3), torch.tensor([0, 3]))

@@ -16,10 +16,11 @@ outputs", Machine Learning 2007 (the Newton form). The smoothing for C > 2 is ou
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from equipoise.core.validate import check_binary, check_multiclass
+from equipoise.core.signature import checked
+from equipoise.core.types import BinaryTarget, ClassScores, ClassTarget, Scores
 
 _STEPS = 100
 _TOLERANCE = 1e-10
@@ -27,7 +28,8 @@ _TOLERANCE = 1e-10
 _LEAST_SCALE = 1e-3
 
 
-def fit_platt(scores: Float[Tensor, " n"], target: Int[Tensor, " n"] | Bool[Tensor, " n"]) -> tuple[float, float]:
+@checked
+def fit_platt(scores: Scores, target: BinaryTarget) -> tuple[float, float]:
     """Scale and offset that turn scores into log-odds: P(y = 1) = sigmoid(scale · score + offset).
 
     Args:
@@ -37,21 +39,18 @@ def fit_platt(scores: Float[Tensor, " n"], target: Int[Tensor, " n"] | Bool[Tens
     Returns:
         The scale, greater than 0, and the offset. If one class is absent, the smoothed frequency still is a number.
 
-    Raises:
-        ValueError: as `check_binary`.
-
     >>> scale, offset = fit_platt(torch.tensor([-1.0, 0.0, 1.0, 2.0]), torch.tensor([0, 1, 0, 1]))
     >>> torch.sigmoid(scale * torch.tensor([-1.0, 2.0]) + offset)
     tensor([0.3504, 0.6496])
     """
-    check_binary(scores, target)
     scale, offset = _fit(torch.stack([torch.zeros_like(scores), scores], dim=1).double(), target.long())
     return scale, float(offset[1] - offset[0])
 
 
+@checked
 def fit_scaling(
-    logits: Float[Tensor, "n c"], target: Int[Tensor, " n"], *, shift: bool = True
-) -> tuple[float, Float[Tensor, " c"]]:
+    logits: ClassScores, target: ClassTarget, *, shift: bool = True
+) -> tuple[float, Float[Tensor, " classes"]]:
     """Scale and offsets that turn logits into log-probabilities: P(y = c) = softmax(scale · logits + offset)_c.
 
     Args:
@@ -63,15 +62,11 @@ def fit_scaling(
     Returns:
         The common scale, greater than 0, and the offset of each class (they sum to 0) in the dtype of the logits.
 
-    Raises:
-        ValueError: as `check_multiclass`.
-
     >>> logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0], [2.0, 0.0, 0.0]])
     >>> scale, offset = fit_scaling(logits, torch.tensor([0, 1, 2, 1]))
     >>> offset.argmax()
     tensor(1)
     """
-    check_multiclass(logits, target)
     scale, offset = _fit(logits.detach().double(), target.long(), shift=shift)
     return scale, offset.to(logits.dtype)
 

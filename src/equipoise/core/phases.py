@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from equipoise.core.validate import check_fraction
+from equipoise.core.signature import checked
+from equipoise.core.types import Fraction
 
 
 class Phased(nn.Module):
@@ -65,9 +66,9 @@ class PhasedLoss(Phased):
     MultiMarginLoss()
     """
 
-    def __init__(self, early: nn.Module, late: nn.Module, start: float = 0.8) -> None:
+    @checked
+    def __init__(self, early: nn.Module, late: nn.Module, start: Fraction = 0.8) -> None:
         super().__init__()
-        check_fraction("start", start)
         self.early, self.late, self.start = early, late, start
 
     @property

@@ -133,9 +133,9 @@ def test_the_start_is_left_as_it_was_and_a_wrong_gradient_is_said():
     ("make", "message"),
     [
         (lambda: prox_l1(torch.ones(2), -1.0), "step=-1"),
-        (lambda: prox_tail_spectrum(torch.ones(2), 1.0, 1), "must be a matrix"),
+        (lambda: prox_tail_spectrum(torch.ones(2), 1.0, 1), "must have shape \\(rows, columns"),
         (lambda: prox_tail_spectrum(torch.ones(2, 2), 1.0, -1), "kappa=-1"),
-        (lambda: prox_group_columns(torch.ones(2), 1.0), "must be a matrix"),
+        (lambda: prox_group_columns(torch.ones(2), 1.0), "must have shape \\(rows, columns"),
     ],
 )
 def test_bad_input_is_named(make, message, plain_inputs):

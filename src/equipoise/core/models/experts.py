@@ -1,6 +1,6 @@
 """Several experts on one question, and how their answers become one.
 
-    fused = Σ_k g_k e_k          g = softmax(gate logits / T), one row a sample
+    fused = Σ_k g_k e_k          g = softmax(gate logits / T), one row per sample
 
 Soft mixtures for any encoders or classifiers; reconstructed from "Dual-Stage Reweighted MoE for Long-Tailed Egocentric
 Mistake Detection", arXiv 2509.12990.
@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from equipoise.core.validate import check_choice, check_finite, check_positive
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, Positive
+
+Fusion: TypeAlias = Literal["sum", "concat"]
 
 
 class ExpertMixture(NamedTuple):
@@ -32,12 +35,13 @@ class ExpertMixture(NamedTuple):
     weights: Tensor
 
 
+@checked
 def soft_expert_fusion(
     expert_outputs: Float[Tensor, "k n *d"] | Sequence[Tensor],
     gate_logits: Float[Tensor, "n k"],
     *,
-    fusion: str = "sum",
-    temperature: float = 1.0,
+    fusion: Fusion = "sum",
+    temperature: Positive = 1.0,
 ) -> ExpertMixture:
     """Mix the outputs of experts by the softmax of gate logits; every expert always runs.
 
@@ -48,28 +52,22 @@ def soft_expert_fusion(
         temperature: divides the gate logits, above 0.
 
     Raises:
-        ValueError: on outputs of different shapes, a gate of another width, NaN, or an unknown fusion.
+        ValueError: if the outputs differ in shape or the gate has another width.
 
     >>> experts = torch.tensor([[[1.0, 2.0]], [[3.0, 6.0]]])
     >>> soft_expert_fusion(experts, torch.zeros(1, 2)).fused
     tensor([[2., 4.]])
     """
-    check_choice("fusion", fusion, ("sum", "concat"))
-    check_positive("temperature", temperature)
     experts = list(expert_outputs)
-    check_finite("gate_logits", gate_logits)
-    if gate_logits.ndim != 2 or gate_logits.shape[1] != len(experts):
-        raise ValueError(
-            f"gate_logits must have shape (n, {len(experts)}), one column for each expert, got "
-            f"{tuple(gate_logits.shape)}"
-        )
+    if gate_logits.shape[1] != len(experts):
+        raise ValueError(f"gate_logits must have one column per expert, {len(experts)}, got {gate_logits.shape[1]}")
     if any(len(expert) != len(gate_logits) for expert in experts):
         raise ValueError(f"gate_logits has {len(gate_logits)} rows, experts have {[len(expert) for expert in experts]}")
     weights = (gate_logits / temperature).softmax(1)
     return ExpertMixture(mix_experts(experts, weights, fusion), weights)
 
 
-def mix_experts(experts: Sequence[Tensor], weights: Float[Tensor, "n k"], fusion: str = "sum") -> Tensor:
+def mix_experts(experts: Sequence[Tensor], weights: Float[Tensor, "n k"], fusion: Fusion = "sum") -> Tensor:
     """Outputs of experts, each (n, ...), weighted by row and summed, or put side by side.
 
     Raises:
@@ -120,28 +118,25 @@ class SoftExpertFusion(nn.Module):
         proj_dim: width to which every expert is projected first.
 
     Raises:
-        ValueError: on an unknown fusion, a temperature not above 0, or dims that do not fit.
+        ValueError: if `expert_dims` does not name one width per expert where `proj_dim` needs it.
 
     >>> fusion = SoftExpertFusion(6, 2, expert_dims=(6, 4), proj_dim=5)
     >>> fusion([torch.randn(3, 6), torch.randn(3, 4)], torch.randn(3, 6)).fused.shape
     torch.Size([3, 5])
     """
 
+    @checked
     def __init__(
         self,
-        gate: nn.Module | int,
-        num_experts: int,
-        fusion: str = "sum",
-        temperature: float = 1.0,
+        gate: nn.Module | Count,
+        num_experts: Count,
+        fusion: Fusion = "sum",
+        temperature: Positive = 1.0,
         *,
         expert_dims: Sequence[int] | None = None,
-        proj_dim: int | None = None,
+        proj_dim: Count | None = None,
     ) -> None:
         super().__init__()
-        check_choice("fusion", fusion, ("sum", "concat"))
-        check_positive("temperature", temperature)
-        if num_experts < 1:
-            raise ValueError(f"num_experts={num_experts} must be at least 1")
         if proj_dim is not None and (expert_dims is None or len(expert_dims) != num_experts):
             raise ValueError(f"proj_dim={proj_dim} needs expert_dims, the {num_experts} widths to project from")
         self.num_experts, self.fusion, self.temperature = num_experts, fusion, temperature
@@ -187,29 +182,22 @@ class MultiExpertHead(nn.Module):
         cosine: logits are `scale` times cosines of features and class vectors, without a bias.
         scale: of cosines, above 0.
 
-    Raises:
-        ValueError: if a size is below 1 or the scale not positive.
-
     >>> MultiExpertHead(8, 5, num_experts=3)(torch.randn(4, 8)).shape
     torch.Size([3, 4, 5])
     """
 
+    @checked
     def __init__(
         self,
-        in_features: int,
-        num_classes: int,
-        num_experts: int = 3,
+        in_features: Count,
+        num_classes: Count,
+        num_experts: Count = 3,
         *,
-        hidden: int | None = None,
+        hidden: Count | None = None,
         cosine: bool = False,
-        scale: float = 30.0,
+        scale: Positive = 30.0,
     ) -> None:
         super().__init__()
-        check_positive("scale", scale)
-        sizes = {"in_features": in_features, "num_classes": num_classes, "num_experts": num_experts}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name}={size} must be at least 1")
         self.cosine, self.scale = cosine, scale
         self.hidden = None if hidden is None else _expert_weights(num_experts, in_features, hidden)
         self.hidden_bias = None if hidden is None else nn.Parameter(torch.zeros(num_experts, 1, hidden))

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from equipoise.core.validate import check_nonnegative, check_positive
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, NonNegative, Positive, Whole
 
 Point = tuple[Tensor, ...]
 
@@ -25,64 +26,58 @@ _ROUNDING = 1e-12
 _MOST_DOUBLINGS = 30
 
 
-def prox_l1(z: Float[Tensor, ...], step: float) -> Float[Tensor, ...]:
+@checked
+def prox_l1(z: Float[Tensor, " ..."], step: NonNegative) -> Float[Tensor, " ..."]:
     """Of ‖x‖₁: every entry moves towards 0 by `step` and stops there.
 
     >>> prox_l1(torch.tensor([1.0, -0.2, -3.0]), 0.5)
     tensor([ 0.5000, -0.0000, -2.5000])
     """
-    check_nonnegative("step", step)
     return z.sign() * (z.abs() - step).clamp_min(0)
 
 
-def prox_squared_l2(z: Float[Tensor, ...], step: float) -> Float[Tensor, ...]:
+@checked
+def prox_squared_l2(z: Float[Tensor, " ..."], step: NonNegative) -> Float[Tensor, " ..."]:
     """Of ‖x‖²: z / (1 + 2 step).
 
     >>> prox_squared_l2(torch.tensor([3.0]), 0.25)
     tensor([2.])
     """
-    check_nonnegative("step", step)
     return z / (1 + 2 * step)
 
 
-def prox_group_columns(z: Float[Tensor, "rows columns"], step: float) -> Float[Tensor, "rows columns"]:
+@checked
+def prox_group_columns(z: Float[Tensor, "rows columns"], step: NonNegative) -> Float[Tensor, "rows columns"]:
     """Of the sum of the columns' norms: every column is shortened by `step`, short ones to zero.
 
     >>> prox_group_columns(torch.tensor([[3.0, 0.1], [4.0, 0.0]]), 1.0)
     tensor([[2.4000, 0.0000],
             [3.2000, 0.0000]])
     """
-    check_nonnegative("step", step)
-    if z.ndim != 2:
-        raise ValueError(f"z must be a matrix, got shape {tuple(z.shape)}")
     norm = z.norm(dim=0)
     # A column of zeros stays one.
     return z * torch.where(norm > step, 1 - step / norm, 0.0)
 
 
-def prox_tail_spectrum(z: Float[Tensor, "rows columns"], step: float, kappa: int) -> Float[Tensor, "rows columns"]:
+@checked
+def prox_tail_spectrum(
+    z: Float[Tensor, "rows columns"], step: NonNegative, kappa: Whole
+) -> Float[Tensor, "rows columns"]:
     """Of the sum of squared singular values beyond the kappa largest, Σ_{i > κ} σ_i².
 
     It is the squared distance to the nearest matrix of rank kappa, and not convex. The minimiser divides the tail of
-    the spectrum by 1 + 2 step and leaves the head; it is unique where σ_κ > σ_{κ+1} [inferred].
+    the spectrum by 1 + 2 step and leaves the head; it is unique where σ_κ > σ_{κ+1}
+    (derived here, not in the paper).
 
     Args:
         z: a matrix.
         step: at least 0.
         kappa: singular values left alone, at least 0.
 
-    Raises:
-        ValueError: if z is no matrix, or the step or kappa negative.
-
     >>> prox_tail_spectrum(torch.diag(torch.tensor([3.0, 2.0])), 0.5, 1)
     tensor([[3., 0.],
             [0., 1.]])
     """
-    check_nonnegative("step", step)
-    if z.ndim != 2:
-        raise ValueError(f"z must be a matrix, got shape {tuple(z.shape)}")
-    if kappa < 0:
-        raise ValueError(f"kappa={kappa} must be at least 0")
     if kappa == 0 or step == 0:
         return z / (1 + 2 * step)
     if kappa >= min(z.shape):
@@ -110,17 +105,18 @@ class ProximalResult:
     converged: bool
 
 
+@checked
 def proximal_gradient(
     start: Point,
     smooth: Callable[[Point], tuple[float, Point]],
     penalty: Callable[[Point], float],
     prox: Callable[[Point, float], Point],
     *,
-    lipschitz: float = 1.0,
+    lipschitz: Positive = 1.0,
     backtrack: bool = True,
     accelerate: bool = False,
-    max_iter: int = 500,
-    tol: float = 1e-6,
+    max_iter: Count = 500,
+    tol: NonNegative = 1e-6,
 ) -> ProximalResult:
     """Minimise smooth(x) + penalty(x).
 
@@ -139,7 +135,6 @@ def proximal_gradient(
         The result, whose objective never rises (up to rounding) where L bounds the curvature.
 
     Raises:
-        ValueError: if L or `max_iter` is not positive or the tolerance negative.
         ArithmeticError: if no L fits, which a smooth part with a wrong gradient or an overflow causes.
 
     >>> target = torch.tensor([3.0, 0.2])
@@ -152,9 +147,6 @@ def proximal_gradient(
     >>> found.point[0]
     tensor([2., 0.])
     """
-    check_positive("lipschitz", lipschitz)
-    check_positive("max_iter", max_iter)
-    check_nonnegative("tol", tol)
     point, previous, momentum = start, start, 1.0
     at_point = smooth(point)
     history = [at_point[0] + penalty(point)]

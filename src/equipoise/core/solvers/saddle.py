@@ -17,7 +17,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from equipoise.core.validate import check_nonnegative, check_positive
+from equipoise.core.signature import checked
+from equipoise.core.types import NonNegative, Positive
+from equipoise.core.validate import check_positive
 
 Box = tuple[float | Tensor, float | Tensor]
 NETWORK = "the network"
@@ -153,8 +155,12 @@ def variables(*modules: nn.Module) -> list[Variable]:
     return [v for v in [*network.values(), *found.values()] if v.parameter.requires_grad]
 
 
+@checked
 def parameter_groups(
-    *modules: nn.Module, lr: float, dual_lr: float | Mapping[str, float] | None = None, weight_decay: float = 0.0
+    *modules: nn.Module,
+    lr: Positive,
+    dual_lr: float | Mapping[str, float] | None = None,
+    weight_decay: NonNegative = 0.0,
 ) -> list[dict[str, Any]]:
     """Parameter groups for a PyTorch optimizer, made from what the losses declare.
 
@@ -169,14 +175,12 @@ def parameter_groups(
         `NETWORK` or the variable's name.
 
     Raises:
-        ValueError: if a loss declares a parameter twice or not at all, `dual_lr` names one that is not there, a step
-            size is not above 0, or there is nothing to move.
+        ValueError: if a loss declares a parameter twice or not at all, `dual_lr` names one that is not there, or
+            there is nothing to move.
 
     >>> [group["params"][0].shape for group in parameter_groups(nn.Linear(3, 1), lr=0.1)]
     [torch.Size([1, 3])]
     """
-    check_positive("lr", lr)
-    check_nonnegative("weight_decay", weight_decay)
     found = variables(*modules)
     if not found:
         raise ValueError("the modules have no parameter that requires a gradient; pass the network and the loss")

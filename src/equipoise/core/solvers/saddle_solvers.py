@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
+from equipoise.core.signature import checked
 from equipoise.core.solvers.saddle import NETWORK, Box, clamp_, parameter_groups, saddle_losses
-from equipoise.core.validate import check_fraction, check_nonnegative, check_positive
+from equipoise.core.types import NonNegative, Positive, ProperFraction
 
 Closure = Callable[[], Tensor]
 
@@ -65,19 +66,18 @@ class AcceleratedDescentAscent(Optimizer):
     True
     """
 
+    @checked
     def __init__(
         self,
         *modules: nn.Module,
-        lr: float = 0.02,
+        lr: Positive = 0.02,
         dual_lr: float | Mapping[str, float] | None = None,
-        k: float = 1.0,
-        m: float = 500.0,
-        c1: float = 3.0,
-        c2: float = 3.0,
-        weight_decay: float = 0.0,
+        k: Positive = 1.0,
+        m: Positive = 500.0,
+        c1: Positive = 3.0,
+        c2: Positive = 3.0,
+        weight_decay: NonNegative = 0.0,
     ) -> None:
-        for name, value in (("k", k), ("m", m), ("c1", c1), ("c2", c2)):
-            check_positive(name, value)
         if k / m ** (1 / 3) > 1:
             raise ValueError(f"k / m^(1/3) = {k / m ** (1 / 3):.3g}, but eta_0 must be <= 1; raise m or lower k")
         groups = parameter_groups(*modules, lr=lr, dual_lr=dual_lr, weight_decay=weight_decay)
@@ -206,19 +206,17 @@ class ProximalDescentAscent(Optimizer):
     >>> optimizer.update_reference()
     """
 
+    @checked
     def __init__(
         self,
         *modules: nn.Module,
-        lr: float = 0.1,
+        lr: Positive = 0.1,
         dual_lr: float | Mapping[str, float] | None = None,
-        momentum: float = 0.1,
-        weight_decay: float = 0.0,
-        epoch_decay: float = 2e-3,
-        clip: float = 1.0,
+        momentum: ProperFraction = 0.1,
+        weight_decay: NonNegative = 0.0,
+        epoch_decay: NonNegative = 2e-3,
+        clip: Positive = 1.0,
     ) -> None:
-        check_fraction("momentum", momentum, zero=True, one=False)
-        check_nonnegative("epoch_decay", epoch_decay)
-        check_positive("clip", clip)
         groups = parameter_groups(*modules, lr=lr, dual_lr=dual_lr, weight_decay=weight_decay)
         for group in groups:
             group["epoch_decay"] = epoch_decay if group["role"] == NETWORK else 0.0

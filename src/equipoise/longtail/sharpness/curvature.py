@@ -116,7 +116,7 @@ def class_hessian_extremes(
     Args:
         model: inputs to logits (n, C); activations should be twice differentiable (with ReLU what is found is the
             Hessian almost everywhere).
-        loss: one loss a sample.
+        loss: one loss per sample.
         inputs: (n, ...).
         target: (n,) classes.
         num_classes: C.

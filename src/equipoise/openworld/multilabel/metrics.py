@@ -14,7 +14,7 @@ in the mean; here they are left out. Its NDCG averages over the orders of ties.
 A sample without a relevant label has no ranking to judge: it is skipped, and `MultilabelRankingMetrics` counts it.
 
 Wang et al., "Top-K Pairwise Ranking: Bridging the Gap Among Ranking-Based Measures for Multi-Label Classification",
-IJCV 2024. [inferred] from the abstract and the authors' AUTKC; the three α are recalled. The definitions of the other
+IJCV 2024; reconstructed from the abstract and the authors' AUTKC, the three α included. The definitions of the other
 measures are fixed here, AP@K with the divisor min(n, K) of code by the same group.
 """
 

@@ -13,7 +13,7 @@ loss (`PairwiseRankingLoss`) can win, by up to .04 of average precision in our r
 noisy labels is the bad case.
 
 Wang et al., "Top-K Pairwise Ranking: Bridging the Gap Among Ranking-Based Measures for Multi-Label Classification",
-IJCV 2024 (TKPR). [inferred] The loss is reconstructed from the abstract and from the authors' AUTKC, there being no
+IJCV 2024 (TKPR). The loss is reconstructed from the abstract and from the authors' AUTKC, there being no
 public code; to compare with irrelevant labels alone is our choice, since with all labels the relevant ones push against
 each other.
 """

@@ -60,7 +60,7 @@ def minmax_auc_terms(
     *,
     prior: float | None = None,
 ) -> Float[Tensor, " n"]:
-    """One term a sample, whose mean is the loss; the objective of an attack.
+    """One term per sample, whose mean is the loss; the objective of an attack.
 
     Args:
         scores: (n,) in [0, 1].
@@ -250,7 +250,7 @@ class MinMaxAUCLoss(SaddleLoss):
             parameter.copy_(value)
 
     def terms(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, " n"]:
-        """One term a sample, for an attack, at the present a, b and α."""
+        """One term per sample, for an attack, at the present a, b and α."""
         probability = probabilities(scores, self.from_logits)
         return minmax_auc_terms(probability, target, self.a, self.b, self.alpha, prior=self.prior)
 

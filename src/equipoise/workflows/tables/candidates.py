@@ -1,14 +1,19 @@
-"""Model families × objectives: what a contest is held between, and how each contender is built."""
+"""Model families × objectives × optimizers: what a contest is held between, and how each contender is built."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
+from equipoise.core.registry import Request
 from equipoise.core.validate import check_choice
 from equipoise.estimators.boosting import OWN_LOSSES, RANKING_OBJECTIVES
 from equipoise.ranking.criteria import Criterion
+from equipoise.training.module import sample_losses
 from equipoise.training.objectives import OBJECTIVES
+from equipoise.training.optimizers import OPTIMIZERS, PLAIN
 
 LOG_LOSS = "cross_entropy"
 NEURAL = ("mlp", "linear")
@@ -23,22 +28,35 @@ class Candidate:
     Attributes:
         model: one of `MODELS`.
         objective: one of `OBJECTIVES`.
+        optimizer: one of `OPTIMIZERS`; of networks only.
 
-    >>> Candidate("mlp", "partial_auc").name
-    'mlp · partial_auc'
+    >>> Candidate("mlp", "partial_auc").name, Candidate("mlp", "ldam", "sam").name
+    ('mlp · partial_auc', 'mlp · ldam · sam')
     """
 
     model: str
     objective: str
+    optimizer: str = PLAIN
 
     def __post_init__(self) -> None:
         check_choice("model", self.model, MODELS)
         check_choice("objective", self.objective, OBJECTIVES)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is what everybody tries first: log loss, and nothing around AdamW."""
+        return self.objective == LOG_LOSS and self.optimizer == PLAIN
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """What was chosen, by kind; an optimizer only where it is not AdamW."""
+        return {kind: name for kind, name in asdict(self).items() if (kind, name) != ("optimizer", PLAIN)}
 
     @property
     def name(self) -> str:
         """The name in tables."""
-        return f"{self.model} · {self.objective}"
+        return " · ".join(self.choices.values())
 
     @property
     def encoding(self) -> str:
@@ -59,7 +77,7 @@ class Candidate:
         if self.model in NEURAL:
             from equipoise.estimators.network_classifier import EquipoiseClassifier
 
-            return EquipoiseClassifier(model=self.model, **common)
+            return EquipoiseClassifier(model=self.model, optimizer=self.optimizer, **common)
         if self.model == "lightgbm":
             from equipoise.estimators.lightgbm import LightGBMRankingClassifier
 
@@ -76,6 +94,38 @@ def trains(model: str, objective: str) -> bool:
     (True, False, True)
     """
     return model in NEURAL or objective in (*OWN_LOSSES, *RANKING_OBJECTIVES)
+
+
+@cache
+def averages_samples(objective: str) -> bool:
+    """Whether an objective is a mean of one loss per sample, which sharpness-aware optimizers take apart.
+
+    >>> averages_samples("cross_entropy"), averages_samples("auc")
+    (True, False)
+    """
+    declared = OBJECTIVES[objective]
+    classes = 2 if declared.binary else 3
+    try:
+        sample_losses(declared.build(Request(classes, (20,) * classes, max_fpr=0.5, min_tpr=0.5)))
+    except ValueError:
+        return False
+    return True
+
+
+def contenders(families: Sequence[str], objectives: Sequence[str], optimizers: Sequence[str] = ()) -> list[Candidate]:
+    """Every family with every objective that trains it; networks with every optimizer that fits the objective too.
+
+    >>> [c.name for c in contenders(["linear", "lightgbm"], ["cross_entropy"], ["sam"])]
+    ['linear · cross_entropy', 'linear · cross_entropy · sam', 'lightgbm · cross_entropy']
+    """
+    return [
+        Candidate(model, objective, optimizer)
+        for model in families
+        for objective in objectives
+        if trains(model, objective)
+        for optimizer in dict.fromkeys([PLAIN, *optimizers])
+        if optimizer == PLAIN or (model in NEURAL and averages_samples(objective))
+    ]
 
 
 def objectives_for(criterion: Criterion) -> list[str]:

@@ -112,7 +112,7 @@ def run_contest(
     Raises:
         ValueError: if no candidate has plain log loss, or the criterion is undefined on a fold.
     """
-    plain = [c for c in candidates if c.objective == LOG_LOSS]
+    plain = [c for c in candidates if c.plain]
     if not plain:
         raise ValueError(f"a contest needs a candidate with objective {LOG_LOSS!r} to be compared with")
     scores: dict[Candidate, list[float]] = {c: [] for c in candidates}

@@ -31,10 +31,20 @@ from equipoise.report import (
     write_report,
 )
 from equipoise.training.objectives import OBJECTIVES
+from equipoise.training.optimizers import OPTIMIZERS
 from equipoise.workflows.errors import InputError, mendable
 from equipoise.workflows.output import check_output, staged_folder
 from equipoise.workflows.scores.judging import judged, multiclass_judged, provenance, threshold_table, write_summary
-from equipoise.workflows.tables.candidates import LOG_LOSS, MODELS, Candidate, objectives_for, trains
+from equipoise.workflows.tables.candidates import (
+    LOG_LOSS,
+    MODELS,
+    NEURAL,
+    Candidate,
+    averages_samples,
+    contenders,
+    objectives_for,
+    trains,
+)
 from equipoise.workflows.tables.contest import Contest, decision_scores, run_contest
 from equipoise.workflows.tables.model_folder import FittedModel
 from equipoise.workflows.tables.request import FitRequest
@@ -126,6 +136,8 @@ def _prepare(data: str | Path, request: FitRequest) -> _Job:
     asked = [*([request.objective] if request.objective else []), *(request.compare or ())]
     for name in asked:
         check_choice("objective", name, OBJECTIVES)
+    for name in request.optimizer or ():
+        check_choice("optimizer", name, OPTIMIZERS)
     if request.metric is not None:  # a wrong metric or bound is said before a large file is read
         Criterion(request.metric, request.max_fpr, request.min_tpr, request.k)
     frame, known_target, known_positive = _read(data)
@@ -136,6 +148,8 @@ def _prepare(data: str | Path, request: FitRequest) -> _Job:
     task = table_task(frame, target=target, positive=positive, group=request.group, time=request.time_column)
     criterion = _criterion(request, len(task.classes), target)
     objectives = _objectives(request, criterion)
+    if request.optimizer and not (set(families) & set(NEURAL) and any(map(averages_samples, objectives))):
+        raise InputError(f"optimizer={request.optimizer!r} needs a network (--model mlp) and an objective per sample")
     for name in objectives:
         _check_objective(name, criterion, families, f"column {target!r} has {len(task.classes)}")
     train, test = holdout_split(task, request.test_size, request.seed)
@@ -149,7 +163,7 @@ def _prepare(data: str | Path, request: FitRequest) -> _Job:
         request=request,
         task=task,
         criterion=criterion,
-        candidates=tuple(Candidate(model, name) for model in families for name in objectives if trains(model, name)),
+        candidates=tuple(contenders(families, objectives, request.optimizer or ())),
         train=train,
         test=test,
         folds=fold_splits(task.take(train), request.folds, request.seed),
@@ -326,13 +340,12 @@ def _notes(job: _Job, binary: bool) -> tuple[str, ...]:
 def _summary(contest: Contest, chosen: Candidate, report: FitReport) -> dict[str, Any]:
     return {
         "metric": report.metric,
-        "chosen": {"model": chosen.model, "objective": chosen.objective},
-        "baseline": {"model": contest.baseline.model, "objective": contest.baseline.objective},
+        "chosen": chosen.choices,
+        "baseline": contest.baseline.choices,
         "verdict": report.verdict,
         "cross_validation": [
             {
-                "model": entry.candidate.model,
-                "objective": entry.candidate.objective,
+                **entry.candidate.choices,
                 "folds": entry.scores,
                 "mean": entry.mean,
                 "gain_over_log_loss": entry.gain,

@@ -9,6 +9,7 @@ from typing import Any
 from zipfile import ZIP_DEFLATED
 
 from equipoise import __version__
+from equipoise.training.optimizers import PLAIN
 from equipoise.workflows.errors import InputError
 from equipoise.workflows.tables.candidates import NEURAL, Candidate
 
@@ -48,8 +49,7 @@ class FittedModel:
         description = {
             "format": _FORMAT,
             "equipoise": __version__,
-            "model": self.candidate.model,
-            "objective": self.candidate.objective,
+            **self.candidate.choices,
             "target": self.target,
             "classes": [label.item() if hasattr(label, "item") else label for label in self.classes],
             "metric": self.metric,
@@ -77,7 +77,7 @@ class FittedModel:
         foreign = skops.io.get_untrusted_types(file=folder / _ENCODER)
         if strange := [name for name in foreign if not name.startswith(_TRUSTED)]:
             raise InputError(f"{folder / _ENCODER} holds objects of types that no encoder has: {', '.join(strange)}")
-        candidate = Candidate(description["model"], description["objective"])
+        candidate = Candidate(description["model"], description["objective"], description.get("optimizer", PLAIN))
         return cls(
             candidate,
             skops.io.load(folder / _ENCODER, trusted=foreign),

@@ -23,6 +23,7 @@ class FitRequest:
         objective: Train this objective (beside plain and weighted log loss) rather than choosing one by
             cross-validation.
         compare: The objectives to compare; by default those that aim at the metric.
+        optimizer: Sharpness-aware optimizers of networks to compare beside AdamW, where the objective allows.
         group: A column whose rows must not be split between parts, such as a patient or a customer.
         time_column: A column to split by: the test part is the latest.
         folds: Folds of the cross-validation inside the training part.
@@ -41,6 +42,7 @@ class FitRequest:
     models: Sequence[str] | None = None
     objective: str | None = None
     compare: Sequence[str] | None = None
+    optimizer: Sequence[str] | None = None
     group: str | None = None
     time_column: str | None = None
     folds: int = 5
