@@ -63,11 +63,17 @@ class Loss(Entry):
         functional: dotted name of the functional form that takes the same settings; None where there is none.
         undefined: a batch on which the loss is undefined and gives an attached zero; None where there is no such batch.
         gather: whether `gather=True` makes two processes give the loss of the union.
+        adapt: makes a loss of tensors, that gives a scalar, of one that takes or gives a list or a dictionary.
     """
 
     functional: str | None = None
     undefined: Inputs | None = None
     gather: bool = False
+    adapt: Callable[[Any], Any] = lambda loss: loss
+
+    def build(self, **changes: Any) -> Any:
+        """A fresh loss."""
+        return self.adapt(super().build(**changes))
 
 
 @dataclass(frozen=True)

@@ -271,7 +271,7 @@ class FrameClassifier(nn.Module):
         super().__init__()
         if bool(((frame.double().norm(dim=1) - 1).abs() > 1e-4).any()):
             raise ValueError("the rows of a frame must be unit vectors")
-        self.register_buffer("frame", frame.to(torch.get_default_dtype()))
+        self.register_buffer("frame", frame.double())
         self.scale, self.normalize = scale, normalize
 
     @checked

@@ -15,9 +15,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from equipoise.core.signature import checked
 from equipoise.core.solvers.perturbation import evaluation_mode
+from equipoise.core.types import Count, NumClasses, Whole
 from equipoise.longtail.collapse.margins import MarginMetric
 from equipoise.longtail.collapse.metrics import neural_collapse_metrics
 
@@ -38,6 +41,7 @@ class SymmetryResult(NamedTuple):
     f_statistic: float
 
 
+@checked
 @dataclass
 class TPTMonitor:
     """Call `on_epoch_end` after every epoch; it keeps what it measures.
@@ -64,17 +68,15 @@ class TPTMonitor:
     True
     """
 
-    num_classes: int
+    num_classes: NumClasses
     classifier: nn.Module
-    patience: int = 1
-    t0: int | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
+    patience: Count = 1
+    t0: int | None = field(default=None, init=False)
+    history: list[dict[str, float]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(getattr(self.classifier, "weight", None), Tensor):
             raise TypeError("classifier must be a layer with a weight, such as the last nn.Linear")
-        if self.patience < 1:
-            raise ValueError(f"patience={self.patience} must be at least 1")
 
     def on_epoch_end(self, model: nn.Module, train: Batches, test: Batches | None = None) -> dict[str, float]:
         """Measure the model in evaluation mode; returns the row that is appended to `history`.
@@ -145,8 +147,9 @@ class TPTMonitor:
         }
 
 
+@checked
 def symmetric_generalization(
-    train: Callable[[Tensor, int], float], frames: Sequence[Tensor], seeds: Sequence[int]
+    train: Callable[[Tensor, int], float], frames: Sequence[Float[Tensor, "c d"]], seeds: Sequence[Whole]
 ) -> SymmetryResult:
     """Train with equivalent frames, which differ by a permutation or a rotation, and compare test accuracies.
 

@@ -16,17 +16,16 @@ from collections.abc import Iterable
 from typing import Annotated, Any, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from equipoise.core.class_stats import ClassStats
 from equipoise.core.signature import checked
-from equipoise.core.types import ClassIndex, Count, NonNegative, Positive, Range
+from equipoise.core.types import ClassTarget, Count, NonNegative, Positive, Range
 from equipoise.core.validate import warn_once
 
 ExpertLogits: TypeAlias = Float[Tensor, "experts n classes"]
-Predictions: TypeAlias = Annotated[Integer[Tensor, " n"] | Bool[Tensor, " n"], ClassIndex()]
 
 # An expert that counts less has lost.
 _LEAST = 0.05
@@ -46,7 +45,7 @@ def view_consistency(
     >>> view_consistency(torch.ones(2, 3, 4), torch.ones(2, 3, 4), torch.zeros(2))
     tensor(1.)
     """
-    share = weight_logits.softmax(0)
+    share = weight_logits.to(first).softmax(0)
     one, other = (torch.einsum("k,knc->nc", share, view).softmax(1) for view in (first, second))
     return cosine_similarity(one, other, dim=1).mean()
 
@@ -106,7 +105,7 @@ class TestTimeAggregator(nn.Module):
                 for _ in range(self.epochs):
                     for first, second in batches:
                         optimizer.zero_grad()
-                        (-view_consistency(first, second, w.to(first))).backward()
+                        (-view_consistency(first, second, w)).backward()
                         optimizer.step()
                     if float(w.detach().softmax(0).min()) < _LEAST:
                         break
@@ -119,7 +118,7 @@ class TestTimeAggregator(nn.Module):
         """Σ_k a_k E_k; before `fit` the mean (warned once)."""
         if not bool(self.fitted):
             warn_once("the aggregator has not been fitted: experts are weighed alike")
-        return torch.einsum("k,knc->nc", self.weights.to(expert_logits), expert_logits)
+        return torch.einsum("k,knc->nc", self.weight_logits.to(expert_logits).softmax(0), expert_logits)
 
 
 @checked
@@ -156,7 +155,7 @@ def estimate_prior_em(
 
 @checked
 def estimate_prior_bbse(
-    confusion: Annotated[Float[Tensor, "classes classes"], Range(0)], test_pred: Predictions
+    confusion: Annotated[Float[Tensor, "classes classes"], Range(0)], test_pred: ClassTarget
 ) -> Float[Tensor, " classes"]:
     """The class mix of a test set by inverting a confusion matrix (black-box shift estimation), float64.
 

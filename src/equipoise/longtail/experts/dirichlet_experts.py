@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -26,10 +26,8 @@ from equipoise.core.class_stats import ClassStats
 from equipoise.core.phases import Phased
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassTarget, Count, NonNegative, Positive, Probability, Whole
-from equipoise.core.validate import check_choice
 
-CENTRES = ("forward", "uniform", "backward")
-
+Centre: TypeAlias = Literal["forward", "uniform", "backward"]
 SemivarianceNorm: TypeAlias = Literal["above", "total", "total-1"]
 ExpertLogits: TypeAlias = Float[Tensor, "experts n classes"]
 Prior: TypeAlias = Float[Tensor, " classes"]
@@ -103,7 +101,7 @@ class DirichletMixture:
         self,
         class_counts: Any,
         concentration: Positive = 1e4,
-        centres: Sequence[Any] = CENTRES,
+        centres: Sequence[Centre | Float[Tensor, " classes"]] = get_args(Centre),
         weights: Sequence[NonNegative] | None = None,
     ) -> None:
         stats = ClassStats.of(class_counts)
@@ -310,7 +308,6 @@ def diverse_expert_loss(
 
 def _centre(centre: str | Tensor, stats: ClassStats) -> Tensor:
     if isinstance(centre, str):
-        check_choice("centres", centre, CENTRES)
         prior = stats.prior
         if centre == "uniform":
             return torch.full_like(prior, 1 / len(prior))

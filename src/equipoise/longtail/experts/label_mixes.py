@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int, Integer
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from equipoise.core.signature import checked
-from equipoise.core.types import ClassIndex, ClassTarget, Count, Positive, Range, Whole
+from equipoise.core.types import ClassTarget, Count, Positive, Range, Whole
 from equipoise.data.sampling.long_tails import long_tail_counts, long_tail_subset
 
 Direction: TypeAlias = Literal["forward", "uniform", "backward"]
 Ratio: TypeAlias = Annotated[float, Range(1)]
-Predictions: TypeAlias = Annotated[Integer[Tensor, " n"] | Bool[Tensor, " n"], ClassIndex()]
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def dirichlet_suite(
 
 @checked
 def suite_accuracy(
-    pred: Predictions | Mapping[str, Int[Tensor, " kept"]],
+    pred: ClassTarget | Mapping[str, Int[Tensor, " kept"]],
     target: ClassTarget,
     suite: Mapping[str, Int[Tensor, " kept"]],
 ) -> SuiteResult:

@@ -119,7 +119,7 @@ class AIGDL(nn.Module):
         matrix = self.beta * self.correction - self.cost
         if self.add_identity:
             matrix = matrix + self.beta * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-        return logits.softmax(1).to(matrix.dtype) @ matrix.T
+        return logits.softmax(1) @ matrix.to(logits.dtype).T
 
     @checked
     def loss(
@@ -127,7 +127,7 @@ class AIGDL(nn.Module):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """(CE(z, y), (1 − ε) CE(z', y) + ε CE(z', q)) of one level, means over samples."""
         adjusted = self(logits)
-        q = (-gamma * self.distance).softmax(1)[target]
+        q = (-gamma * self.distance.to(logits.dtype)).softmax(1)[target]
         smooth = -(q * adjusted.log_softmax(1)).sum(1).mean()
         return cross_entropy(logits, target), (1 - epsilon) * cross_entropy(adjusted, target) + epsilon * smooth
 
@@ -212,8 +212,9 @@ class BiLT(nn.Module):
         activation: of `LogitChain`.
     """
 
+    @checked
     def __init__(
-        self, encoder: nn.Module, in_features: int, loss: BiLTLoss, activation: Literal["elu", "leaky_relu"] = "elu"
+        self, encoder: nn.Module, in_features: Count, loss: BiLTLoss, activation: Literal["elu", "leaky_relu"] = "elu"
     ) -> None:
         super().__init__()
         self.encoder, self.objective = encoder, loss

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 from torch import Tensor
 
 from equipoise.core.signature import checked
@@ -39,9 +39,8 @@ class LabelTree:
             [2, 2, 0]]))
     """
 
-    def __init__(self, paths: Int[Tensor, "leaves levels"], names: Sequence[str] | None = None) -> None:
-        if paths.ndim != 2 or not paths.numel() or paths.is_floating_point():
-            raise ValueError(f"paths must be integers of shape (leaves, levels), got {tuple(paths.shape)}")
+    @checked
+    def __init__(self, paths: Integer[Tensor, "leaves levels"], names: Sequence[str] | None = None) -> None:
         held = paths.detach().to("cpu", torch.int64).clone()
         if not torch.equal(held[:, 0], torch.arange(len(held))):
             raise ValueError("paths[:, 0] must be 0, 1, 2, ...: the finest classes themselves")
@@ -59,7 +58,7 @@ class LabelTree:
                     )
         if names is not None and len(names) != len(held):
             raise ValueError(f"{len(names)} names are given for {len(held)} finest classes")
-        self.paths, self.names = held, None if names is None else tuple(names)
+        self.paths, self.names = held, names
 
     @classmethod
     def from_paths(cls, paths: Any, names: Sequence[str] | None = None) -> LabelTree:

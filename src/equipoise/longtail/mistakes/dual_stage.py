@@ -17,7 +17,7 @@ number are a reconstruction.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,8 @@ from torch.nn.functional import nll_loss
 
 from equipoise.core.models.experts import SoftExpertFusion, gate_imbalance, mix_experts, two_layer_gate
 from equipoise.core.signature import checked
-from equipoise.core.types import ClassTarget, Count, NonNegative
-from equipoise.core.validate import check_choice, check_finite
+from equipoise.core.types import ClassScores, ClassTarget, Count, NonNegative, Scalar
+from equipoise.core.validate import check_finite
 from equipoise.longtail.mistakes.objectives import (
     BinaryAUCSquareLoss,
     checked_weights,
@@ -37,7 +37,7 @@ from equipoise.longtail.mistakes.objectives import (
     reweighted_ce,
 )
 
-HEADS = ("rw", "auc", "la")
+Head: TypeAlias = Literal["rw", "auc", "la"]
 """Known objectives: re-weighted CE, AUC square loss, logit-adjusted CE (the one that SAM flattens)."""
 GateInput: TypeAlias = Literal["fine", "coarse", "both"]
 Part: TypeAlias = Literal["features", "gate", "both"]
@@ -75,7 +75,7 @@ class DualStageMoE(nn.Module):
         encoder_coarse: of the whole recording; frozen, always in evaluation mode. `nn.Identity()` for embeddings.
         encoder_fine: of the segment; trained as it allows (see `add_lora`).
         dim: width D of the mixed features.
-        heads: objectives, names of `HEADS`, in any order and number.
+        heads: objectives, "rw", "auc" and "la", in any order and number.
         num_classes: C.
         coarse_dim: width of the coarse embedding, D if absent; projected where it differs.
         fine_dim: width of the fine embedding, likewise.
@@ -100,7 +100,7 @@ class DualStageMoE(nn.Module):
         encoder_coarse: nn.Module,
         encoder_fine: nn.Module,
         dim: Count,
-        heads: Sequence[str] = HEADS,
+        heads: Sequence[Head] = get_args(Head),
         num_classes: Count = 2,
         *,
         coarse_dim: Count | None = None,
@@ -113,10 +113,8 @@ class DualStageMoE(nn.Module):
         coarse_placeholder: bool = False,
     ) -> None:
         super().__init__()
-        for head in heads:
-            check_choice("head", head, HEADS)
         if not heads:
-            raise ValueError(f"heads is empty; give at least one of {', '.join(HEADS)}")
+            raise ValueError(f"heads is empty; give at least one of {', '.join(get_args(Head))}")
         widths = (coarse_dim or dim, fine_dim or dim)
         self.encoder_coarse = encoder_coarse.requires_grad_(False).eval()
         self.encoder_fine = encoder_fine
@@ -245,7 +243,7 @@ class DualStageLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.stats = mistake_counts(class_counts)
-        self.weights = checked_weights(weights, len(tuple(weights)))
+        self.weights = checked_weights(weights, len(weights))
         self.tau, self.rho = tau, rho
         self.auc = BinaryAUCSquareLoss()
         self.register_buffer("class_weight", class_weights(self.stats), persistent=False)
@@ -261,7 +259,7 @@ class DualStageLoss(nn.Module):
             raise ValueError(f"weights has {len(self.weights)} numbers for {len(logits)} heads: {', '.join(logits)}")
         losses = {name: self._objective(name, value, target) for name, value in logits.items()}
         total = sum(weight * losses[name] for name, weight in zip(logits, self.weights, strict=True))
-        losses["gate"] = nll_loss(out["log_prob"], target.long(), self.class_weight.to(out["log_prob"]))
+        losses["gate"] = self._decision(out["log_prob"], target)
         losses["balance"] = gate_imbalance(out["gate_c"])
         losses["total"] = total + losses["gate"]
         return losses
@@ -297,6 +295,10 @@ class DualStageLoss(nn.Module):
             change = weight * (at_point - g)
             value.grad = change if value.grad is None else value.grad + change
         return losses
+
+    @checked
+    def _decision(self, log_prob: ClassScores, target: ClassTarget) -> Scalar:
+        return nll_loss(log_prob, target, self.class_weight.to(log_prob))
 
     def _objective(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
         if name == "rw":

@@ -141,7 +141,7 @@ def binary_auc_square_loss(score: Scores | ClassScores, target: ClassTarget, mar
     wide = score.ndim == 2
     if wide:
         present = torch.zeros(score.shape[1], dtype=torch.bool, device=score.device)
-        present[target.long()] = True
+        present[target] = True
         lacks = int(present.sum()) < 2
     else:
         if int(target.max()) > 1:
@@ -152,7 +152,7 @@ def binary_auc_square_loss(score: Scores | ClassScores, target: ClassTarget, mar
         return attached_zero(score)
     if not wide:
         return pairwise_loss(*split_classes(score, target == 1), "square", margin)
-    one = torch.nn.functional.one_hot(target.long(), score.shape[1]).to(score)
+    one = torch.nn.functional.one_hot(target, score.shape[1]).to(score)
     return columnwise_pairwise_loss(score, one, 1 - one, "square", margin)[present].mean()
 
 
@@ -277,16 +277,10 @@ class ComplementaryObjective(nn.Module):
 
 
 def checked_weights(weights: Sequence[float], wanted: int) -> tuple[float, ...]:
-    """Weights of objectives as floats.
-
-    Raises:
-        ValueError: on another number of them, a negative one, or all zero.
-    """
-    values = tuple(float(weight) for weight in weights)
+    """Weights of objectives; `ValueError` if there is another number of them, or all are zero."""
+    values = tuple(weights)
     if len(values) != wanted:
         raise ValueError(f"weights needs {wanted} numbers, one for each objective, got {len(values)}")
-    if min(values) < 0:
-        raise ValueError(f"weights={values} must not be negative")
     if not any(values):
         raise ValueError("weights are all zero, so nothing would be learned; give one objective a weight above 0")
     return values

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from equipoise.core.signature import checked
 from equipoise.core.validate import check_finite
 
 
@@ -34,6 +35,7 @@ class MeanPoolVideoEncoder(nn.Module):
     torch.Size([2, 48])
     """
 
+    @checked
     def __init__(self, image_encoder: nn.Module, *, unit_frames: bool = True) -> None:
         super().__init__()
         self.image_encoder, self.unit_frames = image_encoder, unit_frames
@@ -97,16 +99,16 @@ class EmbeddingCache:
     tensor([0., 1.])
     """
 
+    @checked
     def __init__(self, keys: Iterable[Hashable], values: Float[Tensor, "n d"], hash: str) -> None:
         self.keys = [str(key) for key in keys]
         self.rows = {key: row for row, key in enumerate(self.keys)}
         if len(self.rows) != len(self.keys):
             raise ValueError("keys repeat; every embedding needs a key of its own")
-        if values.ndim != 2 or len(values) != len(self.keys):
+        if len(values) != len(self.keys):
             raise ValueError(f"values must have shape ({len(self.keys)}, D), got {tuple(values.shape)}")
-        check_finite("embedding", values)
         self.values = values.detach().cpu().half()
-        check_finite("embedding in half precision", self.values.float())
+        check_finite("values in half precision", self.values.float())
         self.hash = hash
 
     @classmethod

@@ -26,7 +26,7 @@ Group-Sensitive Classification under Overparameterization", 2021 (VS).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Integer
@@ -37,12 +37,14 @@ from equipoise.core.class_stats import ClassStats
 from equipoise.core.phases import PhasedLoss
 from equipoise.core.reduction import attached_zero
 from equipoise.core.signature import checked
-from equipoise.core.types import ClassScores, NonNegative, Positive, Probability, ProperFraction
+from equipoise.core.types import ClassScores, NonNegative, Positive, Probability, ProperFraction, Range
 from equipoise.core.validate import warn_once
 
 Reduction: TypeAlias = Literal["mean", "batch_mean", "sum", "none"]
 ClassVector: TypeAlias = Float[Tensor, " classes"]
+ClassWeight: TypeAlias = Annotated[ClassVector, Range(0, low_open=True)]
 ClassIndices: TypeAlias = Integer[Tensor, " n"] | Bool[Tensor, " n"]
+ClassShares: TypeAlias = Annotated[Float[Tensor, "n classes"], Range(0)]
 Loss: TypeAlias = Float[Tensor, ""] | Float[Tensor, " n"]
 
 # A class whose factor is smaller hardly sees its own logit.
@@ -52,9 +54,9 @@ _FROZEN = 1e-3
 @checked
 def vs_loss(
     logits: ClassScores,
-    target: ClassIndices | Float[Tensor, "n classes"],
+    target: ClassIndices | ClassShares,
     *,
-    weight: ClassVector | None = None,
+    weight: ClassWeight | None = None,
     factor: ClassVector | None = None,
     offset: ClassVector | None = None,
     reduction: Reduction = "mean",
@@ -66,7 +68,7 @@ def vs_loss(
     Args:
         logits: (n, C) raw scores.
         target: (n,) class indices, or (n, C) probabilities, to which weights then apply class by class.
-        weight: (C,) α; ones if absent.
+        weight: (C,) α, above 0; ones if absent.
         factor: (C,) β; ones if absent.
         offset: (C,) Δ; zeros if absent.
         reduction: "mean" divides by the sum of the weights of the targets, as PyTorch does; "batch_mean" divides by the
@@ -84,6 +86,7 @@ def vs_loss(
     >>> vs_loss(logits, target) == torch.nn.functional.cross_entropy(logits, target)
     tensor(True)
     """
+    target = target.to(logits.dtype) if target.is_floating_point() else target.long()
     counted = _counted(target, logits.shape[1], ignore_index)
     if not counted:
         warn_once("the loss is zero: every sample is ignored")
@@ -94,7 +97,7 @@ def vs_loss(
         logits = logits + offset.to(logits)
     loss = cross_entropy(
         logits,
-        target.to(logits.dtype) if target.is_floating_point() else target.long(),
+        target,
         weight=None if weight is None else weight.to(logits),
         ignore_index=ignore_index,
         reduction="sum" if reduction == "batch_mean" else reduction,
@@ -115,9 +118,9 @@ class _ClassDependent(nn.Module):
         self,
         stats: ClassStats,
         *,
-        weight: Sequence[Positive] | ClassVector | None = None,
-        factor: Tensor | None = None,
-        offset: Tensor | None = None,
+        weight: Sequence[Positive] | ClassWeight | None = None,
+        factor: Float[Tensor, " _"] | None = None,
+        offset: Float[Tensor, " _"] | None = None,
         reduction: Reduction = "mean",
         ignore_index: int = -100,
         label_smoothing: ProperFraction = 0.0,
@@ -129,10 +132,10 @@ class _ClassDependent(nn.Module):
             self.register_buffer(name, None if values is None else values.double())
         self.reduction, self.ignore_index, self.label_smoothing = reduction, ignore_index, label_smoothing
 
-    def forward(self, logits: ClassScores, target: ClassIndices | Float[Tensor, "n classes"]) -> Loss:
+    def forward(self, logits: ClassScores, target: ClassIndices | ClassShares) -> Loss:
         """The loss of logits (n, C) by class indices (n,) or probabilities (n, C); errors as `vs_loss`."""
         return vs_loss(
-            _of_width(logits, self.num_classes),
+            of_width(logits, self.num_classes),
             target,
             weight=self.weight,
             factor=self.factor,
@@ -266,12 +269,13 @@ class LDAMLoss(_ClassDependent):
     @checked
     def forward(self, logits: ClassScores, target: ClassIndices) -> Loss:
         """The loss of cosines (n, C) by class indices (n,); a margin belongs to one class, so no probabilities."""
-        _counted(target, _of_width(logits, self.num_classes).shape[1], self.ignore_index)
+        target = target.long()
+        counted = _counted(target, of_width(logits, self.num_classes).shape[1], self.ignore_index)
         most = self.s if self.logits_scaled else 1.0
-        if float(logits.detach().abs().max()) > most * 1.001:
+        if counted and float(logits.detach().abs().max()) > most * 1.001:
             warn_once(f"LDAM wants cosines{' times s' if self.logits_scaled else ''}; logits go beyond ±{most:g}")
         known = target != self.ignore_index
-        rows, columns = known.nonzero().squeeze(1), target[known].long()
+        rows, columns = known.nonzero().squeeze(1), target[known]
         shift = torch.zeros_like(logits).index_put((rows, columns), -self.margins.to(logits)[columns])
         return super().forward(logits + self.s * shift if self.logits_scaled else self.s * (logits + shift), target)
 
@@ -327,7 +331,7 @@ def post_hoc_adjust(logits: ClassScores, class_counts: Any, tau: NonNegative = 1
     tensor(1)
     """
     stats = ClassStats.of(class_counts)
-    return _of_width(logits, stats.num_classes) - (tau * stats.log_prior).to(logits)
+    return of_width(logits, stats.num_classes) - (tau * stats.log_prior).to(logits)
 
 
 @checked
@@ -360,12 +364,13 @@ def _weights(weight: Any, stats: ClassStats) -> Tensor | None:
     if weight is None:
         return None
     values = torch.as_tensor(weight, dtype=torch.float64).detach()
-    if values.shape != (stats.num_classes,) or not bool((values > 0).all()):
+    if values.shape != (stats.num_classes,):
         raise ValueError(f"weight must hold {stats.num_classes} positive numbers, got shape {tuple(values.shape)}")
     return values
 
 
-def _of_width(logits: Tensor, num_classes: int) -> Tensor:
+def of_width(logits: Tensor, num_classes: int) -> Tensor:
+    """The logits; `ValueError` if they are not as wide as there are classes."""
     if isinstance(logits, Tensor) and (logits.ndim != 2 or logits.shape[1] != num_classes):
         raise ValueError(f"logits must have shape (n, {num_classes}) for these class counts, got {tuple(logits.shape)}")
     return logits
@@ -375,7 +380,7 @@ def _counted(target: Tensor, num_classes: int, ignore_index: int) -> int:
     """How many samples count."""
     if target.is_floating_point():
         return len(target)
-    known = target[target != ignore_index].long()
+    known = target[target != ignore_index]
     if known.numel() and not torch.compiler.is_compiling():
         low, high = (int(x) for x in known.aminmax())
         if low < 0 or high >= num_classes:

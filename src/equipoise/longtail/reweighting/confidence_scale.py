@@ -15,7 +15,8 @@ augmentation, as theirs does.
 from __future__ import annotations
 
 from collections import deque
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -24,8 +25,9 @@ from torch import Tensor, nn
 from equipoise.core.class_stats import ClassStats
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassScores, ClassTarget, Count, NonNegative, Positive, Range
-from equipoise.longtail.reweighting.class_dependent import vs_loss
+from equipoise.longtail.reweighting.class_dependent import of_width, vs_loss
 
+Bins: TypeAlias = Annotated[int, Range(2)]
 _SMOOTHING = 0.9
 _BANK = 1000
 
@@ -101,7 +103,7 @@ def fit_confidence_scale(
     logits: ClassScores,
     target: ClassTarget,
     *,
-    n_bins: Annotated[int, Range(2)] = 20,
+    n_bins: Bins = 20,
     min_scale: Positive = 0.05,
     max_scale: Positive = 0.2,
     min_samples: Count = 10,
@@ -123,37 +125,39 @@ def fit_confidence_scale(
     >>> fit_confidence_scale(logits, torch.tensor([0] * 8 + [1] * 8), min_scale=0.1, max_scale=10.0)
     tensor([1.3593, 1.0000], dtype=torch.float64)
     """
-    if min_scale > max_scale:
-        raise ValueError(f"min_scale={min_scale} must not be above max_scale={max_scale}")
     confidence, pred = logits.detach().double().softmax(1).max(1)
-    return _fit(confidence, pred, pred == target, logits.shape[1], n_bins, min_scale, max_scale, min_samples)
+    fit = _Fit(n_bins, min_scale, max_scale, min_samples)
+    return fit(confidence, pred, pred == target, logits.shape[1])
 
 
-def _fit(
-    confidence: Tensor,
-    pred: Tensor,
-    hit: Tensor,
-    num_classes: int,
-    n_bins: int,
-    min_scale: float,
-    max_scale: float,
-    min_samples: int,
-) -> Tensor:
-    # A bin holds its upper end.
-    bins = (confidence * n_bins).ceil().long().clamp(1, n_bins) - 1
-    cell = pred * n_bins + bins
-    size = num_classes * n_bins
+@checked
+@dataclass(frozen=True)
+class _Fit:
+    n_bins: Bins = 20
+    min_scale: Positive = 0.05
+    max_scale: Positive = 0.2
+    min_samples: Count = 10
 
-    def summed(values: Tensor) -> Tensor:
-        return torch.bincount(cell, weights=values.double(), minlength=size).view(num_classes, n_bins)
+    def __post_init__(self) -> None:
+        if self.min_scale > self.max_scale:
+            raise ValueError(f"min_scale={self.min_scale} must not be above max_scale={self.max_scale}")
 
-    count = summed(torch.ones_like(confidence))
-    some = count.clamp_min(1)
-    q, a = summed(confidence) / some, summed(hit) / some
-    slope = (count * q * a).sum(1) / (count * q * q).sum(1).clamp_min(1e-300)
-    scale = (1 / (slope + 1e-6)).clamp(min_scale, max_scale)
-    enough = (count.sum(1) >= min_samples) & ((count > 0).sum(1) >= 2) & ((count * q * q).sum(1) > 1e-6)
-    return torch.where(enough, scale, 1.0)
+    def __call__(self, confidence: Tensor, pred: Tensor, hit: Tensor, num_classes: int) -> Tensor:
+        # A bin holds its upper end.
+        bins = (confidence * self.n_bins).ceil().long().clamp(1, self.n_bins) - 1
+        cell = pred * self.n_bins + bins
+        size = num_classes * self.n_bins
+
+        def summed(values: Tensor) -> Tensor:
+            return torch.bincount(cell, weights=values.double(), minlength=size).view(num_classes, self.n_bins)
+
+        count = summed(torch.ones_like(confidence))
+        some = count.clamp_min(1)
+        q, a = summed(confidence) / some, summed(hit) / some
+        slope = (count * q * a).sum(1) / (count * q * q).sum(1).clamp_min(1e-300)
+        scale = (1 / (slope + 1e-6)).clamp(self.min_scale, self.max_scale)
+        enough = (count.sum(1) >= self.min_samples) & ((count > 0).sum(1) >= 2) & ((count * q * q).sum(1) > 1e-6)
+        return torch.where(enough, scale, 1.0)
 
 
 class ConfidenceScaleBank:
@@ -176,13 +180,13 @@ class ConfidenceScaleBank:
         self._rows: list[deque[tuple[float, int, bool]]] = [
             deque(maxlen=min(_BANK, count)) for count in stats.counts.tolist()
         ]
-        self.options = {"n_bins": 20, "min_scale": 0.05, "max_scale": 0.2, "min_samples": 10} | options
+        self._fit = _Fit(**options)
         self.kappa = torch.ones(stats.num_classes, dtype=torch.float64)
 
     @checked
     def update(self, logits: ClassScores, target: ClassTarget) -> None:
         """Take a batch; the oldest of a class give way."""
-        confidence, pred = logits.detach().double().softmax(1).max(1)
+        confidence, pred = of_width(logits, len(self.kappa)).detach().double().softmax(1).max(1)
         hits = (pred == target).tolist()
         for label, *row in zip(target.tolist(), confidence.tolist(), pred.tolist(), hits, strict=True):
             self._rows[label].append((row[0], row[1], row[2]))
@@ -191,8 +195,9 @@ class ConfidenceScaleBank:
         """Fit κ to what is in the bank and move the smoothed κ a tenth of the way there; returns the smoothed one."""
         held = [row for rows in self._rows for row in rows]
         if held:
-            confidence, pred, hit = (torch.tensor(column) for column in zip(*held, strict=True))
-            found = _fit(confidence.double(), pred, hit, len(self.kappa), **self.options)
+            confidence, pred, hit = zip(*held, strict=True)
+            seen = torch.tensor(confidence, dtype=torch.float64)
+            found = self._fit(seen, torch.tensor(pred), torch.tensor(hit), len(self.kappa))
             self.kappa = _SMOOTHING * self.kappa + (1 - _SMOOTHING) * found
         return self.kappa
 

@@ -7,18 +7,18 @@ share of right samples. Classes that the test set lacks are left out of the mean
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
 from equipoise.core.class_stats import ClassStats
 from equipoise.core.signature import checked
-from equipoise.core.types import ClassIndex, ClassScores, ClassTarget, Count
+from equipoise.core.types import ClassScores, ClassTarget, Count
 
-Predictions: TypeAlias = Annotated[Integer[Tensor, " n"], ClassIndex()] | ClassScores
+Predictions: TypeAlias = ClassTarget | ClassScores
 
 
 def shot_accuracy(

@@ -161,6 +161,7 @@ class FlipTTA(nn.Module):
     tensor([[2., 2.]])
     """
 
+    @checked
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
