@@ -318,7 +318,7 @@ class _Form:
     def shape(self, sizes: Sizes) -> str:
         """The shape that is wanted, in words."""
         names = [dim.lstrip("#_") or "any" for dim in self.dims]
-        known = [f"{dim} = {sizes[dim][0]} as in {sizes[dim][1]}" for dim in names if dim in sizes]
+        known = [f"{dim} = {sizes[dim][0]} as in {sizes[dim][1]}" for dim in dict.fromkeys(names) if dim in sizes]
         text = f"({names[0]},)" if len(names) == 1 and self.variadic is None else f"({', '.join(names)})"
         return text + (f" with {', '.join(known)}" if known else "")
 

@@ -98,6 +98,12 @@ def _check_integers(name: str, target: Tensor, low: int, high: int | None, meani
         raise ValueError(f"{name} holds the value {wrong}, wanted {meaning}")
 
 
+def check_classes(target: Tensor, num_classes: int) -> None:
+    """Raise `ValueError` unless class indices that are not negative are below the number of classes."""
+    if not torch.compiler.is_compiling() and (most := int(target.max())) >= num_classes:
+        raise ValueError(f"target holds the value {most}, wanted class indices from 0 to {num_classes - 1}")
+
+
 def check_nonempty(name: str, tensor: Tensor) -> None:
     """Raise `ValueError` if there is nothing in the first dimension."""
     if tensor.shape[0] == 0:

@@ -108,6 +108,9 @@ def test_a_fixed_classifier_trains_features_towards_its_frame():
         (gradient,) = torch.autograd.grad(head.loss(x, y, kind), x)
         assert float(head.loss(x - 0.1 * gradient, y, kind).detach()) < start
     assert not list(head.parameters())
+    wide = x.detach().double()
+    exact = 8 * normalize(wide, dim=1) @ simplex_etf(4, 3).T
+    torch.testing.assert_close(head(wide), exact, rtol=1e-14, atol=1e-14)
 
 
 def test_collapsed_features_measure_zero():
@@ -274,15 +277,13 @@ def test_covers_and_slopes():
     ("make", "message"),
     [
         (lambda: simplex_etf(10, 5), "dimension >= 9"),
-        (lambda: simplex_etf(1, 5), "num_classes=1"),
         (lambda: permute_frame(torch.eye(3), [0, 0, 1]), "once each"),
         (lambda: rotate_frame(torch.eye(2), 2 * torch.eye(2)), "orthogonal"),
         (lambda: FrameClassifier(2 * torch.eye(2)), "unit"),
         (lambda: frame_correlation(torch.zeros(2, 2)), "norm zero"),
-        (lambda: neural_collapse_metrics(torch.zeros(3, 2), torch.tensor([0, 1])), "target must have shape"),
         (lambda: neural_collapse_metrics(torch.zeros(2, 2), torch.tensor([0, 0])), "two classes"),
-        (lambda: neural_collapse_metrics(torch.tensor([[math.nan]] * 2), torch.tensor([0, 1])), "features"),
-        (lambda: classification_margins(torch.zeros(2, 3), torch.tensor([0, 3])), "from 0 to 2"),
+        (lambda: NeuralCollapse(2).update(torch.zeros(2, 2), torch.tensor([0, 2])), "from 0 to 1"),
+        (lambda: FrameClassifier(torch.eye(2)).loss(torch.eye(2), torch.tensor([0, 2]), "mse"), "from 0 to 1"),
         (lambda: loss_margin_bounds(-1.0, 3), "max_loss"),
         (lambda: ufm_svm_optimum(1), "num_classes=1"),
         (lambda: greedy_cover_number(torch.zeros(3), 0.1), r"\(n, d\)"),

@@ -78,7 +78,5 @@ def test_the_statistic_is_that_of_a_one_way_analysis():
 def test_what_cannot_be_watched_is_said():
     with pytest.raises(TypeError, match="weight"):
         TPTMonitor(3, nn.ReLU())
-    with pytest.raises(ValueError, match="patience"):
-        TPTMonitor(3, nn.Linear(2, 3), patience=0)
     with pytest.raises(ValueError, match="2 frames"):
         symmetric_generalization(lambda frame, seed: 0.0, [torch.eye(2)], [0, 1])

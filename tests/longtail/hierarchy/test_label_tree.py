@@ -77,12 +77,12 @@ def test_what_is_no_tree_is_named(paths, message):
 def test_bad_trees_and_targets_are_named(tree, plain_inputs):
     with pytest.raises(ValueError, match="twice"):
         LabelTree.from_nested({"a": ["x"], "b": ["x"]})
-    with pytest.raises(ValueError, match="finest classes"):
+    with pytest.raises(ValueError, match="from 0 to 5"):
         tree.targets(torch.tensor([6]))
+    with pytest.raises(ValueError, match="no leaf"):
+        LabelTree.from_nested({})
     with pytest.raises(ValueError, match="level"):
         tree.cost(3)
-    with pytest.raises(ValueError, match="paths must"):
-        LabelTree(torch.zeros(3))
 
 
 def _adjusted_by_hand(level, logits):
@@ -222,19 +222,44 @@ def test_without_mistakes_their_severity_is_nan(tree):
     assert float(found["hier_dist@1"]) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.bool])
+def test_small_integers_and_truth_values_are_classes_and_no_masks(dtype):
+    tree = LabelTree.from_paths([[0, 0], [1, 0]])
+    y, logits = torch.tensor([1, 0, 0, 1, 1]), torch.randn(5, 2, dtype=torch.float64)
+    assert tree.targets(y.to(dtype)).tolist() == [[1, 0], [0, 0], [0, 0], [1, 0], [1, 0]]
+    level = AIGDL(tree.cost(0))
+    assert level.loss(logits, y.to(dtype)) == level.loss(logits, y)
+
+
+def test_float64_logits_are_not_rounded(tree):
+    level, loss = AIGDL(tree.cost(0)), BiLTLoss(tree)
+    logits = [torch.randn(9, k, dtype=torch.float64) for k in tree.num_classes]
+    y = torch.arange(9) % 6
+    for found, wanted in (
+        (level(logits[0]), AIGDL(tree.cost(0).double())(logits[0])),
+        (loss(logits, y), BiLTLoss(tree).double()(logits, y)),
+    ):
+        # What is left is the rounding of the weights themselves, 1 / 6 and 1 / sqrt(5).
+        assert found.dtype is torch.float64
+        torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-7)
+
+
+def _zeros(tree):
+    return [torch.zeros(2, k) for k in tree.num_classes]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda t: BiLTLoss(t, epsilon=1.5), "epsilon"),
-        (lambda t: BiLTLoss(t, weighting="steep"), "weighting"),
-        (lambda t: BiLTLoss(t, beta=-1), "beta"),
-        (lambda t: BiLTLoss(t, gamma=-1), "gamma"),
         (lambda t: BiLTLoss(t)([torch.zeros(2, 6)], torch.tensor([0, 1])), "columns level by level"),
+        (lambda t: BiLTLoss(t).adjusted([torch.zeros(2, 6)]), "columns level by level"),
+        (lambda t: BiLTLoss(t)(_zeros(t), torch.tensor([0, 6])), "from 0 to 5"),
+        (lambda t: BiLTLoss(t)(_zeros(t), torch.zeros(2)), "target must hold integers"),
+        (lambda t: BiLTLoss(t)([*_zeros(t)[:2], torch.full((2, 2), math.nan)], torch.zeros(2).long()), r"logits\[2\]"),
         (lambda t: AIGDL(torch.ones(2, 2)), "diagonal"),
-        (lambda t: AIGDL(torch.zeros(2, 3)), "cost must have shape"),
         (lambda t: HierarchicalMetrics(t, (7,)), "ks=\\(7,\\)"),
         (lambda t: LogitChain(3, (4, 2))(torch.zeros(1, 3)), "2 samples"),
-        (lambda t: crm_decision(torch.zeros(2, 3), t.cost(0)), "probabilities"),
+        (lambda t: crm_decision(torch.zeros(2, 3), t.cost(0)), "with k = 3 as in probabilities, got"),
     ],
 )
 def test_bad_input_is_named(make, message, tree, plain_inputs):

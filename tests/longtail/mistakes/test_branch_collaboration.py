@@ -153,21 +153,11 @@ def test_no_threshold_of_a_fine_grid_is_better(metric):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (
-            lambda: collaboration_gate_fusion(torch.ones(2, 2), torch.ones(2, 3), torch.ones(2)),
-            "large_logits must have shape",
-        ),
-        (lambda: collaboration_gate_fusion(torch.ones(2, 2), torch.ones(2, 2), torch.ones(2, 1)), "gate_logit"),
-        (lambda: collaboration_gate_fusion(torch.ones(2, 2), torch.ones(2, 2), torch.ones(2), mode="mean"), "mode"),
-        (
-            lambda: collaboration_gate_fusion(torch.ones(2, 2), torch.ones(2, 2), torch.ones(2), torch.tensor([0, 2])),
-            "target",
-        ),
         (lambda: DetailBranch(2)(torch.tensor([[0.0, 1.0], [float("nan"), 1.0]])), r"index \(1, 0\)"),
         (lambda: model().predict(*inputs(), threshold=0.0), "threshold"),
         (lambda: model().cascade_predict(*inputs(), 1.5), "conf"),
-        (lambda: tune_threshold(torch.tensor([0.1]), torch.tensor([1]), "accuracy"), "metric"),
-        (lambda: tune_threshold(torch.tensor([0.1]), torch.tensor([1]), low=0.0), "low"),
+        (lambda: tune_threshold(torch.tensor([0.1]), torch.tensor([1]), low=0.5, high=0.5), "low=0.5 must be below"),
+        (lambda: model(gate_input="none"), "gate_input"),
     ],
 )
 def test_bad_input_is_named(plain_inputs, call, message):

@@ -13,6 +13,11 @@ from equipoise.longtail.mistakes.dual_stage import DualStageLoss, DualStageMoE
 from equipoise.longtail.mistakes.metrics import MistakeDetectionMetrics, mistake_detection_metrics
 
 
+def _judged():
+    zeros = torch.zeros(2, 2)
+    return {"head_logits": dict.fromkeys(("rw", "auc", "la"), zeros), "log_prob": zeros, "gate_c": zeros}
+
+
 def world(n=32, dim=6):
     generator = torch.Generator().manual_seed(3)
     target = (torch.arange(n) < 5).long()
@@ -213,11 +218,11 @@ def test_never_calling_a_mistake_is_accurate_and_worthless():
         (lambda: DualStageMoE(nn.Identity(), nn.Identity(), 4)(None, torch.ones(2, 4)), "coarse_placeholder"),
         (lambda: DualStageMoE(nn.Identity(), nn.Identity(), 4)(torch.ones(2, 4), torch.ones(2, 3)), "fine embedding"),
         (lambda: DualStageLoss([10, 0]), "no mistake sample in training"),
-        (lambda: DualStageLoss([10, 1], rho=-0.1), "rho"),
+        (lambda: DualStageLoss([10, 1])(_judged(), torch.tensor([0, 2])), "from 0 to 1"),
+        (lambda: DualStageLoss([10, 1])(_judged(), torch.tensor([0.0, 1.0])), "target must hold integers"),
         (lambda: DualStageLoss([10, 1], weights=(0, 0, 0)), "all zero"),
         (lambda: DualStageLoss([10, 1], weights=(1, -1, 0)), "weights"),
         (lambda: mistake_detection_metrics(torch.tensor([1.5]), torch.tensor([1])), "0, 1"),
-        (lambda: mistake_detection_metrics(torch.tensor([0.5]), torch.tensor([1]), threshold=1.0), "threshold"),
         (lambda: MistakeDetectionMetrics().compute(), "no samples"),
     ],
 )

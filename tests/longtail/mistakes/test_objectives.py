@@ -55,11 +55,6 @@ def test_a_batch_of_one_class_has_no_auc_loss_and_a_zero_gradient(label):
     assert logits.grad.abs().max() == 0
 
 
-def test_half_precision_is_computed_in_float32():
-    score = torch.rand(8).bfloat16()
-    assert binary_auc_square_loss(score, torch.arange(8) % 2).dtype == torch.float32
-
-
 def test_the_weighted_mean_is_one_for_a_constant_loss_of_one():
     logits = torch.zeros(6, 2, dtype=torch.float64)
     loss = reweighted_ce(logits, torch.tensor([1, 0, 0, 0, 0, 0]), [95, 5])
@@ -98,29 +93,16 @@ def test_separate_heads_get_their_own_loss_only():
     assert [bool(z.grad is not None and z.grad.abs().sum() > 0) for z in logits] == [False, True, False]
 
 
-def test_extreme_logits_give_finite_losses_and_gradients():
-    logits = torch.tensor([[1e4, -1e4], [-1e4, 1e4], [1e4, -1e4]], requires_grad=True)
-    loss = ComplementaryObjective([90, 10])(logits, torch.tensor([1, 0, 0]))
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert torch.isfinite(logits.grad).all()
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: binary_auc_square_loss(torch.rand(3), torch.tensor([0, 1, 2])), "target"),
-        (lambda: binary_auc_square_loss(torch.tensor([0.1, float("nan")]), torch.tensor([0, 1])), "NaN"),
-        (lambda: binary_auc_square_loss(torch.rand(3, 1, 1), torch.tensor([0, 1, 1])), "shape"),
-        (lambda: binary_auc_square_loss(torch.rand(2), torch.tensor([0, 1]), 0.0), "margin"),
         (lambda: ComplementaryObjective([10, 0]), "no mistake sample in training"),
         (lambda: ComplementaryObjective([10, 1], (1, -1, 1)), "weights"),
         (lambda: ComplementaryObjective([10, 1], (0, 0, 0)), "all zero"),
         (lambda: ComplementaryObjective([10, 1], (1, 1)), "3 numbers"),
-        (lambda: ComplementaryObjective([9, 1], scheme="cube"), "scheme"),
         (lambda: ComplementaryObjective([9, 1], heads="separate")(torch.rand(2, 2), torch.tensor([0, 1])), "three"),
         (lambda: reweighted_ce(torch.rand(2, 2), torch.tensor([0, 1]), [3, 2, 1]), "columns"),
-        (lambda: logit_adjusted_loss(torch.rand(2, 2), torch.tensor([0, 5]), [3, 1]), "target"),
     ],
 )
 def test_bad_input_is_named(plain_inputs, call, message):

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassTarget, Count, NumClasses, Positive, Whole
+from equipoise.core.validate import check_classes
 
 _SHARPNESS = (8.0, 32.0, 128.0, 512.0, 2048.0, 8192.0)
 _STEPS = 400
@@ -293,8 +294,8 @@ class FrameClassifier(nn.Module):
             target: (n,) classes.
             kind: "cross_entropy"; "dot_regression", half the squared distance of the cosine from 1, which pulls only
                 (Yang et al., 2022; reconstructed); "mse", the squared distance to the class's vector times the scale.
-
         """
+        check_classes(target, len(self.frame))
         if kind == "cross_entropy":
             return cross_entropy(self(features), target)
         wanted = self.frame.to(features.dtype)[target]

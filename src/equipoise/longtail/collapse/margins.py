@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from equipoise.core.distributed import gather_states
 from equipoise.core.signature import checked
@@ -47,14 +48,9 @@ class SVMOptimum(NamedTuple):
 def classification_margins(logits: ClassScores, target: ClassTarget) -> Float[Tensor, " n"]:
     """The true class's logit less the best other; negative where the sample is misclassified.
 
-    Raises:
-        ValueError: if C < 2.
-
     >>> classification_margins(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0]))
     tensor([1.])
     """
-    if logits.shape[1] < 2:
-        raise ValueError(f"logits must have at least 2 columns, one per class, got {tuple(logits.shape)}")
     own = logits.gather(1, target[:, None]).squeeze(1)
     top = logits.topk(2, dim=1)
     best_other = torch.where(top.indices[:, 0] == target, top.values[:, 1], top.values[:, 0])
@@ -118,11 +114,7 @@ class MarginMetric(Metric):
 
     @checked
     def update(self, logits: ClassScores, target: ClassTarget, features: Float[Tensor, "n d"] | None = None) -> None:
-        """Take a batch of logits (n, C), classes (n,), and features (n, d) for the normalised margin.
-
-        Raises:
-            ValueError: as `classification_margins`.
-        """
+        """Take a batch of logits (n, C), classes (n,), and features (n, d) for the normalised margin."""
         wide = logits.detach().double()
         pairs = pairwise_min_margin(wide, target, self.num_classes)
         self.margins.append(classification_margins(wide, target))
@@ -142,7 +134,7 @@ class MarginMetric(Metric):
         """
         if not len(self.margins):
             raise RuntimeError("MarginMetric has seen no samples; call update(logits, target) first")
-        margins = torch.cat(list(self.margins)) if isinstance(self.margins, list) else self.margins
+        margins = dim_zero_cat(self.margins)
         pairs = self.pairs.masked_fill(self.pairs == torch.inf, torch.nan)
         off = pairs[~torch.eye(self.num_classes, dtype=torch.bool, device=pairs.device)]
         off = off[~off.isnan()]

@@ -28,7 +28,7 @@ from torch.nn.functional import normalize
 from equipoise.core.metrics import SampleMetric
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassTarget, NumClasses
-from equipoise.core.validate import warn_once
+from equipoise.core.validate import check_classes, warn_once
 from equipoise.longtail.collapse.grassmannian import frame_correlation, optimal_coherence
 
 GlobalMean: TypeAlias = Literal["class_average", "sample"]
@@ -148,7 +148,7 @@ class NeuralCollapse(SampleMetric):
     @checked
     def update(self, features: Float[Tensor, "n d"], target: ClassTarget) -> None:
         """Take a batch of features (n, d) and classes (n,)."""
-        _check_classes(target, self.num_classes)
+        check_classes(target, self.num_classes)
         self.keep(features, target)
 
     def compute(self) -> dict[str, Tensor]:
@@ -160,17 +160,12 @@ class NeuralCollapse(SampleMetric):
         )
 
 
-def _check_classes(target: Tensor, num_classes: int) -> None:
-    if int(target.max()) >= num_classes:
-        raise ValueError(f"target holds {int(target.max())}; classes are 0 to {num_classes - 1}")
-
-
 def _present(
     features: Tensor, target: Tensor, weight: Tensor | None, bias: Tensor | None, num_classes: int | None
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """In double precision, with the classes that have samples renumbered."""
     c = num_classes if num_classes is not None else (int(target.max()) + 1 if weight is None else len(weight))
-    _check_classes(target, c)
+    check_classes(target, c)
     if weight is not None and len(weight) != c:
         raise ValueError(f"weight must have shape {(c, features.shape[1])}, got {tuple(weight.shape)}")
     h, y = features.detach().double(), target

@@ -116,6 +116,8 @@ class TestTimeAggregator(nn.Module):
     @checked
     def forward(self, expert_logits: ExpertLogits) -> Float[Tensor, "n classes"]:
         """Σ_k a_k E_k; before `fit` the mean (warned once)."""
+        if len(expert_logits) != len(self.weight_logits):
+            raise ValueError(f"expert_logits has {len(expert_logits)} experts, wanted {len(self.weight_logits)}")
         if not bool(self.fitted):
             warn_once("the aggregator has not been fitted: experts are weighed alike")
         return torch.einsum("k,knc->nc", self.weight_logits.to(expert_logits).softmax(0), expert_logits)
@@ -123,7 +125,11 @@ class TestTimeAggregator(nn.Module):
 
 @checked
 def estimate_prior_em(
-    probabilities: Float[Tensor, "n classes"], class_counts: Any, *, steps: Count = 200, tolerance: NonNegative = 1e-8
+    probabilities: Annotated[Float[Tensor, "n classes"], Range(0)],
+    class_counts: Any,
+    *,
+    steps: Count = 200,
+    tolerance: NonNegative = 1e-8,
 ) -> Float[Tensor, " classes"]:
     """The class mix of a test set by expectation-maximisation, from posteriors of the training mix, float64.
 
@@ -175,8 +181,9 @@ def estimate_prior_bbse(
     """
     joint = confusion.double() / confusion.double().sum()
     share = joint.sum(1)
-    if bool((share == 0).any()):
-        raise ValueError(f"class {int((share == 0).nonzero()[0, 0])} is missing from the confusion matrix")
+    missing = ~(share > 0)
+    if bool(missing.any()):
+        raise ValueError(f"class {int(missing.nonzero()[0, 0])} is missing from the confusion matrix")
     seen = torch.bincount(test_pred, minlength=len(joint)).double() / len(test_pred)
     ratio = torch.linalg.lstsq(joint.T, seen[:, None]).solution.squeeze(1).clamp_min(0)
     found = ratio * share

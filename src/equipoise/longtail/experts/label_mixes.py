@@ -160,7 +160,11 @@ def suite_accuracy(
     if not suite:
         raise ValueError("the suite has no set")
     by_set = {}
+    if isinstance(pred, Mapping) and not suite.keys() <= pred.keys():
+        raise ValueError(f"pred lacks the sets {', '.join(sorted(suite.keys() - pred.keys()))}")
     for name, rows in suite.items():
+        if int(rows.max()) >= len(target):
+            raise ValueError(f"{name!r} holds the sample {int(rows.max())}, target has {len(target)}")
         chosen = pred[name] if isinstance(pred, Mapping) else pred[rows]
         if chosen.shape != rows.shape:
             raise ValueError(f"{name!r} has {len(rows)} samples, got {tuple(chosen.shape)} predictions")

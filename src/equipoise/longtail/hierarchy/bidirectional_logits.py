@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -185,21 +185,25 @@ class BiLTLoss(nn.Module):
         values = self.level_losses(logits, target)
         return torch.stack([w * value for w, value in zip(self.level_weights, values, strict=True)]).sum()
 
+    @checked
     def level_losses(self, logits: Sequence[Float[Tensor, "n _"]], target: ClassTarget) -> list[Float[Tensor, ""]]:
         """L_h of every level, unweighed; errors as `forward`."""
-        sizes = tuple(z.shape[1] for z in logits)
-        if sizes != self.tree.num_classes:
-            raise ValueError(f"logits must have {self.tree.num_classes} columns level by level, got {sizes}")
-        paths = self.tree.targets(target)
         found = []
-        for h, (level, z) in enumerate(zip(self.levels, logits, strict=True)):
-            plain, adjusted = level.loss(z, paths[:, h], self.epsilon, self.gamma)  # type: ignore[operator]
+        for (level, z), ancestors in zip(self._by_level(logits), self.tree.targets(target).T, strict=True):
+            plain, adjusted = level.loss(z, ancestors, self.epsilon, self.gamma)
             found.append(plain + adjusted)
         return found
 
+    @checked
     def adjusted(self, logits: Sequence[Float[Tensor, "n _"]]) -> list[Float[Tensor, "n _"]]:
         """The scores z' of every level; their argmax is the prediction."""
-        return [level(z) for level, z in zip(self.levels, logits, strict=True)]
+        return [level(z) for level, z in self._by_level(logits)]
+
+    def _by_level(self, logits: Sequence[Tensor]) -> list[tuple[Any, Tensor]]:
+        sizes = tuple(z.shape[1] for z in logits)
+        if sizes != self.tree.num_classes:
+            raise ValueError(f"logits must have {self.tree.num_classes} columns level by level, got {sizes}")
+        return list(zip(self.levels, logits, strict=True))
 
 
 class BiLT(nn.Module):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassTarget
-from equipoise.core.validate import check_choice
+from equipoise.core.validate import check_choice, check_classes
 
 
 class LabelTree:
@@ -122,8 +122,6 @@ class LabelTree:
                     raise ValueError(f"node {node!r} is its own ancestor")
                 line.append(str(node))
             lines.append(tuple(reversed(line)))
-        if not lines:
-            raise ValueError("the graph has no leaf")
         # One root for all says nothing.
         if len({line[0] for line in lines}) == 1 and min(map(len, lines)) > 1:
             lines = [line[1:] for line in lines]
@@ -132,6 +130,8 @@ class LabelTree:
     @classmethod
     def _from_lines(cls, lines: Sequence[tuple[str, ...]]) -> LabelTree:
         """From names, coarsest first."""
+        if not lines:
+            raise ValueError("the tree has no leaf")
         names = [line[-1] for line in lines]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -157,13 +157,8 @@ class LabelTree:
 
     @checked
     def targets(self, target: ClassTarget) -> Int[Tensor, "n levels"]:
-        """The ancestors (n, H) of finest classes (n,).
-
-        Raises:
-            ValueError: if a class is not in [0, K₀).
-        """
-        if int(target.max()) >= len(self.paths):
-            raise ValueError(f"target must hold finest classes from 0 to {len(self.paths) - 1}")
+        """The ancestors (n, H) of finest classes (n,)."""
+        check_classes(target, len(self.paths))
         return self.paths.to(target.device)[target]
 
     def ancestors(self, level: int) -> Int[Tensor, " leaves"]:

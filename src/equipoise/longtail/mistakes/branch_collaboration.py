@@ -261,8 +261,9 @@ class TwoBranchCollaboration(nn.Module):
         self.gate_input, self.detach = gate_input, detach
 
     @staticmethod
+    @checked
     def gate_width(
-        small_branch: ContextBranch, large_branch: DetailBranch, gate_input: str = "both", num_classes: int = 2
+        small_branch: ContextBranch, large_branch: DetailBranch, gate_input: GateInput = "both", num_classes: Count = 2
     ) -> int:
         """Width of the gate's input."""
         features = small_branch.out_dim + large_branch.out_dim

@@ -17,6 +17,7 @@ from torchmetrics import Metric
 from equipoise.core.class_stats import ClassStats
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassScores, ClassTarget, Count
+from equipoise.core.validate import check_classes
 
 Predictions: TypeAlias = ClassTarget | ClassScores
 
@@ -80,18 +81,13 @@ class ShotAccuracy(Metric):
 
     @checked
     def update(self, pred: Predictions, target: ClassTarget) -> None:
-        """Take a batch of predicted classes (n,) or scores (n, C), and classes (n,).
-
-        Raises:
-            ValueError: on wrong shapes, NaN, or classes outside [0, C).
-        """
+        """Take a batch of predicted classes (n,) or scores (n, C), and classes (n,)."""
         c = self.stats.num_classes
         if pred.ndim == 2:
             if pred.shape[1] != c:
                 raise ValueError(f"pred must have {c} scores per sample, got {tuple(pred.shape)}")
             pred = pred.argmax(1)
-        if int(target.max()) >= c:
-            raise ValueError(f"target holds {int(target.max())}; classes are 0 to {c - 1}")
+        check_classes(target, c)
         self.total += torch.bincount(target, minlength=c)
         self.right += torch.bincount(target[pred == target], minlength=c)
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from equipoise.core.signature import checked
 from equipoise.core.solvers.perturbation import evaluation_mode
 from equipoise.core.types import ClassTarget, Count, NonNegative, Whole
-from equipoise.core.validate import warn_once
+from equipoise.core.validate import check_classes, warn_once
 
 _EXACT_UP_TO = 400
 _SETTLED = 1e-4
@@ -72,6 +72,7 @@ def class_sharpness(
     Returns:
         (C,) float64; NaN for a class without samples.
     """
+    check_classes(target, num_classes)
     params: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     found = torch.full((num_classes,), torch.nan, dtype=torch.float64)
     with evaluation_mode(model), torch.enable_grad():
@@ -124,6 +125,7 @@ def class_hessian_extremes(
         iterations: most steps of Lanczos' iteration, with full re-orthogonalisation; never more than parameters.
         seed: of its first vector.
     """
+    check_classes(target, num_classes)
     params = [p for p in model.parameters() if p.requires_grad]
     size = sum(p.numel() for p in params)
     exact = method == "exact" or (method == "auto" and size <= _EXACT_UP_TO)
