@@ -16,11 +16,7 @@ from equipoise.core.class_stats import ClassStats
 from equipoise.core.phases import PhasedLoss
 from equipoise.core.registry import CriterionKind, Objective, OptimizerChoice, Request, rarer_half
 from equipoise.longtail.reweighting.class_accuracy import balanced_accuracy, worst_class_accuracy
-from equipoise.longtail.reweighting.class_dependent import (
-    BalancedSoftmaxLoss,
-    LDAMLoss,
-    localization_loss,
-)
+from equipoise.longtail.reweighting.class_dependent import BalancedSoftmaxLoss, LDAMLoss, localization_loss
 from equipoise.longtail.sharpness.class_sam import SAM, SSESAM, FocalSAM, ImbSAM
 
 

@@ -253,6 +253,7 @@ def test_a_suite_is_judged_set_by_set():
         (lambda z, y, t: dirmixe_loss(z, y, PRIOR * 2, t), "prior"),
         (lambda z, y, t: dirmixe_loss(z, y, PRIOR, t._replace(component=t.component + 3)), "expert from 0 to 2"),
         (lambda z, y, t: dirmixe_loss(z, y, PRIOR, t._replace(distributions=t.distributions * 2)), "sum to 1"),
+        (lambda z, y, t: dirmixe_loss(z, y, PRIOR, t._replace(distributions=t.distributions * math.nan)), "positive"),
         (lambda z, y, t: dirmixe_loss(z, y, PRIOR, t, semivariance_norm="half"), "semivariance_norm"),
         (lambda z, y, t: DirMixELoss(DirichletMixture(COUNTS))(z[:2], y), "K = 3"),
         (lambda z, y, t: DirichletMixture(COUNTS, centres=("sideways",)), "centres"),

@@ -96,7 +96,7 @@ class TPTMonitor:
                     held.clear()
                     logits = model(x)
                     margins.update(logits, y, held[-1])
-                    losses += float(nn.functional.cross_entropy(logits, y, reduction="sum"))
+                    losses += float(nn.functional.cross_entropy(logits.double(), y.long(), reduction="sum"))
                     hits += int((logits.argmax(1) == y).sum())
                     features.append(held[-1])
                     targets.append(y)

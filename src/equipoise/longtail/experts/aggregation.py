@@ -139,9 +139,6 @@ def estimate_prior_em(
         steps: at most so many.
         tolerance: largest change of a share at which it stops.
 
-    Raises:
-        ValueError: if shapes do not fit.
-
     >>> estimate_prior_em(torch.tensor([[0.9, 0.1]] * 3 + [[0.1, 0.9]]), [1, 1]).shape
     torch.Size([2])
     """

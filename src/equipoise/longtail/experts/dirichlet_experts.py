@@ -87,9 +87,6 @@ class DirichletMixture:
         centres: of "forward" (the training mix), "uniform" and "backward" (inverted), or label distributions (C,).
         weights: how likely each centre is; alike if absent.
 
-    Raises:
-        ValueError: if a setting is out of range.
-
     >>> mixture = DirichletMixture([90, 9, 1], concentration=1000.0)
     >>> trials = mixture.sample(5, torch.Generator().manual_seed(0))
     >>> trials.distributions.shape, mixture.alpha[2]
@@ -320,7 +317,7 @@ def _centre(centre: str | Tensor, stats: ClassStats) -> Tensor:
 def _check_distributions(name: str, rows: Tensor, num_classes: int) -> None:
     if rows.ndim != 2 or rows.shape[1] != num_classes:
         raise ValueError(f"{name} must have {num_classes} shares, one per class, got {tuple(rows.shape)}")
-    if bool((rows <= 0).any()) or bool(((rows.sum(1) - 1).abs() > 1e-4).any()):
+    if not (bool((rows > 0).all()) and bool(((rows.sum(1) - 1).abs() <= 1e-4).all())):
         raise ValueError(f"{name} must hold positive shares that sum to 1; lift zeros to a small number")
 
 

@@ -144,9 +144,6 @@ class BiLTLoss(nn.Module):
         weighting: "exp" (exp(−α h)), "linear" (H − h; "uniform" in the authors' code), "equal" or "finest".
         add_identity: as in `AIGDL`.
 
-    Raises:
-        ValueError: if a setting is out of range.
-
     >>> tree = LabelTree.from_nested({"a": ["x", "y"], "b": ["z"]})
     >>> x, y = torch.randn(30, 4), torch.arange(30) % 3
     >>> head, loss = LogitChain(4, tree.num_classes), BiLTLoss(tree)
@@ -260,9 +257,6 @@ def level_weights(num_levels: Count, weighting: Weighting = "exp", alpha: NonNeg
 @checked
 def crm_decision(probabilities: Float[Tensor, "n k"], cost: Num[Tensor, "k k"]) -> Int[Tensor, " n"]:
     """The class of least expected cost, argmin_a Σ_b C[a, b] p_b; of several the first.
-
-    Raises:
-        ValueError: if shapes do not fit.
 
     >>> crm_decision(torch.tensor([[0.4, 0.35, 0.25]]), torch.tensor([[0, 3, 3], [3, 0, 1], [3, 1, 0]]))
     tensor([1])

@@ -26,15 +26,7 @@ from equipoise.core.class_stats import ClassStats
 from equipoise.core.pairs.loss import columnwise_pairwise_loss, pairwise_loss, split_classes
 from equipoise.core.reduction import Reduction, attached_zero
 from equipoise.core.signature import checked
-from equipoise.core.types import (
-    ClassScores,
-    ClassTarget,
-    NonNegative,
-    Positive,
-    ProperFraction,
-    Scalar,
-    Scores,
-)
+from equipoise.core.types import ClassScores, ClassTarget, NonNegative, Positive, ProperFraction, Scalar, Scores
 from equipoise.core.validate import warn_once
 from equipoise.longtail.reweighting.class_dependent import vs_loss
 

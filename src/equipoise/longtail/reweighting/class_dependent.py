@@ -79,9 +79,6 @@ def vs_loss(
     Returns:
         The loss; zero, attached to the graph, where every sample is ignored (warned once).
 
-    Raises:
-        ValueError: if an argument is not as above.
-
     >>> logits, target = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
     >>> vs_loss(logits, target) == torch.nn.functional.cross_entropy(logits, target)
     tensor(True)
@@ -306,9 +303,6 @@ def localization_loss(
         late_tau: of the offsets of the last phase, if another.
         options: `reduction`, `ignore_index` and `label_smoothing` as in `vs_loss`.
 
-    Raises:
-        ValueError: if a setting is out of range.
-
     >>> loss = localization_loss([500, 50, 5])
     >>> loss.early.factor, loss.late.factor.unique()
     (tensor([1.0000, 0.8913, 0.7943], dtype=torch.float64), tensor([1.], dtype=torch.float64))
@@ -323,9 +317,6 @@ def localization_loss(
 @checked
 def post_hoc_adjust(logits: ClassScores, class_counts: Any, tau: NonNegative = 1.0) -> ClassScores:
     """z − τ log π: logit adjustment of a model that was trained with plain cross-entropy.
-
-    Raises:
-        ValueError: if `tau` is negative or shapes do not fit.
 
     >>> post_hoc_adjust(torch.tensor([[1.0, 0.0]]), [9, 1]).argmax()
     tensor(1)

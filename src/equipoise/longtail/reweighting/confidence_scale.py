@@ -41,9 +41,6 @@ class CVSLoss(nn.Module):
         tau: τ, at least 0.
         rho: ρ, at least 0.
 
-    Raises:
-        ValueError: if a count or a setting is out of range.
-
     >>> loss = CVSLoss([90, 10])
     >>> loss.set_stage(2, torch.tensor([0.1, 0.2]))
     >>> loss(torch.zeros(2, 2), torch.tensor([0, 1])).shape
