@@ -41,7 +41,7 @@ def test_a_row_is_measured_in_evaluation_mode_over_all_batches():
     collapse = neural_collapse_metrics(features, y, model[3].weight.detach(), model[3].bias.detach())
     assert row["nc1"] == pytest.approx(float(collapse["nc1"]))
     assert not model[3]._forward_pre_hooks
-    assert monitor.on_epoch_end(model, [(x, y.to(torch.uint8))]) == pytest.approx(
+    assert monitor.on_epoch_end(model, [(x, y.short())]) == pytest.approx(
         {**row, "test_accuracy": math.nan}, nan_ok=True
     )
 
