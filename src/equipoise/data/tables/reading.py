@@ -132,7 +132,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 def _read_text(path: Path, separator: str) -> pd.DataFrame:
     options: dict[str, Any] = {"sep": separator, "encoding": "utf-8-sig"}
     try:
-        header = list(pd.read_csv(path, nrows=0, **options))
+        header = list(pd.read_csv(_opened(path), nrows=0, **options))
         if len(header) == 1:
             # One column is no table: the file may separate with something else than its ending says.
             other = [mark for mark in (";", "\t", ",", "|") if mark in str(header[0])]
@@ -140,7 +140,7 @@ def _read_text(path: Path, separator: str) -> pd.DataFrame:
                 options["sep"] = other[0]
         if options["sep"] == ";":
             options["decimal"] = ","
-        frame = pd.read_csv(path, low_memory=False, **options)
+        frame = pd.read_csv(_opened(path), low_memory=False, **options)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({_first_line(error)}); save it as UTF-8") from error
     except EmptyDataError as error:
@@ -151,6 +151,13 @@ def _read_text(path: Path, separator: str) -> pd.DataFrame:
     if not isinstance(frame.index, pd.RangeIndex):
         raise ValueError(f"the rows of {path} have more fields than its header has names; add the missing names")
     return frame
+
+
+def _opened(path: Path) -> Any:
+    """What pandas reads; for .zst it would need another package."""
+    import pyarrow
+
+    return pyarrow.input_stream(path, compression="zstd") if path.suffix.lower() == ".zst" else path
 
 
 def _first_line(error: Exception) -> str:
