@@ -161,7 +161,7 @@ class _Reader:
         raise ValueError(f"it holds a value of an unknown kind, {kind!r}")
 
     def _object(self, name: Any, state: dict[str, Any]) -> Any:
-        if name not in CLASSES:
+        if not isinstance(name, str) or name not in CLASSES:
             raise ValueError(f"it holds an object of a class that no encoder has, {name!r}")
         module, _, own = name.rpartition(".")
         kind = getattr(import_module(module), own)
