@@ -26,7 +26,7 @@ from equipoise.core.pairs.loss import SurrogateLike, columnwise_pairwise_loss
 from equipoise.core.pairs.surrogates import resolve_surrogate
 from equipoise.core.reduction import attached_zero
 from equipoise.core.signature import checked
-from equipoise.core.types import ClassScores, ClassTarget, NonNegative, Range, SampleWeight, Scalar, Scores
+from equipoise.core.types import ClassScores, ClassTarget, MayBeEmpty, NonNegative, Range, SampleWeight, Scalar, Scores
 from equipoise.core.validate import warn_once
 from equipoise.ranking.pairwise_auc import pairwise_auc_loss
 
@@ -135,11 +135,11 @@ class MulticlassAUCLoss(nn.Module):
     @checked
     def forward(
         self,
-        scores: OneColumn | ClassScores | Scores,
-        target: ClassTarget,
-        sample_weight: SampleWeight | None = None,
+        scores: Annotated[OneColumn | ClassScores | Scores, MayBeEmpty()],
+        target: Annotated[ClassTarget, MayBeEmpty()],
+        sample_weight: Annotated[SampleWeight, MayBeEmpty()] | None = None,
     ) -> Scalar:
-        """The risk of scores (n, C) by class indices (n,)."""
+        """The risk of scores (n, C) by class indices (n,); a process of several may hold an empty batch."""
         if self.gather:
             scores, target, sample_weight = gather_batch(scores, target, sample_weight)
         if self.activation == "softmax" and scores.ndim == 2 and scores.shape[1] > 1:
