@@ -22,6 +22,8 @@ TREE, ARRAYS = "encoder.json", "encoder.safetensors"
 # What fitted encoders are made of, by skrub from 0.8 on; tests/workflows/tables/test_encoder_file.py compares.
 CLASSES = frozenset(
     {
+        "equipoise.data.tables.columns.ColumnReading",
+        "equipoise.data.tables.columns.NumberFormat",
         "equipoise.data.tables.encoding.TableEncoder",
         "sklearn.decomposition._truncated_svd.TruncatedSVD",
         "sklearn.feature_extraction.text.TfidfTransformer",
