@@ -51,7 +51,7 @@ def _refused(arguments, capsys):
 
 
 def test_fit_writes_a_model_the_numbers_and_a_report(fitted):
-    assert sorted(p.name for p in fitted.iterdir()) == ["metrics.json", "model", "report.html"]
+    assert sorted(p.name for p in fitted.iterdir()) == ["manifest.json", "metrics.json", "model", "report.html"]
     summary = json.loads((fitted / "metrics.json").read_text())
     assert summary["metric"] == "OPAUC (FPR ≤ 0.1)"
     assert {entry["objective"] for entry in summary["cross_validation"]} == {"cross_entropy", "partial_auc"}

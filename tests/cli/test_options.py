@@ -27,7 +27,7 @@ def _options(command, capsys, monkeypatch):
     ("command", "requests", "more"),
     [
         (["fit"], [FitRequest], []),
-        (["predict"], [], ["--output", "--overwrite"]),
+        (["predict"], [], ["--output", "--overwrite", "--escape-formulas"]),
         (["evaluate"], [EvaluateRequest, OpenRequest], ["--open"]),
         (["reproduce"], [], ["--all", "--quick", "--output"]),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),

@@ -54,7 +54,7 @@ def bad_arguments(function: Callable[..., Any], good: Mapping[str, Any]) -> Iter
 
 def _bad_tensors(name: str, value: Tensor, hint: Any) -> Iterator[Bad]:
     rules, options = _rules(hint), _options(hint)
-    variadic = any(mark in getattr(option, "dim_str", "") for option in options for mark in ("*", "..."))
+    variadic = any(sign in getattr(option, "dim_str", "") for option in options for sign in ("*", "..."))
     yield name, "a list", value.tolist()
     if not any(typing.get_origin(option) is np.ndarray for option in options):
         yield name, "a NumPy array", value.detach().numpy()

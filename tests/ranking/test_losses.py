@@ -253,6 +253,14 @@ def test_multiclass_batches_of_one_class_give_an_attached_zero():
     assert value.item() == 0
 
 
+def test_a_class_of_no_weight_is_a_class_that_is_absent():
+    scores, target = torch.randn(9, 3, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
+    for average in ("ovo", "ovr"):
+        weighed = multiclass_auc_loss(scores, target, average=average, sample_weight=(target != 2).float())
+        without = multiclass_auc_loss(scores[target != 2], target[target != 2], average=average)
+        torch.testing.assert_close(weighed, without)
+
+
 def test_the_softmax_is_applied_by_the_module():
     logits, target = torch.randn(9, 3) * 50, torch.arange(9) % 3
     torch.testing.assert_close(

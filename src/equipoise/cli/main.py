@@ -1,12 +1,15 @@
 """The `equipoise` command: arguments in, a workflow called, what it found printed.
 
-Exit code 0 means done, 2 that the request cannot be carried out as given (one sentence on standard error says why).
+Exit code 0 means done, 2 that the request cannot be carried out as given (one sentence on standard error says why), and
+130 that Ctrl-C stopped it.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from cyclopts import App, CycloptsError
 
@@ -18,7 +21,7 @@ from equipoise.cli.fit import fit
 from equipoise.cli.methods import methods
 from equipoise.cli.predict import predict
 from equipoise.cli.reproduce import reproduce
-from equipoise.cli.terminal import EVERYWHERE, arguments, errors
+from equipoise.cli.terminal import EVERYWHERE, arguments, print_problem
 from equipoise.workflows.errors import InputError
 
 app = App(
@@ -35,7 +38,31 @@ def main(given: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit code."""
     arguments[:] = sys.argv[1:] if given is None else given
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        with _interruptible():
+            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (InputError, CycloptsError) as error:
-        errors.print(f"equipoise: {error}", style="red", soft_wrap=True, highlight=False, markup=False)
+        print_problem(str(error))
         sys.exit(2)
+    except (_Interrupted, KeyboardInterrupt):
+        print_problem("interrupted before it was done")
+        sys.exit(130)
+
+
+class _Interrupted(BaseException):
+    """What Ctrl-C raises here: training loops take a KeyboardInterrupt for their own and exit with 1."""
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, as under nohup, or the caller's
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt(*_: object) -> None:
+    raise _Interrupted

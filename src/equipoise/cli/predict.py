@@ -8,7 +8,13 @@ from equipoise.cli.terminal import print_path
 
 
 def predict(
-    model: Path, data: str, /, *, output: Path = Path("equipoise-predictions"), overwrite: bool = False
+    model: Path,
+    data: str,
+    /,
+    *,
+    output: Path = Path("equipoise-predictions"),
+    overwrite: bool = False,
+    escape_formulas: bool = False,
 ) -> None:
     """Score the rows of a table with a fitted model.
 
@@ -21,8 +27,11 @@ def predict(
     output: Path
         The folder to write: predictions.csv.
     overwrite: bool
-        Replace the folder if it exists.
+        Replace the folder if an earlier run wrote it and it holds nothing else.
+    escape_formulas: bool
+        Put a quote before text that a spreadsheet would run as a formula (it begins with =, +, -, @, tab or return).
     """
     from equipoise.workflows.tables.predict import predict_table
 
-    print_path("predictions", predict_table(model, data, output=output, overwrite=overwrite))
+    path = predict_table(model, data, output=output, overwrite=overwrite, escape_formulas=escape_formulas)
+    print_path("predictions", path)

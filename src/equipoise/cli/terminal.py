@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from cyclopts import Parameter, default_name_transform
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
-console = Console()
-errors = Console(stderr=True)
+# Control characters but the end of a line, what turns the direction of text, and half characters.
+_HIDDEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """The text with every character that a terminal would obey written out.
+
+    >>> visible("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class _VisibleConsole(Console):
+    """A console to which names from data are text only: no markup, no control characters."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+console = _VisibleConsole()
+errors = _VisibleConsole(stderr=True)
 arguments: list[str] = []
 
 # Options whose name differs from that of the Python argument.
@@ -36,6 +63,11 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+def print_problem(words: str) -> None:
+    """One line on standard error."""
+    errors.print("equipoise: " + words.replace("\n", "\\n"), style="red", soft_wrap=True, highlight=False)
 
 
 def print_path(what: str, path: Path) -> None:

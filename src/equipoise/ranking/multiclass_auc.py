@@ -8,46 +8,44 @@ the frequent classes drown the rare ones; one-vs-one does not. With weights 1/N_
 binary problem per column, so that a batch costs O(C n log n) at most (`core.pairs.loss`).
 
 The surrogates carry no factor 1/2 (the authors' square does). Differentiable surrogates with ℓ'(0) < 0 are Fisher
-consistent for the metric; the hinge is not covered by that theorem [paper abstract and memory].
+consistent for the metric (the paper); that theorem does not cover the hinge (reconstructed).
 
 Yang et al., "Learning with Multiclass AUC: Theory and Algorithms", TPAMI 2021, arXiv 2107.13171.
 """
 
 from __future__ import annotations
 
+from typing import Annotated, Literal, TypeAlias
+
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from equipoise.core.distributed import gather_batch
 from equipoise.core.pairs.loss import SurrogateLike, columnwise_pairwise_loss
-from equipoise.core.validate import (
-    check_choice,
-    check_multiclass,
-    check_positive,
-    check_probabilities,
-    check_weights,
-    warn_once,
-)
+from equipoise.core.pairs.surrogates import resolve_surrogate
+from equipoise.core.reduction import attached_zero
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassScores, ClassTarget, MayBeEmpty, NonNegative, Range, SampleWeight, Scalar, Scores
+from equipoise.core.validate import warn_once
 from equipoise.ranking.pairwise_auc import pairwise_auc_loss
 
-Scores = Float[Tensor, "n classes"] | Float[Tensor, " n"]
-ClassTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
-
-AVERAGES = ("ovo", "ovr")
-REDUCTIONS = ("mean", "sum")
+OneColumn: TypeAlias = Float[Tensor, "n 1"]
+Average: TypeAlias = Literal["ovo", "ovr"]
+Reduction: TypeAlias = Literal["mean", "sum"]
 
 
+@checked
 def multiclass_auc_loss(
-    scores: Scores,
+    scores: OneColumn | ClassScores | Scores,
     target: ClassTarget,
     *,
     surrogate: SurrogateLike = "square",
-    margin: float = 1.0,
-    average: str = "ovo",
-    reduction: str = "mean",
-    sample_weight: Float[Tensor, " n"] | None = None,
-) -> Float[Tensor, ""]:
+    margin: NonNegative = 1.0,
+    average: Average = "ovo",
+    reduction: Reduction = "mean",
+    sample_weight: SampleWeight | None = None,
+) -> Scalar:
     """Surrogate risk of the multiclass AUC.
 
     Args:
@@ -61,38 +59,31 @@ def multiclass_auc_loss(
         sample_weight: (n,) non-negative; N_i becomes the total weight of a class.
 
     Returns:
-        The risk. Classes without samples are left out. With fewer than two classes it is zero, still attached to the
-        graph, and warned of once, as everywhere in this library (the authors' code divides by zero there).
-
-    Raises:
-        ValueError: on scores that are not finite or of a wrong shape, targets that are no column, unknown settings.
+        The risk. Classes without samples, or of no weight, are left out. With fewer than two classes it is zero, still
+        attached to the graph, and warned of once (the authors' code divides by zero there).
 
     >>> scores = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
     >>> multiclass_auc_loss(scores, torch.tensor([0, 1, 1]), surrogate="hinge")
     tensor(0.4000)
     """
-    check_choice("average", average, AVERAGES)
-    check_choice("reduction", reduction, REDUCTIONS)
-    if scores.ndim == 1 or (scores.ndim == 2 and scores.shape[1] == 1):
+    if scores.ndim == 1 or scores.shape[1] == 1:
         return pairwise_auc_loss(
             scores.flatten(), target, surrogate=surrogate, margin=margin, sample_weight=sample_weight
         )
-    check_multiclass(scores, target)
     classes = scores.shape[1]
-    weight = torch.ones(scores.shape[0], dtype=torch.float64, device=scores.device)
+    weight = scores.new_ones(len(scores), dtype=torch.float64)
     if sample_weight is not None:
-        check_weights("sample_weight", sample_weight, scores[:, 0])
         weight = sample_weight.detach().double()
-    totals = torch.zeros(classes, dtype=torch.float64, device=scores.device).index_add_(0, target.long(), weight)
+    totals = weight.new_zeros(classes).index_add_(0, target, weight)
     present = totals > 0
     number = int(present.sum())
     if number < 2:
         warn_once(f"the multiclass AUC loss is zero on a batch of {number} class; it compares at least two")
-        return scores.sum() * 0
+        return attached_zero(scores)
 
-    own = torch.nn.functional.one_hot(target.long(), classes).bool()
+    own = torch.nn.functional.one_hot(target, classes).bool()
     pos_weight = torch.where(own, weight[:, None], 0.0)
-    share = weight / totals[target.long()] if average == "ovo" else weight
+    share = weight / totals.where(present, 1)[target] if average == "ovo" else weight
     neg_weight = torch.where(own, 0.0, share[:, None])
     risks = columnwise_pairwise_loss(scores, pos_weight, neg_weight, surrogate, margin)[present]
     # A column's weighted mean is the mean over the other classes, so that the sum over pairs is number − 1 times it.
@@ -125,29 +116,30 @@ class MulticlassAUCLoss(nn.Module):
     True
     """
 
+    @checked
     def __init__(
         self,
         surrogate: SurrogateLike = "square",
-        margin: float = 1.0,
-        average: str = "ovo",
-        reduction: str = "mean",
-        activation: str | None = None,
+        margin: NonNegative = 1.0,
+        average: Average = "ovo",
+        reduction: Reduction = "mean",
+        activation: Literal["softmax", "sigmoid"] | None = None,
         *,
         gather: bool = False,
     ) -> None:
         super().__init__()
-        check_positive("margin", margin)
-        check_choice("average", average, AVERAGES)
-        check_choice("reduction", reduction, REDUCTIONS)
-        if activation is not None:
-            check_choice("activation", activation, ("softmax", "sigmoid"))
+        resolve_surrogate(surrogate, margin)
         self.surrogate, self.margin = surrogate, margin
         self.average, self.reduction, self.activation, self.gather = average, reduction, activation, gather
 
+    @checked
     def forward(
-        self, scores: Scores, target: ClassTarget, sample_weight: Float[Tensor, " n"] | None = None
-    ) -> Float[Tensor, ""]:
-        """The risk of scores (n, C) by class indices (n,)."""
+        self,
+        scores: Annotated[OneColumn | ClassScores | Scores, MayBeEmpty()],
+        target: Annotated[ClassTarget, MayBeEmpty()],
+        sample_weight: Annotated[SampleWeight, MayBeEmpty()] | None = None,
+    ) -> Scalar:
+        """The risk of scores (n, C) by class indices (n,); a process of several may hold an empty batch."""
         if self.gather:
             scores, target, sample_weight = gather_batch(scores, target, sample_weight)
         if self.activation == "softmax" and scores.ndim == 2 and scores.shape[1] > 1:
@@ -170,16 +162,17 @@ class MulticlassAUCLoss(nn.Module):
         return f"surrogate={name}, margin={self.margin}, average={self.average}, activation={self.activation}"
 
 
+@checked
 def plugin_scores(
-    probabilities: Float[Tensor, "n classes"], priors: Float[Tensor, " classes"]
-) -> Float[Tensor, "n classes"]:
+    probabilities: Annotated[ClassScores, Range(0, 1)],
+    priors: Annotated[Float[Tensor, " classes"], Range(0, low_open=True)],
+) -> ClassScores:
     """Scores that rank best for the one-vs-one AUC, given class probabilities: a correction without training.
 
         r_i(x) = η_i(x) / Σ_{j≠i} η_j(x) / π_j
 
     η are the class probabilities of x, π the class priors of the data they were estimated on. An optimal scorer is any
-    increasing function of r_i [inferred from the pairwise definition; it matches the flavour of the paper's theorem].
-    For two classes it orders as η_1 does.
+    increasing function of r_i (reconstructed from the pairwise definition). For two classes it orders as η_1 does.
 
     Args:
         probabilities: (n, C), rows that sum to 1.
@@ -188,20 +181,9 @@ def plugin_scores(
     Returns:
         (n, C) float64 logarithms of r, infinite where a probability is 0 or 1.
 
-    Raises:
-        ValueError: on probabilities outside [0, 1], another number of priors, or a prior that is not positive.
-
     >>> plugin_scores(torch.tensor([[0.5, 0.5]]), torch.tensor([0.5, 0.5])).exp()
     tensor([[0.5000, 0.5000]], dtype=torch.float64)
     """
-    check_probabilities("probabilities", probabilities)
-    if probabilities.ndim != 2 or priors.shape != probabilities.shape[1:]:
-        raise ValueError(
-            f"probabilities must have shape (n, C) and priors (C,), got {tuple(probabilities.shape)} "
-            f"and {tuple(priors.shape)}"
-        )
-    if not bool((priors > 0).all()):
-        raise ValueError(f"priors must be positive, got {priors.tolist()}; leave out classes without samples")
     eta = probabilities.double()
     ratio = eta / priors.double()
     others = torch.stack(

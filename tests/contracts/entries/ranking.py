@@ -4,7 +4,9 @@ import torch
 from torch.nn.functional import normalize
 
 from contracts.model import Function, Loss, Measure, binary, multiclass, one_class, renamed
+from equipoise.ranking import PGDAttack
 from equipoise.ranking.partial.instancewise_objective import InnerVariables
+from equipoise.ranking.robust.adversarial_auc import loss_agnostic_terms
 
 ROOM = "equipoise.ranking"
 GRADIENTS = "float64_is_kept_and_gradients_are_those_of_the_value"
@@ -12,6 +14,8 @@ CONSTANT = "the true-positive rate is held constant in the backward pass, as pub
 REGION = {"max_fpr": 0.4, "min_tpr": 0.3}
 WEIGHTS = {"scheme": "exp", "gamma": 4.0, "detach_weights": False}
 INNER = InnerVariables(0.7, 0.3, -0.2, -0.8, 0.9, 0.1, 0.2)
+ATTACK = PGDAttack(eps=0.1, step=0.05, steps=2)
+SADDLE = {"a": 0.7, "b": 0.3, "alpha": -0.4}
 
 classes = renamed(multiclass(), logits="scores")
 
@@ -42,6 +46,40 @@ def similarities(generator, n):
     x = embeddings(generator, n)
     spread = {"v": torch.rand(3, 6, generator=generator), "priors": torch.full((3,), 0.1)}
     return {"similarity": x["embeddings"] @ x["embeddings"].T, "target": x["target"], **spread}
+
+
+def shares(generator, n):
+    """Probabilities and binary targets."""
+    batch = binary(generator, n)
+    return {**batch, "scores": batch["scores"].sigmoid()}
+
+
+def of_users(generator, n):
+    """Scores and binary targets of three users."""
+    return {**binary(generator, n), "user": torch.arange(n) // 3 % 3}
+
+
+def of_one_class(generator, n):
+    """The negatives of three users."""
+    return {**of_users(generator, n), "target": torch.zeros(n, dtype=torch.long)}
+
+
+def pictures(generator, n):
+    """Images in [0, 1], both classes, and a scorer of them."""
+    images = torch.rand(n, 8, 8, generator=generator)
+    return {"images": images, "target": binary(generator, n)["target"], "model": lambda x: x.mean((1, 2))}
+
+
+def attacked(generator, n):
+    """Inputs in [0, 1], both classes, and a scorer of them."""
+    inputs = torch.rand(n, 3, generator=generator)
+    return {"inputs": inputs, "target": binary(generator, n)["target"], "model": lambda x: x.mean(1)}
+
+
+def moved(generator, n):
+    """Inputs that an adversary moves, at a price per sample."""
+    start = {"multiplier": torch.rand(n, generator=generator), "start": torch.zeros(n, 3)}
+    return {**attacked(generator, n), "objective": loss_agnostic_terms, **start}
 
 
 def query(generator, n):
@@ -106,6 +144,34 @@ ENTRIES = (
     *measure("AveragePrecision", "average_precision", {}),
     *measure("MulticlassAUROC", "multiclass_auroc", {"average": "ovr"}, classes, one_kind),
     Function(f"{ROOM}.pairwise_auroc", {}, classes),
+    Loss(
+        f"{ROOM}.MulticlassAUCLoss",
+        {"margin": 0.7, "average": "ovr", "reduction": "sum"},
+        classes,
+        functional=f"{ROOM}.multiclass_auc_loss",
+        undefined=one_kind,
+        gather=True,
+    ),
+    Function(f"{ROOM}.multiclass_auc_loss", {"margin": 0.7}, classes),
+    Loss(
+        f"{ROOM}.MultiTaskAUCLoss",
+        {"reduction": "sum"},
+        of_users,
+        functional=f"{ROOM}.multitask_auc_loss",
+        undefined=of_one_class,
+        gather=True,
+    ),
+    Function(f"{ROOM}.multitask_auc_loss", {}, of_users),
+    Loss(f"{ROOM}.MinMaxAUCLoss", {}, binary, undefined=one_class),
+    Loss(f"{ROOM}.MinMaxAUCLoss", {"form": "prior", "prior": 0.2}, binary, undefined=one_class),
+    Loss(f"{ROOM}.MinMaxAUCLoss", {"inner": "closed_form"}, binary, undefined=one_class),
+    Function(f"{ROOM}.minmax_auc_loss", SADDLE | {"prior": 0.2}, shares),
+    Loss(f"{ROOM}.DRAUCLoss", {"margin": 0.5, "k": 2.0}, binary, undefined=one_class),
+    Loss(f"{ROOM}.DRAUCLoss", {"alpha_rule": "closed_form"}, binary, undefined=one_class),
+    Function(f"{ROOM}.drauc_loss", SADDLE | {"margin": 0.5, "k": 2.0}, shares),
+    Function(f"{ROOM}.corrupted_auroc", {"kinds": ["contrast"], "severities": [2], "seed": 1}, pictures),
+    Function(f"{ROOM}.robust_auroc", {"attack": ATTACK, "radii": [0.1], "batch_size": 7}, attacked),
+    Function(f"{ROOM}.wasserstein_ascent", {"steps": 2, "lr": 0.1}, moved),
     Function(f"{ROOM}.roc_curve", {}, binary),
     Function(f"{ROOM}.precision_recall_curve", {}, binary),
 )
@@ -115,4 +181,11 @@ OTHERS: dict[str, str] = {
     f"{ROOM}.Criterion": "a metric chosen by name, whose scores the metric itself checks",
     f"{ROOM}.plot_roc": "a picture of a curve, not a value",
     f"{ROOM}.plot_precision_recall": "a picture of a curve, not a value",
+    f"{ROOM}.MultiTaskAUC": "fitted to the users of every row, which no estimator of scikit-learn is told",
+    f"{ROOM}.PGDAttack": "the settings of an attack, which `robust_auroc` checks",
+    f"{ROOM}.RobustAUROC": "fed with a model and inputs instead of scores; see `robust_auroc`",
+    f"{ROOM}.WassersteinPerturbation": "an adversary with a price, whose ascent is `wasserstein_ascent`",
+    f"{ROOM}.adversarial_auc_step": "a step of training, which changes a model",
 }
+
+COMPLETE = True

@@ -42,8 +42,41 @@ def test_a_nameless_first_column_that_does_not_count_rows_stays(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "columns", "first"),
+    [
+        ("a;b\n1,5;2\n2,5;3\n", ["a", "b"], [1.5, 2]),
+        ("size, m;b\n1,5;2\n2,5;3\n", ["size, m", "b"], [1.5, 2]),
+        ("sep=;\na;b\n1,5;2\n", ["a", "b"], [1.5, 2]),
+        ("sep=|\r\na|b\r\n1.5|2\r\n", ["a", "b"], [1.5, 2]),
+        ("a|note\n1|x, y\n2|z\n", ["a", "note"], [1, "x, y"]),
+        ('a, "b, c"\n1, "x, y"\n2, "z"\n', ["a", "b, c"], [1, "x, y"]),
+        ("a,b\n1,x;y\n2,z;w\n", ["a", "b"], [1, "x;y"]),
+    ],
+)
+def test_fields_are_separated_as_the_lines_agree(tmp_path, content, columns, first):
+    (tmp_path / "t.csv").write_bytes(content.encode())
+    read = read_table(tmp_path / "t.csv")
+    assert list(read) == columns
+    assert read.iloc[0].tolist() == first
+
+
+@pytest.mark.parametrize("start", [0, 1, 1000])
+def test_a_nameless_first_column_that_counts_rows_is_an_index(tmp_path, start):
+    FRAME.set_axis(range(start, start + 4)).to_csv(tmp_path / "t.csv")
+    assert list(read_table(tmp_path / "t.csv")) == list(FRAME)
+
+
+def test_missing_marks_are_values_in_a_literal_column(tmp_path):
+    (tmp_path / "t.csv").write_text("label,x\nNone,NA\ncat,1\n,2\n")
+    read = read_table(tmp_path / "t.csv", literal=["label"])
+    assert read["label"].fillna("-").tolist() == ["None", "cat", "-"]
+    assert read["x"].fillna(-1).tolist() == [-1, 1, 2]
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("t.csv", b"a,b,a\n1,2,3\n", "2 of its columns are named 'a'; rename all but one"),
         ("t.csv", b"", "is empty"),
         ("t.csv", b"\n\n", "is empty"),
         ("t.csv", b"a,b\n", "has a header but no rows"),
@@ -75,13 +108,13 @@ def test_a_file_that_is_not_there_and_a_folder_are_told_apart(tmp_path):
 
 
 def test_the_rarer_text_label_is_positive_and_that_is_said():
-    task = table_task(FRAME, target="fraud")
+    task = table_task(FRAME.assign(fraud=["fine", "theft", "fine", "fine"]), target="fraud")
     assert task.binary
-    assert task.positive == "yes"
-    assert task.classes == ("no", "yes")
+    assert task.positive == "theft"
+    assert task.classes == ("fine", "theft")
     assert task.target.tolist() == [0, 1, 0, 0]
     assert list(task.features) == ["amount", "shop"]
-    assert "'yes' counts as positive: it is the rarer value of 'fraud' (25.0 % of rows)" in task.notes[0]
+    assert "'theft' counts as positive: it is the rarer value of 'fraud' (25.0 % of rows)" in task.notes[0]
     assert task.class_counts.tolist() == [3, 1]
 
 
@@ -93,9 +126,12 @@ def test_the_rarer_text_label_is_positive_and_that_is_said():
         ([0.0, 1.0, 1.0, 1.0], 1.0),
         (["0", "1", "1", "1"], "1"),
         (["False", "True", "True", "True"], "True"),
+        (["no", "yes", "yes", "yes"], "yes"),
+        (["N", "Y", "Y", "Y"], "Y"),
+        (["Negative", "Positive", "Positive", "Positive"], "Positive"),
     ],
 )
-def test_one_and_true_are_positive_even_where_they_are_common(values, positive):
+def test_the_value_that_says_so_is_positive_even_where_it_is_common(values, positive):
     task = table_task(FRAME.assign(fraud=values), target="fraud")
     assert task.positive == positive
     assert type(task.positive) is type(positive)
@@ -118,6 +154,21 @@ def test_the_positive_value_is_found_by_its_text(values, given, meant):
     task = table_task(FRAME.assign(fraud=values), target="fraud", positive=given)
     assert task.positive == meant
     assert task.target.tolist() == [1, 0, 1, 1]
+
+
+def test_labels_and_groups_that_differ_in_case_or_spaces_are_one():
+    frame = FRAME.assign(fraud=["No", "yes ", "no", "no"], shop=["A", "b", "a", " a"])
+    task = table_task(frame, target="fraud", group="shop")
+    assert task.classes == ("no", "yes")
+    assert task.groups.tolist() == [0, 1, 0, 0]
+    assert [note.split(" that differ")[0] for note in task.notes] == ["labels of 'fraud'", "labels of 'shop'"]
+    assert frame["shop"].tolist() == ["A", "b", "a", " a"]
+
+
+def test_a_column_of_lists_is_refused():
+    frame = FRAME.assign(history=[[1, 2], [3], [], [4]])
+    with pytest.raises(ValueError, match="column 'history' holds a list in a cell; give each of its parts a column"):
+        table_task(frame, target="fraud")
 
 
 def test_classes_of_any_type_are_sorted_and_keep_their_type():

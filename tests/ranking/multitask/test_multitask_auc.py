@@ -68,7 +68,8 @@ def test_scores_of_every_precision_and_far_from_zero_keep_their_digits(dtype):
     value = multitask_auc_loss(scores, target, user)
     value.backward()
     wanted = multitask_auc_loss(scores.detach().double(), target, user)
-    assert value.dtype == scores.grad.dtype == dtype
+    assert scores.grad.dtype == dtype
+    assert value.dtype == torch.promote_types(dtype, torch.float32)
     assert value.item() == pytest.approx(wanted.item(), rel=1e-3 if dtype == torch.float16 else 1e-6)
     (again,) = torch.autograd.grad(multitask_auc_loss(scores, target, user), scores, create_graph=True)
     with pytest.raises(RuntimeError, match="first-order gradients only"):
@@ -265,8 +266,6 @@ X, Y, U = _world(users=2, per_user=4)
         (lambda: MultiTaskAUC(kappa=1.5).fit(X, Y, U), "kappa=1.5"),
         (lambda: MultiTaskAUC(lipschitz="guess").fit(X, Y, U), "lipschitz='guess'"),
         (lambda: MultiTaskAUC(kappa=1).fit(X, Y, U).decision_function(X[:, :2], U), "X must have shape"),
-        (lambda: multitask_auc_loss(torch.zeros(2), torch.tensor([0, 1]), torch.zeros(3).long()), "user must hold"),
-        (lambda: MultiTaskAUCLoss("none"), "reduction='none'"),
         (lambda: auc_quadratic_form(torch.ones(2, 1), torch.tensor([1, 1])), "one class only"),
     ],
 )

@@ -87,6 +87,21 @@ def _linear(seed=0):
     return w, (lambda z: torch.sigmoid(z @ w)), x, (torch.arange(12) < 4).long()
 
 
+@pytest.mark.parametrize("prior", [0.2, 0.6, 0.95])
+def test_the_closed_form_is_the_saddle_point_within_bounds_whatever_share_the_batch_has(prior):
+    scores, target = _scores(3)
+    loss = MinMaxAUCLoss(form="prior", prior=prior, inner="closed_form", from_logits=False).double()
+    value = loss(scores, target)
+    a, b, alpha = loss.a.item(), loss.b.item(), loss.alpha.item()
+    grid = torch.linspace(max(-a, b - 1), 1, 201, dtype=torch.float64)
+    values = torch.stack([minmax_auc_loss(scores, target, a, b, each, prior=prior) for each in grid])
+    assert value >= values.max() - 1e-12
+    assert (grid[values.argmax()] - alpha).abs() <= grid[1] - grid[0]
+    for shift in (-0.05, 0.05):
+        assert minmax_auc_loss(scores, target, a + shift, b, alpha, prior=prior) > value
+        assert minmax_auc_loss(scores, target, a, b + shift, alpha, prior=prior) > value
+
+
 def test_on_a_linear_model_the_attack_reaches_the_corner_and_is_stationary_there():
     w, model, x, target = _linear()
     attack = PGDAttack(eps=0.1, step=0.03, steps=8, bounds=(-9.0, 9.0), random_start=False)
@@ -285,6 +300,18 @@ def test_the_metric_draws_its_starts_from_its_seed_and_says_what_is_undefined():
     metric.update(network, x[:4], target[:4])
     with pytest.raises(ValueError, match="class"):
         metric.compute()
+
+
+def test_forward_draws_the_starts_of_a_batch_as_update_does():
+    attack = PGDAttack(eps=0.3, step=0.2, steps=1)
+    inputs, target = torch.rand(8, 3, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2
+    metrics = [RobustAUROC(attack, [0.3]) for _ in range(2)]
+    for _ in range(3):
+        metrics[0].update(lambda x: (3 * x).sin().sum(1), inputs, target)
+        metrics[1](lambda x: (3 * x).sin().sum(1), inputs, target)
+    kept = [torch.cat(metric.scores) for metric in metrics]
+    assert kept[0].equal(kept[1])
+    assert not kept[0][:8].equal(kept[0][8:16])
 
 
 def test_a_batch_of_one_class_is_attacked_where_it_is_judged_and_in_inference_mode():

@@ -347,18 +347,9 @@ def _ascend(multiplier=None, steps=1, lr=0.1, **options):
         (lambda: WassersteinPerturbation(eps=0.1, mode="aware", prior=0.5, k=2.0), "must be below 2"),
         (lambda: WassersteinPerturbation(eps=0.1, norm="l1"), "norm='l1'"),
         (lambda: WassersteinPerturbation(eps=0.1)(_network(), X + 1, TARGET, DRAUCLoss().terms), "did you normalise"),
-        (lambda: DRAUCLoss(k=0.0), "k=0"),
-        (lambda: DRAUCLoss(margin=-1.0), "margin=-1"),
-        (lambda: DRAUCLoss(alpha_rule="pesg"), "alpha_rule='pesg'"),
         (lambda: DRAUCLoss().initialize(torch.zeros(3), torch.ones(3).long()), "needs both"),
-        (lambda: _ascend(steps=0), "steps=0"),
-        (lambda: _ascend(lr=-1.0), "lr=-1"),
-        (lambda: _ascend(norm="l1"), "norm='l1'"),
-        (lambda: _ascend(select="bce"), "select='bce'"),
-        (lambda: _ascend(multiplier=-torch.ones(10).double()), "multiplier must not be negative"),
         (lambda: _report(kinds=[]), "no corruption"),
         (lambda: _report(kinds=["fog"]), "='fog' is not known"),
-        (lambda: drauc_loss(torch.tensor([2.0, 0.0]), torch.tensor([1, 0]), 0.0, 0.0, 0.0), "scores"),
     ],
 )
 def test_bad_input_is_named(make, message, plain_inputs):

@@ -6,7 +6,6 @@ import torch
 
 from equipoise.ranking import Criterion
 from equipoise.workflows.errors import InputError, mendable
-from equipoise.workflows.output import staged_folder
 from equipoise.workflows.scores.judging import curve_metrics, multiclass_judged, threshold_table
 from equipoise.workflows.tables.candidates import Candidate, objectives_for
 from equipoise.workflows.tables.contest import run_contest
@@ -87,25 +86,6 @@ def test_objectives_aim_at_the_metric(criterion, last):
     assert names[0] == "cross_entropy"
     assert names[-1] == last
     assert ("two_way_partial_auc" in names) == (criterion.min_tpr is not None)
-
-
-def test_a_folder_is_whole_or_not_there(tmp_path):
-    def fail():
-        with staged_folder(tmp_path / "out", overwrite=False) as stage:
-            (stage / "part").touch()
-            raise RuntimeError("half way")
-
-    with pytest.raises(RuntimeError, match="half way"):
-        fail()
-    assert list(tmp_path.iterdir()) == []
-    with staged_folder(tmp_path / "out", overwrite=False) as stage:
-        (stage / "whole").touch()
-    assert [p.name for p in tmp_path.rglob("*")] == ["out", "whole"]
-    with pytest.raises(InputError, match="--overwrite"), staged_folder(tmp_path / "out", overwrite=False):
-        pass
-    with staged_folder(tmp_path / "out", overwrite=True) as stage:
-        (stage / "new").touch()
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["new"]
 
 
 def test_what_a_user_can_mend_is_told_from_what_is_ours():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -15,7 +17,7 @@ from equipoise.ranking.robust.wasserstein import transport_cost
 _BUDGET = 1.0
 
 
-def _ball(mode: str, prior: float) -> WassersteinPerturbation:
+def _ball(mode: Literal["free", "aware"], prior: float) -> WassersteinPerturbation:
     return WassersteinPerturbation(
         eps=_BUDGET, mode=mode, prior=prior, steps=5, lr=0.3, lambda_lr=0.05, lambda_period=1
     )

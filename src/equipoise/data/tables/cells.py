@@ -17,8 +17,17 @@ from pandas.tseries.api import guess_datetime_format
 MISSING_MARKS = frozenset(
     {"", "?", "-", "--", ".", "...", "na", "n/a", "#n/a", "nan", "<na>", "null", "<null>", "none"}
 )
-_NEARLY_ALL = 0.9
+NEARLY_ALL = 0.9
 _DATE_SAMPLE = 300
+
+
+def check_scalars(column: pd.Series) -> None:
+    """Raise `ValueError` if a cell holds a list, an array or a dictionary."""
+    if column.dtype == object:
+        nested = column.map(lambda cell: isinstance(cell, list | tuple | set | dict | np.ndarray))
+        if nested.any():
+            kind = type(column[nested].iloc[0]).__name__
+            raise ValueError(f"column {column.name!r} holds a {kind} in a cell; give each of its parts a column")
 
 
 def as_text(column: pd.Series) -> pd.Series:
@@ -65,7 +74,7 @@ def as_numbers(column: pd.Series) -> NDArray[np.float64]:
 def mostly_numbers(text: pd.Series) -> bool:
     """Whether nearly all cells that hold something are numbers."""
     held = text.dropna()
-    return len(held) > 0 and float(np.isfinite(as_numbers(held)).mean()) >= _NEARLY_ALL
+    return len(held) > 0 and float(np.isfinite(as_numbers(held)).mean()) >= NEARLY_ALL
 
 
 def as_dates(column: pd.Series, form: str | None = None) -> pd.Series:
@@ -87,7 +96,7 @@ def date_format(text: pd.Series) -> str | None:
     """
     held = text.dropna()
     # A column of names is not worth guessing at.
-    if held.empty or float(held.str.contains(r"\d", regex=True).mean()) < _NEARLY_ALL:
+    if held.empty or float(held.str.contains(r"\d", regex=True).mean()) < NEARLY_ALL:
         return None
     distinct = held.drop_duplicates()
     sample = distinct.sample(min(len(distinct), _DATE_SAMPLE), random_state=0)
@@ -98,4 +107,4 @@ def date_format(text: pd.Series) -> str | None:
     formats = [form for forms in guesses for form in dict.fromkeys(forms) if form]
     shares = {form: float(as_dates(held, form).notna().mean()) for form in formats}
     form = max(shares, key=lambda name: shares[name], default=None)
-    return form if form is not None and shares[form] >= _NEARLY_ALL else None
+    return form if form is not None and shares[form] >= NEARLY_ALL else None

@@ -23,6 +23,8 @@ from sklearn.utils.validation import check_is_fitted
 from skrub import DatetimeEncoder, SquashingScaler, StringEncoder, TableVectorizer
 
 from equipoise.core.validate import check_choice
+from equipoise.data.tables.cells import check_scalars
+from equipoise.data.tables.columns import ColumnReading, column_reading
 
 KINDS = ("neural", "tree")
 _TEXT_AXES = 30
@@ -37,6 +39,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
 
     Attributes:
         columns_: names of the columns, in the order of training.
+        readings_: what each column is read as.
 
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"age": [30, None, 50], "town": ["Rome", "Bonn", None]})
@@ -54,7 +57,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         """Learn what the columns are from training rows.
 
         Raises:
-            ValueError: if `kind` is unknown or no column is left to predict from.
+            ValueError: if `kind` is unknown, a column holds lists, or no column is left to predict from.
         """
         self.fit_transform(frame)
         return self
@@ -63,6 +66,10 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         """`fit`, and the matrix of the same rows."""
         check_choice("kind", self.kind, KINDS)
         self.columns_ = [str(name) for name in frame.columns]
+        self.readings_: dict[str, ColumnReading] = {}
+        for name, column in frame.set_axis(self.columns_, axis=1).items():
+            check_scalars(column)
+            self.readings_[str(name)] = column_reading(column)
         self.vectorizer_ = self._vectorizer()
         encoded = self.vectorizer_.fit_transform(self._aligned(frame))
         if encoded.shape[1] == 0:
@@ -73,7 +80,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         """The matrix of rows, (n, features).
 
         Raises:
-            ValueError: if a column of the training table is missing.
+            ValueError: if a column of the training table is missing, or holds nothing that can be read as there.
         """
         check_is_fitted(self)
         aligned = self._aligned(frame)
@@ -91,8 +98,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
                 f"the table lacks column{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))} that the model was "
                 "fitted on" + (f"; did you mean {close[0]!r}?" if close else "")
             )
-        aligned = frame[[names[name] for name in self.columns_]]
-        return aligned.set_axis(self.columns_, axis=1)
+        return pd.DataFrame(
+            {name: reading.read(frame[names[name]].rename(name)) for name, reading in self.readings_.items()}
+        )
 
     def _filled(self, encoded: Any) -> NDArray[np.float32]:
         matrix = np.array(encoded, dtype=np.float32)

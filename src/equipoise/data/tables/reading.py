@@ -7,7 +7,9 @@ to mend the table.
 
 from __future__ import annotations
 
+import csv
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -19,15 +21,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas._libs.parsers import STR_NA_VALUES
 from pandas.errors import EmptyDataError
 
-from equipoise.data.tables.cells import as_dates, as_numbers, as_text, date_format, is_text, mostly_numbers
+from equipoise.data.tables.cells import (
+    as_dates,
+    as_numbers,
+    as_text,
+    check_scalars,
+    date_format,
+    is_text,
+    mostly_numbers,
+)
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": ","}
 _PARQUET = (".parquet", ".pq")
 _PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 # More distinct values than this are taken for identifiers or measurements unless each class has several members.
 _FEW_CLASSES = 20
+_MARKS = (",", ";", "\t", "|")
+# Lines by which the separator is found.
+_LINES = 20
+_YES = frozenset({"yes", "y", "true", "t", "1", "positive", "pos"})
+_NO = frozenset({"no", "n", "false", "f", "0", "negative", "neg"})
 
 Indices = NDArray[np.int64]
 
@@ -83,15 +99,21 @@ class TableTask:
         )
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
+def read_table(path: str | Path, literal: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV, TSV or Parquet file, packed (.gz, .bz2, .xz, .zip, .zst) or not.
 
-    A `.csv` file whose header has semicolons and no comma is read with semicolons and decimal commas. A nameless first
-    column that only counts the rows is left out: it is an index that was written by accident.
+    Fields may be separated by something else than the ending says, if every one of the first lines agrees (semicolons
+    with decimal commas, tabs, bars; a first line `sep=;` as Excel writes it), and quotes may follow a space. A nameless
+    first column that only counts the rows is left out: it is an index that was written by accident.
+
+    Args:
+        path: the file.
+        literal: columns in which "NA", "None" and the like are values; only an empty cell is missing there.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is a folder, empty, without rows, of an unknown kind, or not what its ending claims.
+        ValueError: if it is a folder, empty, without rows, of an unknown kind, not what its ending claims, or has
+            several columns of one name.
     """
     path = Path(path)
     if not path.exists():
@@ -111,11 +133,11 @@ def read_table(path: str | Path) -> pd.DataFrame:
         )
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty")
-    frame = _read_parquet(path) if kind in _PARQUET else _read_text(path, _SEPARATORS[kind])
+    frame = _read_parquet(path) if kind in _PARQUET else _read_text(path, _SEPARATORS[kind], literal)
     if len(frame) == 0:
         raise ValueError(f"{path} has a header but no rows")
     first = str(frame.columns[0])
-    if first.startswith("Unnamed: 0") and np.array_equal(as_numbers(frame.iloc[:, 0]), np.arange(len(frame))):
+    if first.startswith("Unnamed: 0") and (np.diff(as_numbers(frame.iloc[:, 0])) == 1).all():
         frame = frame.iloc[:, 1:]
     return frame
 
@@ -129,18 +151,21 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} cannot be read as Parquet: {_first_line(error)}") from error
 
 
-def _read_text(path: Path, separator: str) -> pd.DataFrame:
-    options: dict[str, Any] = {"sep": separator, "encoding": "utf-8-sig"}
+def _read_text(path: Path, separator: str, literal: Sequence[str]) -> pd.DataFrame:
+    options: dict[str, Any] = {"encoding": "utf-8-sig", "skipinitialspace": True}
     try:
-        header = list(pd.read_csv(path, nrows=0, **options))
-        if len(header) == 1:
-            # One column is no table: the file may separate with something else than its ending says.
-            other = [mark for mark in (";", "\t", ",", "|") if mark in str(header[0])]
-            if other:
-                options["sep"] = other[0]
+        options |= _separation(path, separator)
+        header = pd.read_csv(_opened(path), nrows=1, header=None, dtype=str, **options).iloc[0].dropna().tolist()
+        names = [str(name) for name in header]
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"{names.count(twice[0])} of its columns are named {twice[0]!r}; rename all but one")
         if options["sep"] == ";":
             options["decimal"] = ","
-        frame = pd.read_csv(path, low_memory=False, **options)
+        if set(literal) & set(names):
+            missing = {name: [""] if name in literal else sorted(STR_NA_VALUES) for name in names}
+            options |= {"na_values": missing, "keep_default_na": False}
+        frame = pd.read_csv(_opened(path), low_memory=False, **options)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({_first_line(error)}); save it as UTF-8") from error
     except EmptyDataError as error:
@@ -151,6 +176,32 @@ def _read_text(path: Path, separator: str) -> pd.DataFrame:
     if not isinstance(frame.index, pd.RangeIndex):
         raise ValueError(f"the rows of {path} have more fields than its header has names; add the missing names")
     return frame
+
+
+def _separation(path: Path, usual: str) -> dict[str, Any]:
+    """How fields are separated: as a first line says, or as all lines agree on, with most numbers; else as usual."""
+    lines = pd.read_csv(
+        _opened(path), sep="\x01", header=None, dtype=str, nrows=_LINES, quoting=csv.QUOTE_NONE, encoding="utf-8-sig"
+    )
+    first = [str(line) for line in lines[0]]
+    said = re.fullmatch(r"sep=(.)", first[0].strip("\r\n"))
+    if said:
+        return {"sep": said[1], "skiprows": 1}
+    agreed: dict[str, tuple[float, bool, int]] = {}
+    for mark in dict.fromkeys([usual, *_MARKS]):
+        rows = list(csv.reader(first, delimiter=mark, skipinitialspace=True))
+        if len(rows[0]) > 1 and all(len(row) == len(rows[0]) for row in rows):
+            cells = [cell for row in rows[1:] for cell in row]
+            numbers = sum(re.fullmatch(r"[+-]?\d*[.,]?\d+", cell) is not None for cell in cells)
+            agreed[mark] = numbers / max(len(cells), 1), mark == usual, len(rows[0])
+    return {"sep": max(agreed, key=lambda mark: agreed[mark], default=usual)}
+
+
+def _opened(path: Path) -> Any:
+    """What pandas reads; for .zst it would need another package."""
+    import pyarrow
+
+    return pyarrow.input_stream(path, compression="zstd") if path.suffix.lower() == ".zst" else path
 
 
 def _first_line(error: Exception) -> str:
@@ -167,9 +218,10 @@ def table_task(
 ) -> TableTask:
     """Say what is to be predicted in a table.
 
-    Target, group and time are no features. The positive class of a binary task is `positive`, else the 1 of {0, 1} or
-    the True of {False, True}, else the rarer value, which is noted. With more than two values `positive` makes the task
-    "this value against the rest", which is noted too.
+    Target, group and time are no features. The positive class of a binary task is `positive`, else the one that says
+    so (1, true, yes, positive beside 0, false, no, negative), else the rarer value, which is noted. With more than two
+    values `positive` makes the task "this value against the rest", which is noted too. Labels and groups that differ
+    by upper and lower case or by spaces around them only are taken for one, which is noted.
 
     Args:
         frame: a pandas or polars frame.
@@ -182,10 +234,10 @@ def table_task(
         ValueError: if a column is absent or serves twice, cells of target, group or time are missing, the target has
             one value only or looks like a measurement, or `positive` is not among its values.
 
-    >>> frame = pd.DataFrame({"amount": [5, 80, 3, 9], "fraud": ["no", "yes", "no", "no"]})
-    >>> task = table_task(frame, target="fraud")
+    >>> frame = pd.DataFrame({"amount": [5, 80, 3, 9], "kind": ["fine", "fraud", "fine", "fine"]})
+    >>> task = table_task(frame, target="kind")
     >>> task.classes, task.target.tolist(), task.notes
-    (('no', 'yes'), [0, 1, 0, 0], ("'yes' counts as positive: it is the rarer value of 'fraud' (25.0 % of rows)",))
+    (('fine', 'fraud'), [0, 1, 0, 0], ("'fraud' counts as positive: it is the rarer value of 'kind' (25.0 % of rows)",))
     """
     frame = frame.to_pandas() if not isinstance(frame, pd.DataFrame) and hasattr(frame, "to_pandas") else frame
     if not isinstance(frame, pd.DataFrame):
@@ -203,10 +255,16 @@ def table_task(
     features = frame.drop(columns=list(used)).reset_index(drop=True)
     if features.shape[1] == 0:
         raise ValueError(f"the table has no columns besides {', '.join(map(repr, used))}; nothing to predict from")
-    codes, classes = _classes(target, frame[target])
-    notes: tuple[str, ...] = ()
+    for _, column in features.items():
+        check_scalars(column)
+    labels, notes = _one_spelling(target, frame[target])
+    codes, classes = _classes(target, labels)
     if positive is not None or len(classes) == 2:
-        codes, classes, notes = _binary(target, codes, classes, positive)
+        codes, classes, decided = _binary(target, codes, classes, positive)
+        notes += decided
+    if group is not None:
+        frame[group], merged = _one_spelling(group, frame[group])
+        notes += merged
     return TableTask(
         features,
         codes,
@@ -215,6 +273,26 @@ def table_task(
         groups=None if group is None else _groups(group, frame[group]),
         times=None if time is None else _times(time, frame[time]),
         notes=notes,
+    )
+
+
+def _one_spelling(name: str, column: pd.Series) -> tuple[pd.Series, tuple[str, ...]]:
+    """Labels that differ by spaces around them or by upper and lower case only, written as most of them are."""
+    codes, values = pd.factorize(column.astype(object))
+    counts = np.bincount(codes[codes >= 0], minlength=len(values))
+    usual: dict[str, str] = {}
+    for place in np.argsort(-counts, kind="stable"):
+        if isinstance(values[place], str):
+            usual.setdefault(values[place].strip().casefold(), values[place].strip())
+    spelt = [usual[value.strip().casefold()] if isinstance(value, str) else value for value in values]
+    changed = [value for value, other in zip(values, spelt, strict=True) if value is not other and value != other]
+    if not changed:
+        return column, ()
+    cells = np.array([*spelt, None], dtype=object)[codes]
+    shown = ", ".join(map(repr, changed[:3])) + (" and others" if len(changed) > 3 else "")
+    return (
+        pd.Series(cells, index=column.index, name=column.name),
+        (f"labels of {name!r} that differ in case or in spaces around them were taken for the same, as {shown}",),
     )
 
 
@@ -264,9 +342,8 @@ def _binary(
         if len(classes) > 2:
             others = len(classes) - 1
             notes = (f"{classes[chosen]!r} of {name!r} is held against the {others} other values together",)
-    elif {str(value).lower() for value in classes} in ({"0", "1"}, {"0.0", "1.0"}, {"false", "true"}):
-        # Sorted, the 1 or True is the last.
-        chosen = 1
+    elif any(_plain(value) in _YES for value in classes) and any(_plain(value) in _NO for value in classes):
+        chosen = int(_plain(classes[1]) in _YES)
     else:
         chosen = int(counts[1] <= counts[0])
         share = f"{100 * counts[chosen] / len(codes):.1f} %"
@@ -281,13 +358,17 @@ def _find_value(name: str, classes: tuple[Any, ...], wanted: Any) -> int:
     for same in (
         lambda value: type(value) is type(wanted) and value == wanted,
         lambda value: str(value) == str(wanted),
-        lambda value: str(value).lower() == str(wanted).strip().lower(),
+        lambda value: str(value).strip().casefold() == str(wanted).strip().casefold(),
         lambda value: _number(value) is not None and _number(value) == _number(wanted),
     ):
         found = [k for k, value in enumerate(classes) if same(value)]
         if len(found) == 1:
             return found[0]
     raise ValueError(f"positive={wanted!r} is not a value of target column {name!r}, which holds {_some(classes)}")
+
+
+def _plain(value: Any) -> str:
+    return str(value).strip().lower().removesuffix(".0")
 
 
 def _number(value: Any) -> float | None:

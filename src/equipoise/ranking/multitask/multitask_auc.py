@@ -21,18 +21,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from equipoise.core.distributed import gather_batch
 from equipoise.core.pairs.autograd import FirstOrder
+from equipoise.core.reduction import attached_zero
+from equipoise.core.signature import checked
 from equipoise.core.solvers.proximal import Point
-from equipoise.core.validate import check_binary, check_choice, check_finite, warn_once
+from equipoise.core.types import BinaryTarget, NonNegative, Scalar, Scores, Whole
+from equipoise.core.validate import warn_once
 
-BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
+Users: TypeAlias = Integer[Tensor, " n"]
+Reduction: TypeAlias = Literal["mean", "sum"]
 
 
 class QuadraticForm(NamedTuple):
@@ -61,8 +65,9 @@ class MultiTaskObjective(NamedTuple):
     objective: Tensor
 
 
+@checked
 def auc_quadratic_form(features: Float[Tensor, "n d"], target: BinaryTarget) -> QuadraticForm:
-    """The all-pairs square AUC loss of a linear scorer, ½ (1 − difference)² a pair, as a quadratic form.
+    """The all-pairs square AUC loss of a linear scorer, ½ (1 − difference)² per pair, as a quadratic form.
 
     Args:
         features: (n, d).
@@ -72,13 +77,12 @@ def auc_quadratic_form(features: Float[Tensor, "n d"], target: BinaryTarget) -> 
         (A, c), in float64.
 
     Raises:
-        ValueError: if a feature is not finite or a class is absent.
+        ValueError: if a class is absent.
 
     >>> form = auc_quadratic_form(torch.tensor([[1.0], [0.0], [0.5]]), torch.tensor([1, 0, 0]))
     >>> form.c
     tensor([0.7500], dtype=torch.float64)
     """
-    check_finite("features", features)
     positive = target == 1
     if not bool(positive.any()) or bool(positive.all()):
         raise ValueError("the target holds one class only, so that there is no pair; leave this user out")
@@ -88,17 +92,18 @@ def auc_quadratic_form(features: Float[Tensor, "n d"], target: BinaryTarget) -> 
     return QuadraticForm(sum(side.T @ side for side in centred) + torch.outer(c, c), c)
 
 
+@checked
 def multitask_auc_objective(
-    features: Sequence[Float[Tensor, "_ d"]],
-    targets: Sequence[Int[Tensor, " _"] | Bool[Tensor, " _"]],
+    features: Sequence[Float[Tensor, "n d"]],
+    targets: Sequence[BinaryTarget],
     theta: Float[Tensor, " d"],
     G: Float[Tensor, "d users"],
     P: Float[Tensor, "d users"],
     *,
-    lambda_theta: float,
-    lambda_group: float,
-    lambda_personal: float,
-    kappa: int,
+    lambda_theta: NonNegative,
+    lambda_group: NonNegative,
+    lambda_personal: NonNegative,
+    kappa: Whole,
 ) -> MultiTaskObjective:
     """The objective at given variables.
 
@@ -113,6 +118,9 @@ def multitask_auc_objective(
         lambda_personal: λ₃.
         kappa: singular values of G that are free.
 
+    Raises:
+        ValueError: if features and targets are not one per user.
+
     >>> x, y = torch.eye(2), torch.tensor([1, 0])
     >>> zero = torch.zeros(2, 1)
     >>> values = dict(lambda_theta=1.0, lambda_group=1.0, lambda_personal=1.0, kappa=1)
@@ -120,6 +128,9 @@ def multitask_auc_objective(
     tensor(0.5000)
     """
     weights = theta[:, None] + G + P
+    dimension, users = weights.shape
+    if {len(features), len(targets)} != {users} or {x.shape[1] for x in features} != {dimension}:
+        raise ValueError(f"features and targets must be those of {users} users, features with {dimension} columns")
     terms = []
     for x, y, w in zip(features, targets, weights.T, strict=True):
         if not 0 < int((y == 1).sum()) < len(y):
@@ -128,14 +139,13 @@ def multitask_auc_objective(
         form = auc_quadratic_form(x, y)
         wide = w.double()
         terms.append(wide @ form.A @ wide / 2 - form.c @ wide + 0.5)
-    loss = (torch.stack(terms).sum() if terms else weights.sum() * 0).to(weights.dtype)
+    loss = (torch.stack(terms).sum() if terms else attached_zero(weights)).to(weights.dtype)
     penalty = multitask_penalty((theta, G, P), lambda_theta, lambda_group, lambda_personal, kappa)
     return MultiTaskObjective(loss, penalty, loss + penalty)
 
 
-def multitask_auc_loss(
-    scores: Float[Tensor, " n"], target: BinaryTarget, user: Int[Tensor, " n"], *, reduction: str = "mean"
-) -> Float[Tensor, ""]:
+@checked
+def multitask_auc_loss(scores: Scores, target: BinaryTarget, user: Users, *, reduction: Reduction = "mean") -> Scalar:
     """The square AUC loss of every user, each over their own pairs, in O(n): for scores of any model.
 
         L_u = ½ [ (1 − m₊ + m₋)² + var₊ + var₋ ]       of the scores of user u
@@ -150,25 +160,16 @@ def multitask_auc_loss(
         The loss, which can be differentiated once; users with one class have no pairs and are left out. Zero, still
         attached to the graph, where nobody has both (warned once).
 
-    Raises:
-        ValueError: on scores or targets as `pairwise_auc_loss`, or users of another shape.
-
     >>> user = torch.tensor([7, 7, 3, 3, 5])
     >>> multitask_auc_loss(torch.tensor([1.0, 0.0, 0.0, 1.0, 9.0]), torch.tensor([1, 0, 1, 0, 1]), user)
     tensor(1.)
     """
-    check_binary(scores, target)
-    check_choice("reduction", reduction, ("mean", "sum"))
-    if user.shape != scores.shape or user.is_floating_point():
-        raise ValueError(
-            f"user must hold integers of shape {tuple(scores.shape)}, got {user.dtype} {tuple(user.shape)}"
-        )
     place, users = _places(user)
     # Segment 2u holds the negatives of user u and 2u + 1 the positives.
     value, ranked = _UserMoments.apply(scores, torch.add(target.long(), place, alpha=2), users)
     if not int(ranked):
         warn_once("the multi-task AUC loss is zero: no user of the batch has both classes")
-        return scores.sum() * 0
+        return attached_zero(scores)
     return (value / ranked if reduction == "mean" else value).to(scores.dtype)
 
 
@@ -225,12 +226,12 @@ class MultiTaskAUCLoss(nn.Module):
     True
     """
 
-    def __init__(self, reduction: str = "mean", *, gather: bool = False) -> None:
+    @checked
+    def __init__(self, reduction: Reduction = "mean", *, gather: bool = False) -> None:
         super().__init__()
-        check_choice("reduction", reduction, ("mean", "sum"))
         self.reduction, self.gather = reduction, gather
 
-    def forward(self, scores: Float[Tensor, " n"], target: BinaryTarget, user: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    def forward(self, scores: Scores, target: BinaryTarget, user: Users) -> Scalar:
         """The loss of scores (n,) by targets (n,) and users (n,)."""
         if self.gather:
             scores, target, gathered = gather_batch(scores, target, user)

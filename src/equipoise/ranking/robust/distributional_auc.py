@@ -6,12 +6,12 @@
 
 By duality the ball costs a penalty λ on the transport, squared Euclidean distance with labels kept; the worst case is
 found sample by sample by gradient ascent on the inputs, and λ follows the cost: above the budget ε it rises. One ball
-for all ("free", DRAUC-Df) lets the adversary spend its budget on the rare class, whose samples weigh more; a ball for
-each class ("aware", DRAUC-Da) with p ε₊ + (1 − p) ε₋ = ε does not.
+for all ("free", DRAUC-Df) lets the adversary spend its budget on the rare class, whose samples weigh more; a ball per
+class ("aware", DRAUC-Da) with p ε₊ + (1 − p) ε₋ = ε does not.
 
-The exchange of max and min makes this an upper bound of the robust risk [paper]. The authors' code measures the budget,
-the penalty and the cost of the dual step in three different units, and the norm of a whole batch at once; here all are
-the mean squared distance a sample.
+The exchange of max and min makes this an upper bound of the robust risk (the paper). The authors' code measures the
+budget, the penalty and the cost of the dual step in three different units, and the norm of a whole batch at once; here
+all are the mean squared distance per sample.
 
 Wang et al., "DRAUC: An Instance-wise Distributionally Robust AUC Optimization Framework", NeurIPS 2023, arXiv
 2311.03055.
@@ -20,63 +20,57 @@ Wang et al., "DRAUC: An Instance-wise Distributionally Robust AUC Optimization F
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from equipoise.core.pairs.sides import binary_sides
+from equipoise.core.pairs.sides import as_probabilities, binary_sides
+from equipoise.core.reduction import attached_zero
+from equipoise.core.signature import checked
 from equipoise.core.solvers.perturbation import Model, evaluation_mode
 from equipoise.core.solvers.saddle import Box, SaddleLoss
-from equipoise.core.validate import (
-    check_binary,
-    check_choice,
-    check_nonnegative,
-    check_positive,
-    check_probabilities,
-)
+from equipoise.core.types import BinaryTarget, Count, NonNegative, Positive, Range, Scalar, Scores, Whole
 from equipoise.data.images.corruptions import SEVERITIES, Kind, Severity, corrupted_sets
 from equipoise.ranking.metrics.binary_areas import auroc
-from equipoise.ranking.robust.minmax_auc import at_least_single, class_weights, probabilities
-
-BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
-Scalar = float | Float[Tensor, ""]
-
-ALPHA_RULES = ("gradient", "closed_form")
+from equipoise.ranking.robust.adversarial_auc import column_of
+from equipoise.ranking.robust.minmax_auc import Number, UnitScores, class_weights
 
 
+@checked
 def margin_auc_terms(
-    scores: Float[Tensor, " n"],
+    scores: UnitScores,
     target: BinaryTarget,
-    a: Scalar,
-    b: Scalar,
-    alpha: Scalar,
+    a: Number,
+    b: Number,
+    alpha: Number,
     *,
-    margin: float = 1.0,
-    k: float = 1.0,
-) -> Float[Tensor, " n"]:
-    """One term a sample, whose mean is `drauc_loss`, at least in float32; the objective of the ascent on the inputs.
+    margin: NonNegative = 1.0,
+    k: Positive = 1.0,
+) -> Scores:
+    """One term per sample, whose mean is `drauc_loss`; the objective of the ascent on the inputs.
 
     >>> margin_auc_terms(torch.tensor([0.75, 0.25]), torch.tensor([1, 0]), 0.75, 0.25, 0.5)
     tensor([-0.7500,  1.2500])
     """
-    scores, positive = at_least_single(scores), target == 1
+    positive = target == 1
     square = torch.where(positive, scores - a, scores - b).square()
     pull = 2 * alpha * torch.where(positive, -scores, scores)
     return class_weights(scores, positive) * (square + pull) + 2 * alpha * margin - k * alpha * alpha
 
 
+@checked
 def drauc_loss(
-    scores: Float[Tensor, " n"],
+    scores: UnitScores,
     target: BinaryTarget,
-    a: Scalar,
-    b: Scalar,
-    alpha: Scalar,
+    a: Number,
+    b: Number,
+    alpha: Number,
     *,
-    margin: float = 1.0,
-    k: float = 1.0,
-) -> Float[Tensor, ""]:
+    margin: NonNegative = 1.0,
+    k: Positive = 1.0,
+) -> Scalar:
     """The margin form of the min-max AUC loss: minimised over scores, a and b, maximised over α ≥ 0.
 
     Args:
@@ -92,18 +86,11 @@ def drauc_loss(
         The loss; zero, still attached to the graph, when one class is absent (warned once). Means divide by the number
         of samples of a class (the authors' code leaves out residuals that are exactly zero).
 
-    Raises:
-        ValueError: if a score is outside [0, 1], a target neither 0 nor 1, the margin negative or k not positive.
-
     >>> drauc_loss(torch.tensor([0.75, 0.25]), torch.tensor([1, 0]), 0.75, 0.25, 0.5)
     tensor(0.2500)
     """
-    check_binary(scores, target)
-    check_probabilities("scores", scores)
-    check_nonnegative("margin", margin)
-    check_positive("k", k)
     if not binary_sides(scores, target, objective="the robust AUC loss").rankable:
-        return (at_least_single(scores) * 0).sum()
+        return attached_zero(scores)
     return margin_auc_terms(scores, target, a, b, alpha, margin=margin, k=k).mean()
 
 
@@ -134,13 +121,15 @@ class DRAUCLoss(SaddleLoss):
     (True, True)
     """
 
+    @checked
     def __init__(
-        self, margin: float = 1.0, k: float = 1.0, alpha_rule: str = "gradient", from_logits: bool = True
+        self,
+        margin: NonNegative = 1.0,
+        k: Positive = 1.0,
+        alpha_rule: Literal["gradient", "closed_form"] = "gradient",
+        from_logits: bool = True,
     ) -> None:
         super().__init__()
-        check_nonnegative("margin", margin)
-        check_positive("k", k)
-        check_choice("alpha_rule", alpha_rule, ALPHA_RULES)
         self.margin, self.k, self.alpha_rule, self.from_logits = margin, k, alpha_rule, from_logits
         self.a, self.b = nn.Parameter(torch.tensor(0.0)), nn.Parameter(torch.tensor(0.0))
         self.alpha = nn.Parameter(torch.tensor(0.0), requires_grad=alpha_rule == "gradient")
@@ -158,14 +147,14 @@ class DRAUCLoss(SaddleLoss):
         return {self.a: (0.0, 1.0), self.b: (0.0, 1.0), self.alpha: (0.0, torch.inf)}
 
     @torch.no_grad()
-    def initialize(self, scores: Tensor, target: Tensor) -> None:
+    @checked
+    def initialize(self, scores: Scores, target: BinaryTarget) -> None:
         """Set a, b and α to the saddle point for these scores.
 
         Raises:
             ValueError: if one class is absent.
         """
-        check_binary(scores, target)
-        probability = probabilities(scores, self.from_logits)
+        probability = as_probabilities(scores, self.from_logits)
         pos, neg = probability[target == 1], probability[target == 0]
         if not (len(pos) and len(neg)):
             raise ValueError(f"there are {len(pos)} positives and {len(neg)} negatives; the saddle point needs both")
@@ -173,16 +162,17 @@ class DRAUCLoss(SaddleLoss):
         self.b.copy_(neg.mean())
         self.alpha.copy_((self.margin + self.b - self.a).clamp_min(0) / self.k)
 
-    def terms(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, " n"]:
-        """One term a sample, for an ascent on the inputs, at the present a, b and α."""
-        probability = probabilities(scores, self.from_logits)
+    @checked
+    def terms(self, scores: Scores, target: BinaryTarget) -> Scores:
+        """One term per sample, for an ascent on the inputs, at the present a, b and α."""
+        probability = as_probabilities(scores, self.from_logits)
         return margin_auc_terms(probability, target, self.a, self.b, self.alpha, margin=self.margin, k=self.k)
 
-    def forward(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, ""]:
+    @checked
+    def forward(self, scores: Scores, target: BinaryTarget) -> Scalar:
         """The loss of scores (n,) by targets (n,)."""
-        check_binary(scores, target)
-        probability = probabilities(scores, self.from_logits)
-        if self.alpha_rule == "closed_form" and self.training and 0 < int(target.sum()) < len(target):
+        probability = as_probabilities(scores, self.from_logits)
+        if self.alpha_rule == "closed_form" and self.training and 0 < int((target == 1).sum()) < len(target):
             with torch.no_grad():
                 gap = probability[target == 0].mean() - probability[target == 1].mean()
                 self.alpha.copy_((self.margin + gap).clamp_min(0) / self.k)
@@ -207,15 +197,16 @@ class CorruptionReport(NamedTuple):
     mean: Tensor
 
 
+@checked
 def corrupted_auroc(
     model: Model,
-    images: Float[Tensor, "n *channels height width"],
+    images: Annotated[Float[Tensor, "n *channels height width"], Range(0, 1)],
     target: BinaryTarget,
     *,
     kinds: Sequence[Kind] | None = None,
     severities: Sequence[Severity] = SEVERITIES,
-    seed: int = 0,
-    batch_size: int = 512,
+    seed: Whole = 0,
+    batch_size: Count = 512,
 ) -> CorruptionReport:
     """AUROC of the images as they are and under every corruption of `data.images.corruptions`.
 
@@ -229,7 +220,7 @@ def corrupted_auroc(
         batch_size: images scored at once.
 
     Raises:
-        ValueError: if there is no kind or severity, one is unknown, or an image is outside [0, 1].
+        ValueError: if there is no kind or severity.
 
     >>> images, target = torch.rand(40, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 2
     >>> images[target == 1, :4] = 1.0
@@ -240,8 +231,7 @@ def corrupted_auroc(
     by_kind: dict[str, dict[int, Tensor]] = {}
 
     def judge(pictures: Tensor) -> Tensor:
-        scores = torch.cat([model(part) for part in pictures.split(batch_size)])
-        return auroc(scores.squeeze(1) if scores.ndim == 2 and scores.shape[1] == 1 else scores, target)
+        return auroc(torch.cat([column_of(model(part)) for part in pictures.split(batch_size)]), target)
 
     with evaluation_mode(model), torch.no_grad():
         clean = judge(images)

@@ -15,22 +15,21 @@ term, which moves the saddle point.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from equipoise.core.pairs.sides import binary_sides
+from equipoise.core.pairs.sides import as_probabilities, binary_sides
+from equipoise.core.reduction import attached_zero
+from equipoise.core.signature import checked
 from equipoise.core.solvers.saddle import Box, SaddleLoss
-from equipoise.core.validate import check_binary, check_choice, check_fraction, check_probabilities
+from equipoise.core.types import BinaryTarget, OpenFraction, Range, Scalar, Scores
 
-BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
-Scalar = float | Float[Tensor, ""]
-
-FORMS = ("class_mean", "prior")
-INNER = ("learned", "closed_form")
+Number: TypeAlias = float | Float[Tensor, ""]
+UnitScores: TypeAlias = Annotated[Scores, Range(0, 1)]
 
 
 class MinMaxSolution(NamedTuple):
@@ -51,15 +50,16 @@ class MinMaxSolution(NamedTuple):
     pairwise_square_risk: Tensor
 
 
+@checked
 def minmax_auc_terms(
-    scores: Float[Tensor, " n"],
+    scores: UnitScores,
     target: BinaryTarget,
-    a: Scalar,
-    b: Scalar,
-    alpha: Scalar,
+    a: Number,
+    b: Number,
+    alpha: Number,
     *,
-    prior: float | None = None,
-) -> Float[Tensor, " n"]:
+    prior: OpenFraction | None = None,
+) -> Scores:
     """One term per sample, whose mean is the loss; the objective of an attack.
 
     Args:
@@ -71,12 +71,12 @@ def minmax_auc_terms(
         prior: p of the prior form; absent for the class-mean form, whose terms weigh n/n₊ and n/n₋.
 
     Returns:
-        (n,), at least in float32: class sizes and small differences do not fit into half precision.
+        (n,).
 
     >>> minmax_auc_terms(torch.tensor([0.75, 0.25]), torch.tensor([1, 0]), 0.75, 0.25, -0.5)
     tensor([-1.7500,  0.2500])
     """
-    scores, positive = at_least_single(scores), target == 1
+    positive = target == 1
     square = torch.where(positive, scores - a, scores - b).square()
     pull = 2 * (1 + alpha) * torch.where(positive, -scores, scores)
     if prior is None:
@@ -96,34 +96,16 @@ def class_weights(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> 
     return torch.where(positive, of_pos, of_neg)
 
 
-def at_least_single(scores: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 as they are.
-
-    >>> at_least_single(torch.zeros(1, dtype=torch.float16)).dtype
-    torch.float32
-    """
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))
-
-
-def probabilities(scores: Tensor, from_logits: bool) -> Tensor:
-    """Scores in [0, 1], at least in float32.
-
-    >>> probabilities(torch.tensor([0.0]), from_logits=True)
-    tensor([0.5000])
-    """
-    scores = at_least_single(scores)
-    return scores.sigmoid() if from_logits else scores
-
-
+@checked
 def minmax_auc_loss(
-    scores: Float[Tensor, " n"],
+    scores: UnitScores,
     target: BinaryTarget,
-    a: Scalar,
-    b: Scalar,
-    alpha: Scalar,
+    a: Number,
+    b: Number,
+    alpha: Number,
     *,
-    prior: float | None = None,
-) -> Float[Tensor, ""]:
+    prior: OpenFraction | None = None,
+) -> Scalar:
     """The saddle objective: minimised over scores, a and b, maximised over α.
 
     Args:
@@ -138,28 +120,24 @@ def minmax_auc_loss(
         The mean of the terms; zero, still attached to the graph, when one class is absent (warned once). R − 1 at the
         saddle point of the class-mean form.
 
-    Raises:
-        ValueError: if a score is outside [0, 1], a target neither 0 nor 1, or the prior outside (0, 1).
-
     >>> minmax_auc_loss(torch.tensor([0.75, 0.25]), torch.tensor([1, 0]), 0.75, 0.25, -0.5)
     tensor(-0.7500)
     """
-    _check(scores, target, prior)
-    if _lacks_a_class(scores, target):
-        return (at_least_single(scores) * 0).sum()
+    if not binary_sides(scores, target, objective="the min-max AUC loss").rankable:
+        return attached_zero(scores)
     return minmax_auc_terms(scores, target, a, b, alpha, prior=prior).mean()
 
 
-def minmax_inner_solution(scores: Float[Tensor, " n"], target: BinaryTarget) -> MinMaxSolution:
+@checked
+def minmax_inner_solution(scores: UnitScores, target: BinaryTarget) -> MinMaxSolution:
     """The saddle point inside, in closed form and float64.
 
     Raises:
-        ValueError: as `minmax_auc_loss`; if one class is absent.
+        ValueError: if one class is absent.
 
     >>> minmax_inner_solution(torch.tensor([1.0, 0.5, 0.0]), torch.tensor([1, 1, 0])).alpha
     tensor(-0.7500, dtype=torch.float64)
     """
-    _check(scores, target, None)
     pos, neg = (scores[target == k].double() for k in (1, 0))
     if not (len(pos) and len(neg)):
         raise ValueError(f"there are {len(pos)} positives and {len(neg)} negatives; the saddle point needs both")
@@ -169,7 +147,7 @@ def minmax_inner_solution(scores: Float[Tensor, " n"], target: BinaryTarget) -> 
     return MinMaxSolution(a, b, b - a, prior * (1 - prior) * (risk - 1), risk)
 
 
-def project_alpha(a: Scalar, b: Scalar, alpha: Scalar) -> Tensor:
+def project_alpha(a: Number, b: Number, alpha: Number) -> Tensor:
     """α put into [max(−a, b − 1), 1], where the terms fall with a positive's score and rise with a negative's.
 
     >>> project_alpha(0.3, 0.9, -0.6)
@@ -189,12 +167,12 @@ class MinMaxAUCLoss(SaddleLoss):
         form: "class_mean", which does not depend on the share of positives in a batch, or "prior".
         prior: p of the prior form: the share of positives of the distribution that batches are drawn from.
         init: a, b and α at the start.
-        inner: "learned" by gradient steps, or "closed_form" for the batch's own saddle point, which needs no solver and
-            is the square AUC loss of the batch.
+        inner: "learned" by gradient steps, or "closed_form" for the batch's own saddle point within the bounds, which
+            needs no solver; of the class-mean form it is the square AUC loss of the batch.
         from_logits: apply the sigmoid.
 
     Raises:
-        ValueError: if a setting is unknown or out of range, or the prior missing or not used by the form.
+        ValueError: if the prior is missing or not used by the form.
 
     >>> from equipoise.core.solvers.saddle import descent_ascent
     >>> x, y = torch.randn(300, 2, generator=torch.Generator().manual_seed(0)), torch.arange(300) < 30
@@ -209,21 +187,20 @@ class MinMaxAUCLoss(SaddleLoss):
     True
     """
 
+    @checked
     def __init__(
         self,
-        form: str = "class_mean",
-        prior: float | None = None,
-        init: tuple[float, float, float] = (0.2, 0.2, 0.2),
-        inner: str = "learned",
+        form: Literal["class_mean", "prior"] = "class_mean",
+        prior: OpenFraction | None = None,
+        init: Sequence[float] = (0.2, 0.2, 0.2),
+        inner: Literal["learned", "closed_form"] = "learned",
         from_logits: bool = True,
     ) -> None:
         super().__init__()
-        check_choice("form", form, FORMS)
-        check_choice("inner", inner, INNER)
         if (prior is None) == (form == "prior"):
             raise ValueError(f"form={form!r} {'needs' if form == 'prior' else 'does not use'} a prior")
-        if prior is not None:
-            check_fraction("prior", prior, one=False)
+        if len(init) != 3:
+            raise ValueError(f"init={init} must hold a, b and alpha")
         self.form, self.prior, self.inner, self.from_logits = form, prior, inner, from_logits
         learned = inner == "learned"
         self.a, self.b, self.alpha = (nn.Parameter(torch.tensor(float(v)), requires_grad=learned) for v in init)
@@ -243,22 +220,34 @@ class MinMaxAUCLoss(SaddleLoss):
         return {self.a: (0.0, 1.0), self.b: (0.0, 1.0), self.alpha: (lowest, 1.0)}
 
     @torch.no_grad()
-    def initialize(self, scores: Tensor, target: Tensor) -> None:
-        """Set a, b and α to the saddle point for these scores."""
-        found = minmax_inner_solution(probabilities(scores, self.from_logits), target)
-        for parameter, value in ((self.a, found.a), (self.b, found.b), (self.alpha, found.alpha)):
-            parameter.copy_(value)
+    @checked
+    def initialize(self, scores: Scores, target: BinaryTarget) -> None:
+        """Set a, b and α to the saddle point for these scores, within the bounds.
 
-    def terms(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, " n"]:
+        Raises:
+            ValueError: if one class is absent.
+        """
+        found = minmax_inner_solution(as_probabilities(scores, self.from_logits), target)
+        alpha, prior = found.alpha, self.prior
+        if prior is not None:
+            # The maximum of 2 (1 + α) u − p (1 − p) α², whatever the share of positives in the batch.
+            share = (target == 1).double().mean()
+            alpha = (prior * (1 - share) * found.b - (1 - prior) * share * found.a) / (prior * (1 - prior))
+        for parameter, value in ((self.a, found.a), (self.b, found.b), (self.alpha, alpha)):
+            parameter.copy_(value)
+        self.project_()
+
+    @checked
+    def terms(self, scores: Scores, target: BinaryTarget) -> Scores:
         """One term per sample, for an attack, at the present a, b and α."""
-        probability = probabilities(scores, self.from_logits)
+        probability = as_probabilities(scores, self.from_logits)
         return minmax_auc_terms(probability, target, self.a, self.b, self.alpha, prior=self.prior)
 
-    def forward(self, scores: Float[Tensor, " n"], target: BinaryTarget) -> Float[Tensor, ""]:
+    @checked
+    def forward(self, scores: Scores, target: BinaryTarget) -> Scalar:
         """The loss of scores (n,) by targets (n,)."""
-        check_binary(scores, target)
-        probability = probabilities(scores, self.from_logits)
-        if self.inner == "closed_form" and not _lacks_a_class(probability, target):
+        probability = as_probabilities(scores, self.from_logits)
+        if self.inner == "closed_form" and 0 < int((target == 1).sum()) < len(target):
             self.initialize(scores.detach(), target)
         return minmax_auc_loss(probability, target, self.a, self.b, self.alpha, prior=self.prior)
 
@@ -267,16 +256,5 @@ class MinMaxAUCLoss(SaddleLoss):
         return f"form={self.form}, prior={self.prior}, inner={self.inner}"
 
 
-def _check(scores: Tensor, target: Tensor, prior: float | None) -> None:
-    check_binary(scores, target)
-    check_probabilities("scores", scores)
-    if prior is not None:
-        check_fraction("prior", prior, one=False)
-
-
-def _lacks_a_class(scores: Tensor, target: Tensor) -> bool:
-    return not binary_sides(scores, target, objective="the min-max AUC loss").rankable
-
-
-def _square(x: Scalar) -> Scalar:
+def _square(x: Number) -> Number:
     return x * x

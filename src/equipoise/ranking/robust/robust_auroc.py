@@ -148,6 +148,16 @@ class RobustAUROC(SampleMetric):
         check_has_radius(attack)
         self.attack, self.radii = attack, tuple(dict.fromkeys(float(r) for r in (0.0, *radii)))
         self.seed, self.on_undefined = seed, on_undefined
+        self._before = 0
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Attack a batch, and give the value of it alone."""
+        # The batch is looked at in an emptied state, which hides its place.
+        self._before = len(self.target)
+        try:
+            return super().forward(*args, **kwargs)
+        finally:
+            self._before = 0
 
     @checked
     def update(self, model: Model, inputs: Float[Tensor, "n ..."], target: BinaryTarget) -> None:
@@ -162,7 +172,7 @@ class RobustAUROC(SampleMetric):
             ValueError: if inputs are not finite or outside their bounds.
         """
         generator = torch.Generator(device=inputs.device)
-        generator.manual_seed(self.seed * 1_000_003 + len(self.target))
+        generator.manual_seed(self.seed * 1_000_003 + self._before + len(self.target))
         columns = [attacked_scores(model, inputs, target, radius, self.attack, generator) for radius in self.radii]
         self.keep(torch.stack(columns, 1), target)
 

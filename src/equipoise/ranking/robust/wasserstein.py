@@ -12,14 +12,14 @@ Wang et al., "DRAUC: An Instance-wise Distributionally Robust AUC Optimization F
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from equipoise.core.signature import checked
 from equipoise.core.solvers.perturbation import (
-    NORMS,
     Bounds,
     Model,
     check_inputs,
@@ -30,14 +30,11 @@ from equipoise.core.solvers.perturbation import (
     random_start,
     step_direction,
 )
-from equipoise.core.validate import check_choice, check_fraction, check_nonnegative, check_positive, check_weights
-from equipoise.ranking.robust.adversarial_auc import Terms
+from equipoise.core.types import BinaryTarget, Count, NonNegative, OpenFraction, Positive, SampleWeight
+from equipoise.ranking.robust.adversarial_auc import Norm, Terms, column_of
+from equipoise.ranking.robust.minmax_auc import Number
 
-BinaryTarget = Int[Tensor, " n"] | Bool[Tensor, " n"]
-Scalar = float | Float[Tensor, ""]
-
-MODES = ("free", "aware")
-SELECTIONS = ("last", "best")
+Selection: TypeAlias = Literal["last", "best"]
 
 
 class ClassBudgets(NamedTuple):
@@ -64,18 +61,16 @@ class Ascent(NamedTuple):
     cost: Tensor
 
 
-def class_budgets(eps: float, prior: float, k: float = 1.0) -> ClassBudgets:
+@checked
+def class_budgets(eps: Positive, prior: OpenFraction, k: Positive = 1.0) -> ClassBudgets:
     """Budgets of the classes, ε₊ = k ε and ε₋ = ε (1 − p k)/(1 − p), which average to ε over the data.
 
     Raises:
-        ValueError: if ε or k is not positive, the prior not in (0, 1), or p k at least 1.
+        ValueError: if p k is at least 1.
 
     >>> class_budgets(0.5, prior=0.1, k=1.5)
     ClassBudgets(eps_pos=0.75, eps_neg=0.4722222222222222)
     """
-    check_positive("eps", eps)
-    check_fraction("prior", prior, one=False)
-    check_positive("k", k)
     if prior * k >= 1:
         raise ValueError(f"k={k:g} leaves the negatives no budget at prior={prior:g}; it must be below {1 / prior:g}")
     return ClassBudgets(k * eps, eps * (1 - prior * k) / (1 - prior))
@@ -90,31 +85,32 @@ def transport_cost(delta: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
     return delta.flatten(1).square().sum(1)
 
 
-def dual_step(multiplier: Scalar, budget: float, mean_cost: Scalar, lr: float) -> Tensor:
+@checked
+def dual_step(multiplier: Number, budget: float, mean_cost: Number, lr: Positive) -> Tensor:
     """λ ← max(0, λ − lr (budget − cost)): a cost above the budget makes transport dearer.
 
     >>> dual_step(1.0, budget=0.5, mean_cost=1.0, lr=0.5)
     tensor(1.2500)
     """
-    check_positive("lr", lr)
     return torch.as_tensor(multiplier - lr * (budget - mean_cost)).clamp_min(0)
 
 
+@checked
 def wasserstein_ascent(
     model: Model,
-    inputs: Tensor,
+    inputs: Float[Tensor, " n *shape"],
     target: BinaryTarget,
     objective: Terms,
-    multiplier: Float[Tensor, " n"],
-    start: Tensor,
+    multiplier: SampleWeight,
+    start: Float[Tensor, " n *shape"],
     *,
-    steps: int,
-    lr: float,
-    norm: str = "l2",
+    steps: Count,
+    lr: Positive,
+    norm: Norm = "l2",
     bounds: Bounds = (0.0, 1.0),
-    radius: float | Tensor | None = None,
+    radius: NonNegative | SampleWeight | None = None,
     normalize: bool = True,
-    select: str = "last",
+    select: Selection = "last",
 ) -> Ascent:
     """Raise objective_i − λ_i ‖δ_i‖² for every sample by gradient steps on its input.
 
@@ -133,27 +129,18 @@ def wasserstein_ascent(
         normalize: steps of length lr in the norm, else lr times the gradient.
         select: "last", or "best" for the highest penalised objective of all changes met, the start among them.
 
-    Raises:
-        ValueError: if steps is below 1, lr not positive, a multiplier negative, or the norm or selection unknown.
-
     >>> x, y = torch.full((2, 1), 0.5), torch.tensor([1, 0])
     >>> terms = lambda scores, target: torch.where(target == 1, -scores, scores)
     >>> wasserstein_ascent(lambda x: x, x, y, terms, torch.zeros(2), torch.zeros(2, 1), steps=2, lr=0.125).delta
     tensor([[-0.2500],
             [ 0.2500]])
     """
-    check_choice("norm", norm, NORMS)
-    check_choice("select", select, SELECTIONS)
-    check_positive("lr", lr)
-    check_weights("multiplier", multiplier, target)
-    if steps < 1:
-        raise ValueError(f"steps={steps} must be at least 1")
     delta = project_box(inputs, start, bounds)
     best, highest = delta, torch.full((len(inputs),), -torch.inf, dtype=inputs.dtype, device=inputs.device)
     penalty = multiplier.view(-1, *[1] * (inputs.ndim - 1))
 
     def terms(output: Tensor) -> Tensor:
-        return objective(output.squeeze(1) if output.ndim == 2 and output.shape[1] == 1 else output, target)
+        return objective(column_of(output), target)
 
     for _ in range(steps):
         values, gradient = input_gradient(model, inputs, delta, terms)
@@ -174,12 +161,12 @@ def wasserstein_ascent(
 class WassersteinPerturbation(nn.Module):
     """The adversary of a Wasserstein ball: moves inputs, and prices its moves so that they keep to the budget.
 
-    Called once a batch, it returns the changes and adds their cost; every `lambda_period` batches λ takes a dual step.
-    λ and the costs since are buffers, so that a run resumes where it was.
+    Called once per batch, it returns the changes and adds their cost; every `lambda_period` batches λ takes a dual
+    step. λ and the costs since are buffers, so that a run resumes where it was.
 
     Args:
         eps: budget: mean squared Euclidean length of the changes.
-        mode: "free" for one ball, "aware" for one a class.
+        mode: "free" for one ball, "aware" for one per class.
         prior: share of positives in the data; for "aware".
         k: ε₊ / ε; for "aware".
         steps: gradient steps on the inputs.
@@ -195,7 +182,7 @@ class WassersteinPerturbation(nn.Module):
         select: "last" or "best", see `wasserstein_ascent`.
 
     Raises:
-        ValueError: if a setting is out of range, or `mode="aware"` lacks a prior or has no budget for the negatives.
+        ValueError: if `mode="aware"` lacks a prior or has no budget for the negatives.
     """
 
     lambda_pos: Tensor
@@ -203,34 +190,25 @@ class WassersteinPerturbation(nn.Module):
     costs: Tensor
     batches: Tensor
 
+    @checked
     def __init__(
         self,
-        eps: float,
-        mode: str = "free",
-        prior: float | None = None,
-        k: float = 1.0,
-        steps: int = 10,
-        lr: float = 15 / 255,
-        norm: str = "l2",
+        eps: Positive,
+        mode: Literal["free", "aware"] = "free",
+        prior: OpenFraction | None = None,
+        k: Positive = 1.0,
+        steps: Count = 10,
+        lr: Positive = 15 / 255,
+        norm: Norm = "l2",
         bounds: Bounds = (0.0, 1.0),
-        lambda_init: float = 1.0,
-        lambda_lr: float = 0.02,
-        lambda_period: int = 10,
-        lambda_min: float = 0.0,
+        lambda_init: NonNegative = 1.0,
+        lambda_lr: Positive = 0.02,
+        lambda_period: Count = 10,
+        lambda_min: NonNegative = 0.0,
         project: bool = False,
-        select: str = "last",
+        select: Selection = "last",
     ) -> None:
         super().__init__()
-        check_positive("eps", eps)
-        check_choice("mode", mode, MODES)
-        check_choice("norm", norm, NORMS)
-        check_choice("select", select, SELECTIONS)
-        for name, value in (("lr", lr), ("lambda_lr", lambda_lr)):
-            check_positive(name, value)
-        check_nonnegative("lambda_min", lambda_min)
-        check_nonnegative("lambda_init", lambda_init)
-        if steps < 1 or lambda_period < 1:
-            raise ValueError(f"steps={steps} and lambda_period={lambda_period} must both be at least 1")
         if mode == "aware" and prior is None:
             raise ValueError("mode='aware' needs the prior, the share of positives in the data, for example prior=0.05")
         self.mode, self.eps = mode, eps
@@ -244,10 +222,11 @@ class WassersteinPerturbation(nn.Module):
         self.register_buffer("costs", torch.zeros(2, 2, dtype=torch.float64))
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
+    @checked
     def forward(
         self,
         model: Model,
-        inputs: Tensor,
+        inputs: Float[Tensor, " n *shape"],
         target: BinaryTarget,
         objective: Terms,
         generator: torch.Generator | None = None,
@@ -262,7 +241,7 @@ class WassersteinPerturbation(nn.Module):
             generator: of the random starts.
 
         Raises:
-            ValueError: if inputs are not finite or outside their bounds.
+            ValueError: if inputs are outside their bounds.
         """
         check_inputs(inputs, self.bounds)
         positive = target == 1

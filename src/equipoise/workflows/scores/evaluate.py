@@ -24,7 +24,7 @@ from equipoise.report import (
     write_report,
 )
 from equipoise.workflows.errors import InputError, mendable
-from equipoise.workflows.output import check_output, staged_folder
+from equipoise.workflows.output import staged_folder
 from equipoise.workflows.scores.judging import (
     DEFAULT_MAX_FPR,
     DEFAULT_MIN_TPR,
@@ -81,37 +81,36 @@ def evaluate_scores(path: str | Path, request: EvaluateRequest, *, command: str 
     started = time.perf_counter()
     request = dataclasses.replace(request, score=tuple(dict.fromkeys(request.score)))
     stream = request.stream or request.ray
-    with mendable():
-        output = check_output(request.output, overwrite=request.overwrite)
-        _check(request)
-        parts = find_parts(path)
-        if stream and not parts:
-            raise InputError(f"{path} cannot be streamed; name a Parquet file, a folder of such, or a pattern")
-    if parts and (stream or Path(path) != Path(parts[0].path) or sum(parts[0].rows) > STREAM_ROWS):
-        judged_columns, bounds = _judge_stream(request, parts)
-    else:
-        judged_columns, bounds = _judge_table(path, request), {}
-    report = EvaluationReport(
-        title=f"{Path(path).name}: how well {', '.join(request.score)} rank{'s' if len(request.score) == 1 else ''}",
-        data=DataSummary(
-            source=str(path),
-            rows=sum(judged_columns.classes.values()),
-            features=None,
-            target=request.target,
-            classes=judged_columns.classes,
-            positive=judged_columns.positive,
-        ),
-        metric=_criterion(request).title,
-        provenance=provenance(command, request.seed, time.perf_counter() - started),
-        models=judged_columns.models,
-        region=_region(request),
-        gains=judged_columns.gains,
-        curves=judged_columns.curves,
-        thresholds=judged_columns.thresholds,
-        notes=judged_columns.notes if request.min_tpr is not None else (*judged_columns.notes, _DEFAULT_TPR),
-        confidence=request.confidence,
-    )
-    with staged_folder(output, overwrite=request.overwrite) as stage:
+    with staged_folder(request.output, overwrite=request.overwrite, inputs=(path,)) as stage:
+        with mendable():
+            _check(request)
+            parts = find_parts(path)
+            if stream and not parts:
+                raise InputError(f"{path} cannot be streamed; name a Parquet file, a folder of such, or a pattern")
+        if parts and (stream or Path(path) != Path(parts[0].path) or sum(parts[0].rows) > STREAM_ROWS):
+            judged_columns, bounds = _judge_stream(request, parts)
+        else:
+            judged_columns, bounds = _judge_table(path, request), {}
+        report = EvaluationReport(
+            title=f"{Path(path).name}: how well {', '.join(request.score)} rank{'s' * (len(request.score) == 1)}",
+            data=DataSummary(
+                source=str(path),
+                rows=sum(judged_columns.classes.values()),
+                features=None,
+                target=request.target,
+                classes=judged_columns.classes,
+                positive=judged_columns.positive,
+            ),
+            metric=_criterion(request).title,
+            provenance=provenance(command, request.seed, time.perf_counter() - started),
+            models=judged_columns.models,
+            region=_region(request),
+            gains=judged_columns.gains,
+            curves=judged_columns.curves,
+            thresholds=judged_columns.thresholds,
+            notes=judged_columns.notes if request.min_tpr is not None else (*judged_columns.notes, _DEFAULT_TPR),
+            confidence=request.confidence,
+        )
         write_report(report, stage / "report.html")
         summary = {
             "metric": report.metric,
@@ -125,7 +124,7 @@ def evaluate_scores(path: str | Path, request: EvaluateRequest, *, command: str 
             **({"certified": bounds} if bounds else {}),
         }
         write_summary(stage, summary)
-    return Evaluation(report, output, bounds)
+    return Evaluation(report, Path(request.output), bounds)
 
 
 def _check(request: EvaluateRequest) -> None:

@@ -33,7 +33,7 @@ from equipoise.report.open_figures import (
 )
 from equipoise.report.open_page import OpenReport, open_page
 from equipoise.workflows.errors import InputError, mendable
-from equipoise.workflows.output import check_output, staged_folder
+from equipoise.workflows.output import staged_folder
 from equipoise.workflows.scores.judging import check_bootstrap, provenance, score_column, write_summary
 from equipoise.workflows.scores.requests import OpenRequest
 
@@ -65,36 +65,35 @@ def evaluate_open(path: str | Path, request: OpenRequest, *, command: str = "") 
         InputError: if the request cannot be carried out as given; nothing is written then.
     """
     started = time.perf_counter()
-    with mendable():
-        output = check_output(request.output, overwrite=request.overwrite)
-        check_bootstrap(request)
-        check_choice("higher_is", request.higher_is, SIDES)
-        spec = as_spec(request.higher_is)  # type: ignore[arg-type]
-        table = _read(path, request, spec)
-        metric = OpenWorldReport(
-            len(table.classes),
-            len(table.new_classes),
-            task=table.task,
-            k=tuple(request.k) if request.k else None,
-            higher_is=spec,
-            known_recall=request.known_recall,
-            on_undefined="raise",
+    with staged_folder(request.output, overwrite=request.overwrite, inputs=(path,)) as stage:
+        with mendable():
+            check_bootstrap(request)
+            check_choice("higher_is", request.higher_is, SIDES)
+            spec = as_spec(request.higher_is)  # type: ignore[arg-type]
+            table = _read(path, request, spec)
+            metric = OpenWorldReport(
+                len(table.classes),
+                len(table.new_classes),
+                task=table.task,
+                k=tuple(request.k) if request.k else None,
+                higher_is=spec,
+                known_recall=request.known_recall,
+                on_undefined="raise",
+            )
+            metric.update(table.scores, table.open_score, table.target)
+            values = {name: float(value) for name, value in metric.compute().items()}
+        found = _Findings(metric, values, request.confidence, request.resamples, request.seed)
+        report = OpenReport(
+            title=f"{Path(path).name}: known or unknown, and which one",
+            facts=table.facts,
+            lead=found.lead,
+            measures=found.with_intervals(),
+            plane=found.plane(),
+            pictures=found.pictures(),
+            notes=[*table.notes, *_NOTES],
+            provenance=provenance(command, request.seed, time.perf_counter() - started),
+            confidence=request.confidence,
         )
-        metric.update(table.scores, table.open_score, table.target)
-        values = {name: float(value) for name, value in metric.compute().items()}
-    found = _Findings(metric, values, request.confidence, request.resamples, request.seed)
-    report = OpenReport(
-        title=f"{Path(path).name}: known or unknown, and which one",
-        facts=table.facts,
-        lead=found.lead,
-        measures=found.with_intervals(),
-        plane=found.plane(),
-        pictures=found.pictures(),
-        notes=[*table.notes, *_NOTES],
-        provenance=provenance(command, request.seed, time.perf_counter() - started),
-        confidence=request.confidence,
-    )
-    with staged_folder(output, overwrite=request.overwrite) as stage:
         (stage / "report.html").write_text(open_page(report), encoding="utf-8")
         summary = {
             "measures": report.measures,
@@ -105,7 +104,7 @@ def evaluate_open(path: str | Path, request: OpenRequest, *, command: str = "") 
             "versions": report.provenance.versions,
         }
         write_summary(stage, summary)
-    return OpenEvaluation(report, output)
+    return OpenEvaluation(report, Path(request.output))
 
 
 _NOTES = (

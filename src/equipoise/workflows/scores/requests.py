@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from equipoise.workflows.request import Request
+
 
 @dataclass(frozen=True, kw_only=True)
-class ScoresRequest:
+class ScoresRequest(Request):
     """What every evaluation of scores is asked for.
 
     Attributes:
@@ -19,7 +21,7 @@ class ScoresRequest:
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
         output: The folder to write: metrics.json, report.html.
-        overwrite: Replace the folder if it exists.
+        overwrite: Replace the folder if an earlier run wrote it and it holds nothing else.
     """
 
     target: str

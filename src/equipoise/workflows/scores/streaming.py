@@ -90,19 +90,25 @@ def find_parts(path: str | Path) -> tuple[Part, ...]:
     """
     path = Path(path)
     if path.is_dir():
-        # Names that begin with a dot or an underscore are notes of the program that wrote the folder.
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in _ENDINGS and f.name[0] not in "._")
+        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in _ENDINGS and not _hidden(f, path))
     elif path.exists():
         files = [path] if path.suffix.lower() in _ENDINGS else []
         if not files:
             return ()
     elif glob.has_magic(str(path)):
-        files = sorted(Path(f) for f in glob.glob(str(path), recursive=True))
+        root = next(folder for folder in path.parents if not glob.has_magic(str(folder)))
+        found = map(Path, glob.glob(str(path), recursive=True))
+        files = sorted(f for f in found if _hidden(path, root) or not _hidden(f, root))
     else:
         return ()
     if not files:
         raise InputError(f"{path} holds no Parquet files; wanted names that end with .parquet")
     return tuple(_part(file) for file in files)
+
+
+def _hidden(file: Path, root: Path) -> bool:
+    """Whether it is a note or an unfinished part of the program that wrote the folder: `_temporary/`, `.part`."""
+    return any(name[0] in "._" for name in file.relative_to(root).parts)
 
 
 def stream_scores(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from equipoise.report import (
 from equipoise.training.objectives import OBJECTIVES
 from equipoise.training.optimizers import OPTIMIZERS
 from equipoise.workflows.errors import InputError, mendable
-from equipoise.workflows.output import check_output, staged_folder
+from equipoise.workflows.output import staged_folder
 from equipoise.workflows.scores.judging import judged, multiclass_judged, provenance, threshold_table, write_summary
 from equipoise.workflows.tables.candidates import (
     LOG_LOSS,
@@ -98,33 +98,32 @@ def fit_table(
         InputError: if the request cannot be carried out as given; nothing is written then.
     """
     started = time.perf_counter()
-    with mendable():
-        output = check_output(request.output, overwrite=request.overwrite)
-        job = _prepare(data, request)
-    features, codes = job.task.features, job.task.target
+    with staged_folder(request.output, overwrite=request.overwrite, inputs=(data,)) as stage:
+        with mendable():
+            job = _prepare(data, request)
+        features, codes = job.task.features, job.task.target
 
-    def encode(kind: str, fit_rows: Any, other_rows: Any) -> tuple[Any, Any]:
-        encoder = make_encoder(kind)
-        fitted = encoder.fit_transform(features.iloc[job.train[fit_rows]])
-        return fitted, encoder.transform(features.iloc[job.train[other_rows]])
+        def encode(kind: str, fit_rows: Any, other_rows: Any) -> tuple[Any, Any]:
+            encoder = make_encoder(kind)
+            fitted = encoder.fit_transform(features.iloc[job.train[fit_rows]])
+            return fitted, encoder.transform(features.iloc[job.train[other_rows]])
 
-    contest = run_contest(
-        job.candidates, job.folds, codes[job.train], encode, job.criterion, seed=request.seed, progress=progress
-    )
-    chosen = contest.winner.candidate
-    if request.objective:
-        chosen = next(e.candidate for e in contest.entries if e.candidate.objective == request.objective)
-    fitted, scores = {}, {}
-    for candidate in dict.fromkeys([chosen, contest.baseline]):
-        progress(f"refitting {candidate.name} on the training part")
-        fitted[candidate], scores[candidate] = _refit(job, candidate)
-    report = _report(job, contest, chosen, scores, command, started)
-    progress("writing")
-    with staged_folder(output, overwrite=request.overwrite) as stage:
+        contest = run_contest(
+            job.candidates, job.folds, codes[job.train], encode, job.criterion, seed=request.seed, progress=progress
+        )
+        chosen = contest.winner.candidate
+        if request.objective:
+            chosen = next(e.candidate for e in contest.entries if e.candidate.objective == request.objective)
+        fitted, scores = {}, {}
+        for candidate in dict.fromkeys([chosen, contest.baseline]):
+            progress(f"refitting {candidate.name} on the training part")
+            fitted[candidate], scores[candidate] = _refit(job, candidate)
+        report = _report(job, contest, chosen, scores, command, started)
+        progress("writing")
         fitted[chosen].save(stage / "model")
         write_report(report, stage / "report.html")
         write_summary(stage, _summary(contest, chosen, report))
-    return FitOutcome(report, contest, output)
+    return FitOutcome(report, contest, Path(request.output))
 
 
 def _prepare(data: str | Path, request: FitRequest) -> _Job:
@@ -146,6 +145,8 @@ def _prepare(data: str | Path, request: FitRequest) -> _Job:
         raise InputError(f"say which column to predict with --target; {data} has {', '.join(map(str, frame.columns))}")
     positive = known_positive if request.positive is None and target == known_target else request.positive
     task = table_task(frame, target=target, positive=positive, group=request.group, time=request.time_column)
+    # A report and a model folder hold text, numbers and booleans: a date or a decimal is its text.
+    task = replace(task, classes=tuple(c if isinstance(c, bool | int | float | str) else str(c) for c in task.classes))
     criterion = _criterion(request, len(task.classes), target)
     objectives = _objectives(request, criterion)
     if request.optimizer and not (set(families) & set(NEURAL) and any(map(averages_samples, objectives))):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_DEFLATED
+
+import numpy as np
 
 from equipoise import __version__
 from equipoise.training.optimizers import PLAIN
 from equipoise.workflows.errors import InputError
-from equipoise.workflows.tables.candidates import NEURAL, Candidate
+from equipoise.workflows.manifest import check_manifest, write_manifest
+from equipoise.workflows.tables.booster_check import check_booster
+from equipoise.workflows.tables.candidates import BOOSTERS, NEURAL, Candidate
+from equipoise.workflows.tables.encoder_file import TREE, read_encoder, write_encoder
 
-_DESCRIPTION, _ENCODER, _ESTIMATOR = "model.json", "encoder.skops", "estimator"
-_FORMAT = 1
-# Beside what skops itself trusts, an encoder file may hold these types only; any other in it is refused.
-_TRUSTED = ("skrub.", "equipoise.data.tables.encoding.", "numpy.dtype")
+_DESCRIPTION, _ESTIMATOR = "model.json", "estimator"
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -40,52 +45,78 @@ class FittedModel:
     metric: str
 
     def save(self, folder: Path) -> None:
-        """Write the folder: `model.json`, `encoder.skops`, `estimator/`."""
-        import skops.io
-
+        """Write the folder: `model.json`, the encoder's files, `estimator/`, and the list of them."""
         folder.mkdir(parents=True, exist_ok=True)
-        skops.io.dump(self.encoder, folder / _ENCODER, compression=ZIP_DEFLATED)
+        write_encoder(self.encoder, folder)
         self.estimator.save(folder / _ESTIMATOR)
         description = {
             "format": _FORMAT,
             "equipoise": __version__,
+            "skrub": version("skrub"),
             **self.candidate.choices,
             "target": self.target,
-            "classes": [label.item() if hasattr(label, "item") else label for label in self.classes],
+            "classes": list(self.classes),
             "metric": self.metric,
         }
         (folder / _DESCRIPTION).write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_manifest(folder)
 
     @classmethod
     def load(cls, folder: Path) -> FittedModel:
         """Read the folder that `equipoise fit` wrote, or its `model/` folder.
 
         Raises:
-            InputError: if it is none, is of a later format, or its encoder holds types of other packages.
+            InputError: if it is none, is of another format, or is damaged.
         """
-        import skops.io
-
         if not (folder / _DESCRIPTION).is_file() and (folder / "model" / _DESCRIPTION).is_file():
             folder = folder / "model"
         if not (folder / _DESCRIPTION).is_file():
             raise InputError(f"{folder} holds no model; name the folder that `equipoise fit` wrote")
-        description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-        if description.get("format") != _FORMAT:
-            raise InputError(
-                f"{folder} is of format {description.get('format')!r}, this equipoise reads {_FORMAT}; upgrade it"
+        check_manifest(folder)
+        with _readable(folder / _DESCRIPTION):
+            description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+            found = description.get("format")
+        if found != _FORMAT:
+            raise InputError(f"{folder} is of format {found!r}, this equipoise reads {_FORMAT}; fit the model again")
+        with _readable(folder / _DESCRIPTION):
+            candidate = Candidate(description["model"], description["objective"], description.get("optimizer", PLAIN))
+            classes = tuple(description["classes"])
+            target, metric = str(description["target"]), str(description["metric"])
+        written_by = f" (it was written with skrub {description.get('skrub')})"
+        with _readable(folder / TREE, written_by):
+            encoder = read_encoder(folder)
+            features = len(encoder.vectorizer_.all_outputs_)
+        with _readable(folder / _ESTIMATOR):
+            return cls(
+                candidate, encoder, _estimator(candidate, folder, len(classes), features), target, classes, metric
             )
-        foreign = skops.io.get_untrusted_types(file=folder / _ENCODER)
-        if strange := [name for name in foreign if not name.startswith(_TRUSTED)]:
-            raise InputError(f"{folder / _ENCODER} holds objects of types that no encoder has: {', '.join(strange)}")
-        candidate = Candidate(description["model"], description["objective"], description.get("optimizer", PLAIN))
-        return cls(
-            candidate,
-            skops.io.load(folder / _ENCODER, trusted=foreign),
-            _estimator_class(candidate).load(folder / _ESTIMATOR),
-            description["target"],
-            tuple(description["classes"]),
-            description["metric"],
-        )
+
+
+@contextmanager
+def _readable(path: Path, hint: str = "") -> Iterator[None]:
+    """Turn whatever reading a damaged file raises into one sentence: readers raise of all kinds."""
+    try:
+        yield
+    except Exception as error:
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} is damaged or none of this program's: {words}{hint}") from error
+
+
+def _estimator(candidate: Candidate, folder: Path, classes: int, features: int) -> Any:
+    """The estimator, after a look at its numbers and one prediction."""
+    kind = _estimator_class(candidate)
+    if candidate.model in BOOSTERS:
+        path = folder / _ESTIMATOR / kind._booster_file
+        check_booster(path, features=features, outputs=1 if classes == 2 else classes)
+    estimator = kind.load(folder / _ESTIMATOR)
+    if candidate.model in NEURAL and not all(
+        bool(w.isfinite().all()) for w in estimator.network_.state_dict().values()
+    ):
+        raise ValueError("its weights are not finite")
+    tried = estimator.predict_proba(np.zeros((1, features), dtype=np.float32))
+    if tried.shape != (1, classes) or not np.isfinite(tried).all():
+        raise ValueError(f"it gives no probabilities of {classes} classes")
+    return estimator
 
 
 def _estimator_class(candidate: Candidate) -> Any:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from equipoise.data import read_table
-from equipoise.workflows.errors import mendable
-from equipoise.workflows.output import check_output, staged_folder
+from equipoise.workflows.errors import InputError, mendable
+from equipoise.workflows.output import staged_folder
 from equipoise.workflows.tables.model_folder import FittedModel
 
+# What spreadsheets take for the beginning of a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
-def predict_table(model: str | Path, data: str | Path, *, output: str | Path, overwrite: bool = False) -> Path:
+
+def predict_table(
+    model: str | Path,
+    data: str | Path,
+    *,
+    output: str | Path,
+    overwrite: bool = False,
+    escape_formulas: bool = False,
+) -> Path:
     """Write `predictions.csv`: one row of scores per row of the table, in its order.
 
     The columns are `score` (raw, for two classes), `probability` (calibrated on held-out training rows) or one
@@ -22,7 +33,8 @@ def predict_table(model: str | Path, data: str | Path, *, output: str | Path, ov
         model: folder that `fit_table` wrote, or its `model/` folder.
         data: CSV, TSV or Parquet file with the columns the model was fitted on.
         output: folder to write.
-        overwrite: replace the folder.
+        overwrite: replace a folder that this program wrote.
+        escape_formulas: put a quote before text that a spreadsheet would run as a formula.
 
     Returns:
         The path of the file.
@@ -30,20 +42,34 @@ def predict_table(model: str | Path, data: str | Path, *, output: str | Path, ov
     Raises:
         InputError: if the request cannot be carried out as given; nothing is written then.
     """
-    with mendable():
-        output = check_output(output, overwrite=overwrite)
-        fitted = FittedModel.load(Path(model))
-        features = fitted.encoder.transform(read_table(data))
-    probabilities = fitted.estimator.predict_proba(features)
-    columns = {}
-    if len(fitted.classes) == 2:
-        columns["score"] = np.asarray(fitted.estimator.decision_function(features))
-        columns["probability"] = probabilities[:, 1]
-    else:
-        columns = {f"probability_{label}": probabilities[:, k] for k, label in enumerate(fitted.classes)}
-    columns["prediction"] = np.array(fitted.classes, dtype=object)[probabilities.argmax(1)]
     import pandas as pd
 
-    with staged_folder(output, overwrite=overwrite) as stage:
+    with staged_folder(output, overwrite=overwrite, inputs=(model, data)) as stage:
+        with mendable():
+            fitted = FittedModel.load(Path(model))
+            features = _encoded(fitted.encoder, read_table(data))
+        probabilities = fitted.estimator.predict_proba(features)
+        columns = {}
+        if len(fitted.classes) == 2:
+            columns["score"] = np.asarray(fitted.estimator.decision_function(features))
+            columns["probability"] = probabilities[:, 1]
+        else:
+            columns = {f"probability_{label}": probabilities[:, k] for k, label in enumerate(fitted.classes)}
+        classes = [_quoted(label) for label in fitted.classes] if escape_formulas else fitted.classes
+        columns["prediction"] = np.array(classes, dtype=object)[probabilities.argmax(1)]
         pd.DataFrame(columns).to_csv(stage / "predictions.csv", index=False)
-    return output / "predictions.csv"
+    return Path(output) / "predictions.csv"
+
+
+def _encoded(encoder: Any, frame: Any) -> Any:
+    try:
+        return encoder.transform(frame)
+    except ValueError:
+        raise
+    except Exception as error:  # the steps of skrub raise of all kinds on a column of another type
+        words = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise InputError(f"the table cannot be read as the one that the model was fitted on: {words}") from error
+
+
+def _quoted(label: Any) -> Any:
+    return f"'{label}" if isinstance(label, str) and label.startswith(_FORMULA) else label

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from equipoise.workflows.request import Request
+
 
 @dataclass(frozen=True, kw_only=True)
-class FitRequest:
+class FitRequest(Request):
     """Options of `fit_table`.
 
     Attributes:
@@ -30,7 +32,7 @@ class FitRequest:
         test_size: The share of rows kept for the test part.
         seed: Of splits and training.
         output: The folder to write: model/, metrics.json, report.html.
-        overwrite: Replace the folder if it exists.
+        overwrite: Replace the folder if an earlier run wrote it and it holds nothing else.
     """
 
     target: str | None = None
