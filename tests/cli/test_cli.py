@@ -66,7 +66,7 @@ def test_fit_writes_a_model_the_numbers_and_a_report(fitted):
 def test_predict_scores_new_rows_in_their_order(fitted, table, tmp_path, capsys):
     rows = pd.read_csv(table).sample(frac=1, random_state=0)
     # Columns in another order, an unseen town, and no target.
-    rows["town"] = "Paris"
+    rows.loc[::2, "town"] = "Paris"
     rows[rows.columns[::-1]].drop(columns="diagnosis").to_csv(tmp_path / "new.csv", index=False)
     main(["predict", str(fitted), str(tmp_path / "new.csv"), "--output", str(tmp_path / "out")])
     found = pd.read_csv(tmp_path / "out" / "predictions.csv")
@@ -76,7 +76,12 @@ def test_predict_scores_new_rows_in_their_order(fitted, table, tmp_path, capsys)
     truth = torch.tensor((rows["diagnosis"] == "malignant").to_numpy().astype(int))
     assert float(opauc(torch.tensor(found["score"].to_numpy()), truth, 0.1)) > 0.7
     assert set(found["prediction"]) <= {"benign", "malignant"}
-    assert "predictions.csv" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "predictions.csv" in said.out
+    assert said.err.startswith("notice: column 'town' holds a value that training did not in 2")
+    rows.assign(town="Paris").to_csv(tmp_path / "new.csv", index=False)
+    refused = _refused(["predict", fitted, tmp_path / "new.csv", "--output", tmp_path / "no"], capsys)
+    assert "column 'town' holds no value that the model was fitted on" in refused
 
 
 def test_evaluate_agrees_with_the_metric_and_compares_columns(tmp_path):
@@ -101,6 +106,74 @@ def test_evaluate_agrees_with_the_metric_and_compares_columns(tmp_path):
     (row,) = [r for r in found["thresholds"][0]["rows"] if r["rate"] == "fpr"]
     assert row["estimated"]["fpr"] <= 0.1
     assert row["guaranteed"]["threshold"] >= row["estimated"]["threshold"]
+
+
+def test_evaluate_names_the_positive_class_and_doubts_turned_scores(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    churned = generator.random(300) < 0.58
+    frame = pd.DataFrame({"y": np.where(churned, "yes", "no"), "s": churned + generator.normal(size=300)})
+    frame["kept"] = -frame["s"]
+    frame.to_csv(tmp_path / "scores.csv", index=False)
+    arguments = ["evaluate", str(tmp_path / "scores.csv"), "--target", "y", "--resamples", "20"]
+    main([*arguments, "--score", "s", "kept", "--output", str(tmp_path / "out")])
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["positive"] == "yes"
+    assert found["models"]["s"]["AUROC"]["estimate"] > 0.7
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"positive: y = yes ({churned.mean():.1%} of 300 rows)".replace("%", " %") in said
+    assert "warning: kept ranks the other way round" in said
+    assert "s ranks" not in said
+
+
+def test_intervals_and_guarantees_of_groups_count_groups(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    member = np.arange(40).repeat(25)
+    sick = (np.arange(40) % 2)[member]
+    scores = generator.normal(size=40)[member] + 0.2 * generator.normal(size=1000) + sick
+    pd.DataFrame({"who": member, "y": sick, "s": scores}).to_csv(tmp_path / "scores.csv", index=False)
+    arguments = ["evaluate", str(tmp_path / "scores.csv"), "--target", "y", "--score", "s", "--resamples", "200"]
+    widths = []
+    for more in ([], ["--group", "who"]):
+        main([*arguments, *more, "--output", str(tmp_path / "out"), "--overwrite"])
+        found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        area = found["models"]["s"]["AUROC"]
+        widths.append(area["high"] - area["low"])
+    assert widths[1] > 3 * widths[0]
+    assert "needs 59 groups" in capsys.readouterr().out
+    assert "averaged over new groups" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_fit_says_what_it_read_and_what_it_left_out(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    y = np.arange(240) % 3 == 0
+    frame = pd.DataFrame(
+        {
+            "": range(1, 241),
+            "price": [f"$ {v:,.2f}" for v in 5000 + 900 * y + 900 * generator.normal(size=240)],
+            "town": generator.choice(["Rome", "Bonn"], 240),
+            "closed": np.where(y, generator.random(240), np.nan),
+            "outcome": np.where(y, "won", "lost"),
+            "y": np.where(y, " Yes", "no"),
+        }
+    )
+    frame.loc[3, "price"] = "on request"
+    frame.loc[4, "y"] = "NO "
+    frame.to_csv(tmp_path / "deals.csv", index=False)
+    arguments = ["fit", str(tmp_path / "deals.csv"), "--target", "y", "--model", "linear", "--folds", "2"]
+    main([*arguments, "--compare", "cross_entropy", "--output", str(tmp_path / "out")])
+    said = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "positive: y = Yes (33.3 % of 240 rows)",
+        "read price as number (thousands mark ','; 1 of 192 cells hold something else and count as missing)",
+        "read 1 as category: town",
+        "warning: column 'outcome' is left out: it is a copy of 'y'.",
+        "warning: column 'closed' alone reaches AUROC 1.000",
+    ):
+        assert words in said
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "What the columns were read as" in page
+    assert "labels of &#x27;y&#x27; that differ" in page or "labels of 'y' that differ" in page
+    assert json.loads((tmp_path / "out" / "model" / "encoder.json").read_text())["object"].endswith("TableEncoder")
 
 
 def test_a_named_objective_is_trained_beside_the_log_losses(table, tmp_path):

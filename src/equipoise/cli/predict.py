@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from equipoise.cli.terminal import print_path
+from equipoise.cli.terminal import print_notice, print_path
 
 
 def predict(
@@ -33,5 +33,7 @@ def predict(
     """
     from equipoise.workflows.tables.predict import predict_table
 
-    path = predict_table(model, data, output=output, overwrite=overwrite, escape_formulas=escape_formulas)
+    path = predict_table(
+        model, data, output=output, overwrite=overwrite, escape_formulas=escape_formulas, notice=print_notice
+    )
     print_path("predictions", path)

@@ -70,6 +70,11 @@ def print_problem(words: str) -> None:
     errors.print("equipoise: " + words.replace("\n", "\\n"), style="red", soft_wrap=True, highlight=False)
 
 
+def print_notice(words: str) -> None:
+    """One line on standard error, of what is worth knowing and stops nothing."""
+    errors.print("notice: " + words.replace("\n", "\\n"), style="yellow", soft_wrap=True, highlight=False)
+
+
 def print_path(what: str, path: Path) -> None:
     """One line that says where something was written."""
     console.print(f"{what}: {path}", soft_wrap=True, highlight=False)

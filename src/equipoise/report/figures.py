@@ -118,6 +118,14 @@ def wanted(row: ThresholdRow) -> str:
     return f"{row.rate.upper()} {'≤' if row.rate == 'fpr' else '≥'} {row.wanted:g}"
 
 
+def lacking(table: ThresholdTable, row: ThresholdRow, cut: Cut) -> str:
+    """What a sample lacks for a guarantee, in words."""
+    if not cut.samples_needed:
+        return "no sample is large enough"
+    which = "negatives" if row.rate == "fpr" else "positives"
+    return f"needs {count(cut.samples_needed)} {'groups' if table.by_group else which}"
+
+
 def _figure(title: str, caption: str, frame: Frame, description: str, shapes: Sequence[Element]) -> Element:
     return node(
         "figure",

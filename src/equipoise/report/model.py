@@ -41,6 +41,7 @@ class DataSummary:
         positive: the label that counts as positive; None for more than two classes.
         split: how the rows were split, in words: "stratified", "by groups of `patient`", …
         parts: the parts it was split into.
+        columns: feature column → what it was read as, in words.
     """
 
     source: str
@@ -51,6 +52,7 @@ class DataSummary:
     positive: str | None = None
     split: str = ""
     parts: tuple[DataPart, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ class ThresholdTable:
         prevalence: share of positives that the counts per 1,000 samples assume.
         chosen_on: which samples the thresholds come from, in words.
         measured_on: which samples the rates were measured on, in words.
+        by_group: whether the guarantee is of the rate averaged over groups, of which one row each was used.
     """
 
     name: str
@@ -156,6 +159,7 @@ class ThresholdTable:
     prevalence: float
     chosen_on: str
     measured_on: str
+    by_group: bool = False
 
 
 @dataclass(frozen=True)

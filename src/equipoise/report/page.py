@@ -13,6 +13,7 @@ from equipoise.report.contest import contest_table
 from equipoise.report.figures import (
     MOST_CURVES,
     histogram_figure,
+    lacking,
     precision_recall_figure,
     region_figure,
     roc_figure,
@@ -262,6 +263,11 @@ def _thresholds(tables: Sequence[ThresholdTable]) -> Element | None:
         "threshold was chosen on; on new rows it is missed about every second time. Guaranteed: chosen from order "
         "statistics, so that the rate holds on new rows from the same source with the confidence stated."
     )
+    if any(table.by_group for table in tables):
+        words += (
+            " Rows of a group are no independent evidence: the guarantee uses one row of each group, drawn by chance, "
+            "and is of the rate averaged over new groups."
+        )
     return _section("Thresholds", words, *blocks)
 
 
@@ -275,15 +281,14 @@ def _threshold_table(table: ThresholdTable) -> Element:
         for how, cut in (("estimated", row.estimated), (sure, row.guaranteed)):
             if cut is not None:
                 first: Child = node("span", wanted(row), class_="name")
-                rows.append([first, how, *_cut_cells(row, cut, table.prevalence)])
+                rows.append([first, how, *_cut_cells(table, row, cut)])
     return _table(head, rows, class_="thresholds", starts=starts)
 
 
-def _cut_cells(row: ThresholdRow, cut: Cut, prevalence: float) -> list[Child]:
+def _cut_cells(table: ThresholdTable, row: ThresholdRow, cut: Cut) -> list[Child]:
     if cut.threshold in (float("inf"), float("-inf")):
-        which = "negatives" if row.rate == "fpr" else "positives"
-        words = f"needs {count(cut.samples_needed)} {which}" if cut.samples_needed else "no sample is large enough"
-        return [node("span", words, class_="faint"), *[UNKNOWN] * 5]
+        return [node("span", lacking(table, row, cut), class_="faint"), *[UNKNOWN] * 5]
+    prevalence = table.prevalence
     # The page rounds for the eye; the attribute keeps every digit for the one who copies.
     shown = node("data", threshold(cut.threshold), value=repr(cut.threshold), title=repr(cut.threshold))
     found = None if cut.tpr is None else prevalence * cut.tpr
@@ -312,6 +317,9 @@ def _details(report: Report) -> Element:
                 cells += [count(part.positives), share(part.positives, part.rows)]
             rows.append(cells)
         blocks += [node("h3", "Split" + (f": {data.split}" if data.split else "")), _table(head, rows)]
+    if data.columns:
+        read: list[list[Child]] = [[name, words] for name, words in data.columns.items()]
+        blocks += [node("h3", "What the columns were read as"), _table(["column", "read as"], read)]
     if isinstance(report, FitReport) and any(row.folds for row in report.contest):
         blocks += [node("h3", f"{report.metric} on each fold"), _fold_table(report.contest)]
     if report.notes:

@@ -6,12 +6,15 @@ import math
 from typing import TYPE_CHECKING
 
 from equipoise.report.answer import answer
-from equipoise.report.figures import wanted
-from equipoise.report.model import Cut, FitReport, Report, ThresholdRow
-from equipoise.report.numbers import UNKNOWN, count, duration, known, rate, threshold, with_interval
+from equipoise.report.figures import lacking, wanted
+from equipoise.report.model import Cut, DataSummary, FitReport, Report, ThresholdRow, ThresholdTable
+from equipoise.report.numbers import UNKNOWN, count, duration, known, rate, share, threshold, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Group
+
+_PLAIN_KINDS = ("number", "date", "text")
+_MOST_NAMES = 12
 
 
 def terminal_table(report: Report) -> Group:
@@ -48,14 +51,35 @@ def terminal_table(report: Report) -> Group:
             sure = f"guaranteed ({100 * found.confidence:.3g} %)"
             thresholds = table(f"thresholds of {found.name}", "wanted", "estimated", "FPR", "TPR", sure, "FPR", "TPR")
             for line in found.rows:
-                cells = [wanted(line), *_cut(line, line.estimated), *_cut(line, line.guaranteed)]
+                cells = [wanted(line), *_cut(found, line, line.estimated), *_cut(found, line, line.guaranteed)]
                 thresholds.add_row(*(Text(cell) for cell in cells))
             parts += [thresholds, Text()]
+    parts += [Text(line, style="dim") for line in _data_lines(report.data)]
     parts += [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
     said = answer(report)
     sentence = said.sentence or f"{said.kicker}: {said.headline}. {said.judgement}".strip()
     parts.append(Text(sentence, style="bold"))
     return Group(*parts)
+
+
+def _data_lines(data: DataSummary) -> list[str]:
+    """Which class is positive, and what the columns were read as: plain kinds together, the others one by one."""
+    lines = []
+    if data.positive is not None and data.positive in data.classes:
+        positives = data.classes[data.positive]
+        lines.append(
+            f"positive: {data.target} = {data.positive} ({share(positives, data.rows)} of {count(data.rows)} rows)"
+        )
+    kinds: dict[str, list[str]] = {}
+    for name, words in data.columns.items():
+        if words in _PLAIN_KINDS or words.startswith("category"):
+            kinds.setdefault(words.split()[0], []).append(name)
+        else:
+            lines.append(f"read {name} as {words}")
+    for kind, names in kinds.items():
+        shown = ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
+        lines.append(f"read {count(len(names))} as {kind}: {shown}")
+    return lines
 
 
 def contest_markdown(report: FitReport) -> str:
@@ -95,13 +119,11 @@ def _contest_cells(report: FitReport) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def _cut(row: ThresholdRow, cut: Cut | None) -> list[str]:
+def _cut(table: ThresholdTable, row: ThresholdRow, cut: Cut | None) -> list[str]:
     if cut is None:
         return [UNKNOWN] * 3
     if math.isinf(cut.threshold):
-        which = "negatives" if row.rate == "fpr" else "positives"
-        needed = f"needs {count(cut.samples_needed)} {which}" if cut.samples_needed else "not possible"
-        return [needed, UNKNOWN, UNKNOWN]
+        return [lacking(table, row, cut), UNKNOWN, UNKNOWN]
     return [threshold(cut.threshold), rate(cut.fpr), rate(cut.tpr)]
 
 

@@ -255,3 +255,54 @@ def test_the_fold_interval_is_the_corrected_t_interval():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def _grouped(groups, seed, per_group=20):
+    """Patients whose scores share an offset; a patient is nearly all of one class."""
+    generator = torch.Generator().manual_seed(seed)
+    member = torch.arange(groups).repeat_interleave(per_group)
+    kind = (torch.arange(groups) % 2)[member]
+    flipped = torch.rand(len(member), generator=generator) < 0.1
+    offset = torch.randn(groups, generator=generator, dtype=torch.float64)[member]
+    noise = 0.3 * torch.randn(len(member), generator=generator, dtype=torch.float64)
+    return offset + noise + kind, torch.where(flipped, 1 - kind, kind), member
+
+
+def test_groups_are_drawn_whole_as_a_plain_bootstrap_of_groups_does():
+    scores, target, member = _grouped(12, seed=4)
+    found = bootstrap_metrics(scores, target, METRICS, groups=member * 7 - 3, resamples=600)
+    rng, values = np.random.default_rng(9), []
+    for _ in range(600):
+        rows = torch.cat([(member == g).nonzero().squeeze(1) for g in rng.integers(12, size=12)])
+        values.append(_area(RocCurve.from_scores(scores[rows], target[rows])))
+    low, high = np.quantile(values, [0.025, 0.975])
+    assert found["auroc"].low == pytest.approx(low, abs=0.02)
+    assert found["auroc"].high == pytest.approx(high, abs=0.02)
+    by_row = bootstrap_metrics(scores, target, METRICS, resamples=300)["auroc"]
+    assert found["auroc"].high - found["auroc"].low > 3 * (by_row.high - by_row.low)
+
+
+def test_an_interval_by_groups_covers_where_one_by_rows_does_not():
+    # With many patients the sample is the population, up to what an interval of 30 patients can tell.
+    truth = _area(RocCurve.from_scores(*_grouped(6000, seed=0, per_group=5)[:2]))
+    hits = {"groups": 0, "rows": 0}
+    for seed in range(60):
+        scores, target, member = _grouped(30, seed=seed + 1)
+        for name, groups in (("groups", member), ("rows", None)):
+            found = bootstrap_metrics(scores, target, {"auroc": _area}, groups=groups, resamples=200)["auroc"]
+            hits[name] += found.low <= truth <= found.high
+    assert hits["groups"] >= 50
+    assert hits["rows"] <= 35
+
+
+def test_rows_of_a_group_are_drawn_together_for_both_models():
+    scores, target, member = _grouped(12, seed=2)
+    for interval in bootstrap_differences(scores, 2 * scores, target, METRICS, groups=member, resamples=50).values():
+        assert (interval.estimate, interval.low, interval.high) == (0, 0, 0)
+    one_each = torch.arange(len(scores))
+    apart = bootstrap_metrics(scores, target, {"auroc": _area}, groups=one_each, resamples=400)["auroc"]
+    plain = bootstrap_metrics(scores, target, {"auroc": _area}, resamples=400)["auroc"]
+    assert apart.high - apart.low == pytest.approx(plain.high - plain.low, rel=0.25)
+    # All positives in one group: draws without it say nothing and are drawn again.
+    rare = bootstrap_metrics(scores, (member == 0).long(), {"auroc": _area}, groups=member, resamples=50)["auroc"]
+    assert math.isfinite(rare.low)

@@ -165,3 +165,35 @@ def test_a_confidence_of_one_is_refused():
 def test_no_gradient_is_asked_for():
     scores = torch.tensor(np.arange(5.0), requires_grad=True)
     assert threshold_at_fpr(scores, 0.2).value == 3.0
+
+
+def test_a_promise_by_groups_is_kept_where_one_by_rows_is_broken():
+    """Scores of a patient share an offset; the true rate is that of new patients."""
+    generator = torch.Generator().manual_seed(0)
+
+    def patients(count, rows):
+        member = torch.arange(count).repeat_interleave(rows)
+        return torch.randn(count, generator=generator)[member] + 0.3 * torch.randn(
+            count * rows, generator=generator
+        ), member
+
+    new, _ = patients(200_000, 1)
+    broken = {"groups": 0, "rows": 0}
+    for seed in range(200):
+        scores, member = patients(80, 25)
+        for name, groups in (("groups", member), ("rows", None)):
+            cut = guaranteed_threshold(scores, 0.05, groups=groups, seed=seed)
+            broken[name] += float((new > cut.value).double().mean()) > 0.05
+            low = guaranteed_threshold_at_tpr(-scores, 0.95, groups=groups, seed=seed)
+            broken[name] += float((-new > low.value).double().mean()) < 0.95
+    assert broken["groups"] <= 400 * 0.05 + 15
+    assert broken["rows"] >= 80
+
+
+def test_a_promise_by_groups_counts_groups():
+    scores = torch.arange(600.0)
+    cut = guaranteed_threshold(scores, 0.05, groups=torch.arange(600) % 58)
+    assert (cut.samples, cut.samples_needed, cut.finite) == (58, 59, False)
+    assert guaranteed_threshold(scores, 0.05, groups=torch.arange(600) % 59).finite
+    alone = guaranteed_threshold(scores, 0.05, groups=torch.arange(600))
+    assert alone.value == guaranteed_threshold(scores, 0.05).value

@@ -58,6 +58,46 @@ def test_unseen_categories_and_gaps_are_scored_not_refused(frame, kind):
     assert encoder.transform(new).shape == encoder.transform(frame.head(5)).shape
 
 
+def test_an_unseen_category_is_not_the_first_one():
+    frame = pd.DataFrame({"sex": ["f", "m"] * 30, "x": np.arange(60.0)})
+    new = pd.DataFrame({"sex": ["f", "m", "x"], "x": 3.0})
+    assert TableEncoder("neural").fit(frame).transform(new)[:, :2].tolist() == [[1, 0], [0, 1], [0, 0]]
+
+
+def test_what_trees_never_saw_missing_is_the_usual_value_and_what_they_did_stays_missing():
+    frame = pd.DataFrame({"town": ["a", "b", "b"] * 20, "x": np.arange(60.0), "gap": [np.nan, 1.0, 2.0] * 20})
+    new = pd.DataFrame({"town": ["z", None], "x": np.nan, "gap": np.nan})
+    found = TableEncoder("tree").fit(frame).transform(new)
+    assert found[:, :2].tolist() == [[1, 29], [1, 29]]
+    assert np.isnan(found[:, 2]).all()
+
+
+def test_what_is_new_to_a_model_is_counted(frame):
+    encoder = TableEncoder("tree").fit(frame)
+    assert encoder.unfamiliar(frame) == []
+    new = frame.head(6).assign(day=["soon", *frame["day"][1:6]], sex=["f", "m", "x", "f", None, "m"])
+    assert encoder.unfamiliar(new) == [
+        "'sex' is empty in 1 of 6 rows, and was in none of training",
+        "'sex' holds a value that training did not in 1 of 6 rows, as 'x'",
+        "'day' holds no date in 1 of 6 rows, as 'soon': counted as missing",
+    ]
+    with pytest.raises(ValueError, match=r"column 'sex' holds no value that the model was fitted on, as 'x'; it knows"):
+        encoder.unfamiliar(new.assign(sex="x"))
+
+
+def test_each_column_says_what_it_was_read_as(frame):
+    told = TableEncoder("tree").fit(frame).read_as()
+    assert list(told) == list(frame)
+    assert [told[name] for name in ("amount", "text number", "town", "note", "day", "empty")] == [
+        "number",
+        "number",
+        "category (2 values)",
+        "text",
+        "date (%Y-%m-%d)",
+        "left out (it holds nothing)",
+    ]
+
+
 def test_held_out_rows_do_not_change_the_encoding(frame):
     encoder = TableEncoder().fit(frame.head(80))
     alone = encoder.transform(frame.iloc[80:90])

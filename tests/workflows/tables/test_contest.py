@@ -139,3 +139,17 @@ def test_a_multiclass_metric_has_an_interval_around_it():
     assert found["top-k accuracy (k = 1)"].estimate == pytest.approx(float(hits.double().mean()))
     assert found["balanced accuracy"].estimate == pytest.approx(float(recalls.mean()))
     assert found["accuracy of the worst class"].estimate == pytest.approx(float(recalls.min()))
+
+
+def test_a_multiclass_interval_of_groups_is_that_of_their_number():
+    generator = torch.Generator().manual_seed(0)
+    member = torch.arange(15).repeat_interleave(20)
+    target = member % 3
+    scores = torch.randn(15, 3, generator=generator)[member] + torch.nn.functional.one_hot(target, 3)
+    criterion = Criterion("top_k_accuracy", k=1)
+    widths = []
+    for groups in (None, member):
+        found = multiclass_judged(scores, target, criterion, groups=groups, confidence=0.9, resamples=100, seed=0)
+        value = found["top-k accuracy (k = 1)"]
+        widths.append(value.high - value.low)
+    assert widths[1] > 2 * widths[0]

@@ -10,18 +10,22 @@ Four questions, each with its own source of chance:
 - `fold_interval`: how far would a cross-validated mean move? Folds share training samples, so their variance is
   corrected as by Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 2003.
 
+Rows of one patient, customer or device are not drawn one by one: with `groups` a replicate draws whole groups, as many
+as there are (the cluster bootstrap), and classes as they fall; a draw without one of them is drawn again.
+
 The percentile bootstrap knows no more than the sample: of perfectly separated scores it returns [1, 1], and below about
-ten samples of a class it is too narrow.
+ten samples of a class, or ten groups with it, it is too narrow.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Integer
 from numpy.typing import NDArray
 from torch import Tensor, as_tensor
 
@@ -31,6 +35,7 @@ from equipoise.core.types import BinaryTarget, Count, OpenFraction, Positive, Sc
 from equipoise.core.validate import warn_once
 
 CurveMetric = Callable[[RocCurve], Any]
+Groups: TypeAlias = Integer[Tensor, " n"]
 
 # A curve with more steps than this is merged to about 4,000 before it is resampled.
 _MAX_STEPS = 4096
@@ -64,6 +69,7 @@ def bootstrap_metrics(
     target: BinaryTarget,
     metrics: Mapping[str, CurveMetric],
     *,
+    groups: Groups | None = None,
     resamples: Count = 1000,
     confidence: OpenFraction = 0.95,
     seed: Whole = 0,
@@ -78,6 +84,8 @@ def bootstrap_metrics(
         scores: (n,) raw scores, higher means more positive.
         target: (n,) in {0, 1}.
         metrics: name → function of a `RocCurve`.
+        groups: (n,) whose rows belong together and are drawn together; None to draw every row by itself. A replicate
+            then visits every sample, and their number is cut as by `bootstrap_differences`.
         resamples: how many replicates.
         confidence: of the two-sided interval, in (0, 1).
         seed: of the replicates.
@@ -103,12 +111,7 @@ def bootstrap_metrics(
 
     generator = np.random.default_rng(seed)
     draws: dict[str, list[float]] = {name: [] for name in metrics}
-    n_pos, n_neg = int(merged.positives.sum()), int(merged.negatives.sum())
-    for _ in range(resamples):
-        replicate = merged.curve(
-            generator.multinomial(n_pos, merged.positives / n_pos),
-            generator.multinomial(n_neg, merged.negatives / n_neg),
-        )
+    for replicate in _replicates(merged, scores, target, groups, resamples, generator):
         for name, metric in metrics.items():
             draws[name].append(float(metric(replicate)))
     return {name: _percentile(estimates[name], draws[name], confidence, shift[name]) for name in metrics}
@@ -121,6 +124,7 @@ def bootstrap_differences(
     target: BinaryTarget,
     metrics: Mapping[str, CurveMetric],
     *,
+    groups: Groups | None = None,
     resamples: Count = 1000,
     confidence: OpenFraction = 0.95,
     seed: Whole = 0,
@@ -135,6 +139,7 @@ def bootstrap_differences(
         second: (n,) raw scores of another, on the same samples in the same order.
         target: (n,) in {0, 1}.
         metrics: name → function of a `RocCurve`.
+        groups: (n,) whose rows are drawn together; None to draw every row by itself.
         resamples: how many replicates, at most.
         confidence: of the two-sided interval, in (0, 1).
         seed: of the replicates.
@@ -162,17 +167,9 @@ def bootstrap_differences(
     ]
 
     generator = np.random.default_rng(seed)
-    n_pos, n_neg = len(sides[0][1]), len(sides[0][2])
-    resamples = min(resamples, max(_PAIRED_LEAST, _PAIRED_BUDGET // (n_pos + n_neg)))
     draws: dict[str, list[float]] = {name: [] for name in metrics}
-    for _ in range(resamples):
-        drawn_pos = generator.integers(n_pos, size=n_pos)
-        drawn_neg = generator.integers(n_neg, size=n_neg)
-        curves = []
-        for steps, step_of_pos, step_of_neg in sides:
-            size = len(steps.thresholds)
-            positives = np.bincount(step_of_pos[drawn_pos], minlength=size)
-            curves.append(steps.curve(positives, np.bincount(step_of_neg[drawn_neg], minlength=size)))
+    for drawn in _drawn_rows(target, groups, resamples, generator):
+        curves = [steps.of_rows(at_pos, at_neg, *drawn) for steps, at_pos, at_neg in sides]
         for name, metric in metrics.items():
             draws[name].append(float(metric(curves[0])) - float(metric(curves[1])))
     result = {}
@@ -299,6 +296,50 @@ def _bisect(reached: Callable[[float], bool], low: float, high: float) -> float:
             low = middle
 
 
+def _replicates(
+    steps: _Steps,
+    scores: Tensor,
+    target: Tensor,
+    groups: Tensor | None,
+    resamples: int,
+    generator: np.random.Generator,
+) -> Iterator[RocCurve]:
+    """Curves of samples drawn anew: the counts of their steps where rows are drawn alone, else the rows of groups."""
+    if groups is None:
+        n_pos, n_neg = int(steps.positives.sum()), int(steps.negatives.sum())
+        for _ in range(resamples):
+            yield steps.curve(
+                generator.multinomial(n_pos, steps.positives / n_pos),
+                generator.multinomial(n_neg, steps.negatives / n_neg),
+            )
+        return
+    of_class = steps.locate(scores, target)
+    for drawn in _drawn_rows(target, groups, resamples, generator):
+        yield steps.of_rows(*of_class, *drawn)
+
+
+def _drawn_rows(
+    target: Tensor, groups: Tensor | None, resamples: int, generator: np.random.Generator
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """How often each positive and each negative is drawn."""
+    positive = target.detach().cpu().numpy() == 1
+    resamples = min(resamples, max(_PAIRED_LEAST, _PAIRED_BUDGET // len(positive)))
+    if groups is None:
+        for _ in range(resamples):
+            pos, neg = (
+                np.bincount(generator.integers(n, size=n), minlength=n) for n in (positive.sum(), (~positive).sum())
+            )
+            yield pos, neg
+        return
+    known, member = np.unique(groups.detach().cpu().numpy(), return_inverse=True)
+    yielded = 0
+    while yielded < resamples:
+        times = np.bincount(generator.integers(len(known), size=len(known)), minlength=len(known))[member]
+        if times[positive].any() and times[~positive].any():
+            yielded += 1
+            yield times[positive], times[~positive]
+
+
 @dataclass(frozen=True)
 class _Steps:
     """The steps of a curve: thresholds downwards, and how many positives and negatives each step holds."""
@@ -334,6 +375,19 @@ class _Steps:
         step = np.searchsorted(-self.thresholds, -scores.detach().cpu().double().numpy())
         positive = target.detach().cpu().numpy() == 1
         return step[positive], step[~positive]
+
+    def of_rows(
+        self,
+        step_of_pos: NDArray[np.int64],
+        step_of_neg: NDArray[np.int64],
+        pos: NDArray[np.int64],
+        neg: NDArray[np.int64],
+    ) -> RocCurve:
+        """The curve of rows that are drawn so often."""
+        size = len(self.thresholds)
+        counts = (np.bincount(at, weights=n, minlength=size) for at, n in ((step_of_pos, pos), (step_of_neg, neg)))
+        positives, negatives = (count.astype(np.int64) for count in counts)
+        return self.curve(positives, negatives)
 
     def curve(self, positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> RocCurve:
         """The curve of other counts on these steps; empty steps are left out."""

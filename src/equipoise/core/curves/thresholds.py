@@ -9,8 +9,11 @@ for which
 over the draw of the n negatives: with the k-th highest negative as threshold the true FPR is at most a variable of
 distribution Beta(k, n − k + 1), so k is the largest number with P(Binomial(n, max_fpr) < k) ≤ 1 − confidence. It holds
 for any distribution, with ties too (then on the safe side), and needs n ≥ log(1 − confidence) / log(1 − max_fpr). For a
-wanted TPR the same is done from below on the positives. Tong, Feng and Li, "Neyman-Pearson classification
-algorithms and NP receiver operating characteristics", Science Advances 2018, call it the umbrella algorithm.
+wanted TPR the same is done from below on the positives. Tong, Feng and Li, "Neyman-Pearson classification algorithms
+and NP receiver operating characteristics", Science Advances 2018, call it the umbrella algorithm.
+
+Rows of one patient, customer or device are not n independent draws. With `groups` one row per group is drawn, and the
+promise is of the rate averaged over new groups.
 """
 
 from __future__ import annotations
@@ -18,12 +21,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.core.curves.intervals import incomplete_beta
+from equipoise.core.curves.intervals import Groups, incomplete_beta
 from equipoise.core.signature import checked
-from equipoise.core.types import Fraction, OpenFraction, Scores
+from equipoise.core.types import Fraction, OpenFraction, Scores, Whole
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class Threshold:
     Attributes:
         value: infinite (upwards for a wanted FPR, downwards for a wanted TPR) where the sample is too small to promise
             the rate with any other cut.
-        rate: the share of the given sample above `value`.
-        samples: how many scores were given.
+        rate: the share of the given sample above `value`, of groups the share of the rows that were drawn.
+        samples: how many scores were given, or groups.
         samples_needed: the least number for which a finite value can be promised; None where no number is enough.
     """
 
@@ -79,7 +83,14 @@ def threshold_at_tpr(positive_scores: Scores, min_tpr: Fraction) -> Threshold:
 
 
 @checked
-def guaranteed_threshold(negative_scores: Scores, max_fpr: Fraction, confidence: OpenFraction = 0.95) -> Threshold:
+def guaranteed_threshold(
+    negative_scores: Scores,
+    max_fpr: Fraction,
+    confidence: OpenFraction = 0.95,
+    *,
+    groups: Groups | None = None,
+    seed: Whole = 0,
+) -> Threshold:
     """The lowest threshold whose false-positive rate on new data is at most `max_fpr` with this confidence.
 
     The negatives must not have been used to train the model, and new negatives must come from where these came from.
@@ -88,6 +99,8 @@ def guaranteed_threshold(negative_scores: Scores, max_fpr: Fraction, confidence:
         negative_scores: (n,) scores of held-out negatives.
         max_fpr: false-positive rate in (0, 1].
         confidence: probability over the draw of the negatives that the promise holds, in (0, 1).
+        groups: (n,) whose rows belong together; `samples_needed` then counts groups.
+        seed: of the row that is drawn per group.
 
     Returns:
         The threshold; `value` is infinite, so that nothing is called positive, when n < `samples_needed`.
@@ -97,15 +110,21 @@ def guaranteed_threshold(negative_scores: Scores, max_fpr: Fraction, confidence:
     >>> guaranteed_threshold(torch.linspace(0, 1, 50), max_fpr=0.05).samples_needed
     59
     """
+    chosen = _one_per_group(negative_scores, groups, seed)
     if max_fpr == 1:
-        return _cut_above(negative_scores, len(negative_scores), samples_needed=1)
-    allowed = _order(len(negative_scores), max_fpr, confidence) - 1
-    return _cut_above(negative_scores, allowed, samples_needed=_least_sample(max_fpr, confidence))
+        return _cut_above(chosen, len(chosen), samples_needed=1)
+    allowed = _order(len(chosen), max_fpr, confidence) - 1
+    return _cut_above(chosen, allowed, samples_needed=_least_sample(max_fpr, confidence))
 
 
 @checked
 def guaranteed_threshold_at_tpr(
-    positive_scores: Scores, min_tpr: Fraction, confidence: OpenFraction = 0.95
+    positive_scores: Scores,
+    min_tpr: Fraction,
+    confidence: OpenFraction = 0.95,
+    *,
+    groups: Groups | None = None,
+    seed: Whole = 0,
 ) -> Threshold:
     """The highest threshold whose true-positive rate on new data is at least `min_tpr` with this confidence.
 
@@ -113,6 +132,8 @@ def guaranteed_threshold_at_tpr(
         positive_scores: (n,) scores of held-out positives.
         min_tpr: true-positive rate in (0, 1]; a rate of 1 cannot be promised from any sample.
         confidence: probability over the draw of the positives that the promise holds, in (0, 1).
+        groups: (n,) whose rows belong together; `samples_needed` then counts groups.
+        seed: of the row that is drawn per group.
 
     Returns:
         The threshold; `value` is minus infinity, so that everything is called positive, when n < `samples_needed`.
@@ -120,11 +141,19 @@ def guaranteed_threshold_at_tpr(
     >>> guaranteed_threshold_at_tpr(torch.linspace(0, 1, 1001), min_tpr=0.9).rate > 0.9
     True
     """
-    missed = 1 - min_tpr
+    chosen, missed = _one_per_group(positive_scores, groups, seed), 1 - min_tpr
     if missed == 0:
-        return _cut_below(positive_scores, -1, samples_needed=None)
-    allowed = _order(len(positive_scores), missed, confidence) - 1
-    return _cut_below(positive_scores, allowed, samples_needed=_least_sample(missed, confidence))
+        return _cut_below(chosen, -1, samples_needed=None)
+    allowed = _order(len(chosen), missed, confidence) - 1
+    return _cut_below(chosen, allowed, samples_needed=_least_sample(missed, confidence))
+
+
+def _one_per_group(scores: Tensor, groups: Tensor | None, seed: int) -> Tensor:
+    if groups is None:
+        return scores
+    order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(seed))
+    _, first = np.unique(groups.detach().cpu()[order].numpy(), return_index=True)
+    return scores[order[torch.from_numpy(first)].to(scores.device)]
 
 
 def _order(n: int, rate: float, confidence: float) -> int:

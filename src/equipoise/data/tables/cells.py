@@ -26,7 +26,7 @@ def check_scalars(column: pd.Series) -> None:
     if column.dtype == object:
         nested = column.map(lambda cell: isinstance(cell, list | tuple | set | dict | np.ndarray))
         if nested.any():
-            kind = type(column[nested].iloc[0]).__name__
+            kind = "dictionary" if isinstance(column[nested].iloc[0], dict) else "list"
             raise ValueError(f"column {column.name!r} holds a {kind} in a cell; give each of its parts a column")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -111,6 +112,7 @@ class ColumnReading:
         dates: how dates are written, where they stand in text.
         center: taken off large numbers, which float32 would not tell apart.
         lost: cells of the training rows that hold something else, and count as missing.
+        empty: cells of the training rows that hold nothing.
         rows: training rows.
     """
 
@@ -119,6 +121,7 @@ class ColumnReading:
     dates: str | None = None
     center: float = 0.0
     lost: int = 0
+    empty: int = 0
     rows: int = 0
 
     def read(self, column: pd.Series) -> pd.Series:
@@ -134,7 +137,7 @@ class ColumnReading:
             found = column if dated else as_dates(column, self.dates)
         else:
             found = pd.Series(self._numbers(column) - self.center, index=column.index, name=column.name)
-        held = as_text(column).notna() if is_text(column) else column.notna()
+        held = _held(column)
         if held.any() and not found[held].notna().any():
             form = f" of the format {self.dates}" if self.kind == "date" and self.dates else ""
             raise ValueError(
@@ -143,11 +146,9 @@ class ColumnReading:
             )
         return found
 
-    def unread(self, column: pd.Series) -> int:
-        """How many cells hold something that cannot be read."""
-        if self.kind == "text" or not is_text(column):
-            return 0
-        return int((as_text(column).notna() & self.read(column).isna()).sum())
+    def unread(self, column: pd.Series) -> pd.Series:
+        """Whether each cell holds something that cannot be read."""
+        return _held(column) & self.read(column).isna()
 
     def _numbers(self, column: pd.Series) -> NDArray[np.float64]:
         if not is_text(column):
@@ -168,24 +169,26 @@ def column_reading(column: pd.Series) -> ColumnReading:
     >>> column_reading(pd.Series([f"$ {k},500" for k in range(1, 40)] + ["on request"])).kind
     'number'
     """
-    rows = len(column)
+    reading = partial(ColumnReading, empty=int((~_held(column)).sum()), rows=len(column))
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return ColumnReading("date", rows=rows)
+        return reading("date")
     if not is_text(column):
-        return ColumnReading("number", center=_center(as_numbers(column)), rows=rows)
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return ColumnReading("text", rows=rows)
+        return reading("number", center=_center(as_numbers(column)))
     text = as_text(column)
-    form = number_format(text)
+    form = None if isinstance(column.dtype, pd.CategoricalDtype) else number_format(text)
     if form is not None:
         found = form.numbers(text)
         lost = int((text.notna() & np.isnan(found)).sum())
-        return ColumnReading("number", form, center=_center(found), lost=lost, rows=rows)
-    dates = date_format(text)
+        return reading("number", form, center=_center(found), lost=lost)
+    dates = None if isinstance(column.dtype, pd.CategoricalDtype) else date_format(text)
     if dates is not None:
         lost = int((text.notna() & as_dates(text, dates).isna()).sum())
-        return ColumnReading("date", dates=dates, lost=lost, rows=rows)
-    return ColumnReading("text", rows=rows)
+        return reading("date", dates=dates, lost=lost)
+    return reading("text")
+
+
+def _held(column: pd.Series) -> pd.Series:
+    return as_text(column).notna() if is_text(column) else column.notna()
 
 
 def _center(numbers: NDArray[np.float64]) -> float:

@@ -3,7 +3,10 @@
 - "neural": numbers are squashed around their median, so that one wild value does not flatten the rest, and missing
   cells filled and marked; few categories become indicators, many become axes of their character n-grams; dates become
   days and places on the circles of the calendar.
-- "tree": missing cells stay NaN, numbers stay as they are, few categories become codes.
+- "tree": missing cells stay NaN, numbers stay as they are, few categories become codes. Where no cell of a column was
+  missing in training, trees have learned nothing about it: one is then the column's usual value.
+
+A category that was not there in training is none of the known: no indicator, or a missing code.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     Attributes:
         columns_: names of the columns, in the order of training.
         readings_: what each column is read as.
+        usual_: of trees, what stands for a missing cell per column of the matrix, NaN where training had some.
 
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"age": [30, None, 50], "town": ["Rome", "Bonn", None]})
@@ -74,7 +78,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         encoded = self.vectorizer_.fit_transform(self._aligned(frame))
         if encoded.shape[1] == 0:
             raise ValueError("no column is left to predict from: all are constant or empty")
-        return self._filled(encoded)
+        matrix = self._filled(encoded)
+        self.usual_ = self._usual(matrix) if self.kind == "tree" else None
+        return matrix
 
     def transform(self, frame: pd.DataFrame) -> NDArray[np.float32]:
         """The matrix of rows, (n, features).
@@ -87,7 +93,70 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         with warnings.catch_warnings():
             # A category that was not there in training has no indicator, which is what is wanted of it.
             warnings.filterwarnings("ignore", "Found unknown categories")
-            return self._filled(self.vectorizer_.transform(aligned))
+            matrix = self._filled(self.vectorizer_.transform(aligned))
+        return matrix if self.usual_ is None else np.where(np.isnan(matrix), self.usual_, matrix)
+
+    def read_as(self) -> dict[str, str]:
+        """What each column was read as, in words: number, date, category, text, or left out."""
+        kinds = self.vectorizer_.column_to_kind_
+        told = {}
+        for name, reading in self.readings_.items():
+            words = str(reading)
+            if name not in kinds:
+                words = "left out (it holds nothing)"
+            elif kinds[name] == "low_cardinality":
+                words = f"category ({len(self._categories(name))} values)"
+            told[name] = words
+        return told
+
+    def unfamiliar(self, frame: pd.DataFrame) -> list[str]:
+        """What new rows hold that training rows did not, a sentence per column and kind.
+
+        Raises:
+            ValueError: if a column is missing, or nothing that it holds is known.
+        """
+        check_is_fitted(self)
+        aligned, told = self._aligned(frame), []
+
+        def some(rows: pd.Series) -> str:
+            return f"in {int(rows.sum())} of {len(frame)} rows"
+
+        given = {str(name): column for name, column in frame.items()}
+        for name, reading in self.readings_.items():
+            unread, column = reading.unread(given[name]), aligned[name]
+            if unread.any():
+                example = given[name][unread].iloc[0]
+                told.append(f"{name!r} holds no {reading.kind} {some(unread)}, as {example!r}: counted as missing")
+            empty = column.isna() & ~unread
+            if empty.any() and not reading.empty + reading.lost:
+                told.append(f"{name!r} is empty {some(empty)}, and was in none of training")
+            if self.vectorizer_.column_to_kind_.get(name) != "low_cardinality":
+                continue
+            held = column.dropna()
+            unseen = ~held.isin(self._categories(name))
+            if len(held) > 1 and unseen.all():
+                known = ", ".join(map(repr, self._categories(name)[:5]))
+                raise ValueError(
+                    f"column {name!r} holds no value that the model was fitted on, as {held.iloc[0]!r}; it knows "
+                    f"{known}: leave the column empty if that is right"
+                )
+            if unseen.any():
+                told.append(f"{name!r} holds a value that training did not {some(unseen)}, as {held[unseen].iloc[0]!r}")
+        return told
+
+    def _categories(self, name: str) -> list[str]:
+        return [value for value in self.vectorizer_.transformers_[name].categories_[0] if isinstance(value, str)]
+
+    def _usual(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Per column the commonest code or the median, NaN where training rows have gaps."""
+        usual = np.quantile(matrix, 0.5, axis=0, method="lower").astype(np.float32)
+        places = {name: place for place, name in enumerate(self.vectorizer_.all_outputs_)}
+        for name, kind in self.vectorizer_.column_to_kind_.items():
+            if kind == "low_cardinality":
+                codes, counts = np.unique(matrix[:, places[name]], return_counts=True)
+                usual[places[name]] = codes[counts.argmax()]
+        usual[np.isnan(matrix).any(axis=0)] = np.nan
+        return usual
 
     def _aligned(self, frame: pd.DataFrame) -> pd.DataFrame:
         names = {str(name): name for name in frame.columns}
@@ -120,7 +189,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             return TableVectorizer(low_cardinality=codes, high_cardinality=text, datetime=DatetimeEncoder())
         numbers = make_pipeline(SquashingScaler(), SimpleImputer(add_indicator=True))
         dates = make_pipeline(DatetimeEncoder(periodic_encoding="circular"), SquashingScaler())
-        indicators = OneHotEncoder(handle_unknown="ignore", sparse_output=False, drop="if_binary")
+        indicators = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
         return TableVectorizer(numeric=numbers, low_cardinality=indicators, high_cardinality=text, datetime=dates)
 
 

@@ -49,6 +49,8 @@ _STREAMED = (
 )
 
 
+# An AUROC below this is taken for a mistake of signs rather than a bad model.
+_TURNED = 0.4
 _DEFAULT_TPR = f"TPAUC is drawn at TPR ≥ {DEFAULT_MIN_TPR:g} where --min-tpr is not given."
 
 
@@ -87,7 +89,10 @@ def evaluate_scores(path: str | Path, request: EvaluateRequest, *, command: str 
             parts = find_parts(path)
             if stream and not parts:
                 raise InputError(f"{path} cannot be streamed; name a Parquet file, a folder of such, or a pattern")
-        if parts and (stream or Path(path) != Path(parts[0].path) or sum(parts[0].rows) > STREAM_ROWS):
+            stream = bool(parts) and (stream or Path(path) != Path(parts[0].path) or sum(parts[0].rows) > STREAM_ROWS)
+            if stream and request.group:
+                raise InputError("--group needs all rows in memory, and this file is streamed; give fewer rows")
+        if stream:
             judged_columns, bounds = _judge_stream(request, parts)
         else:
             judged_columns, bounds = _judge_table(path, request), {}
@@ -108,6 +113,7 @@ def evaluate_scores(path: str | Path, request: EvaluateRequest, *, command: str 
             gains=judged_columns.gains,
             curves=judged_columns.curves,
             thresholds=judged_columns.thresholds,
+            warnings=_warnings(judged_columns.models),
             notes=judged_columns.notes if request.min_tpr is not None else (*judged_columns.notes, _DEFAULT_TPR),
             confidence=request.confidence,
         )
@@ -147,6 +153,16 @@ def _criterion(request: EvaluateRequest) -> Criterion:
     return Criterion(name, _region(request).max_fpr, request.min_tpr)
 
 
+def _warnings(models: Sequence[ModelMetrics]) -> tuple[str, ...]:
+    name = Criterion("auroc").title
+    turned = [model.name for model in models if (found := model.metrics[name]) and found.estimate < _TURNED]
+    return tuple(
+        f"{column} ranks the other way round ({name} below {_TURNED:g}): is a low score the sign of a positive, or "
+        "should --positive name the other class?"
+        for column in turned
+    )
+
+
 @dataclass(frozen=True)
 class _Judged:
     """What was found, as a report shows it; `classes` is value → rows."""
@@ -166,13 +182,14 @@ def _judge_table(path: str | Path, request: EvaluateRequest) -> _Judged:
         from equipoise.data import read_table, table_task
 
         frame = read_table(path)
-        task = table_task(frame, target=request.target, positive=request.positive)
+        task = table_task(frame, target=request.target, positive=request.positive, group=request.group)
         if len(task.classes) != 2:
             raise InputError(
                 f"column {request.target!r} has {len(task.classes)} classes; evaluate judges two, so make a column "
                 "that is 1 for the class of interest"
             )
         truth = torch.from_numpy(task.target)
+        groups = None if task.groups is None else torch.from_numpy(task.groups)
         columns = {name: score_column(frame, name) for name in request.score}
     max_fpr, min_tpr = request.max_fpr, request.min_tpr
     models, gains, curves, tables = [], {}, [], []
@@ -183,6 +200,7 @@ def _judge_table(path: str | Path, request: EvaluateRequest) -> _Judged:
             truth,
             max_fpr=max_fpr,
             min_tpr=min_tpr,
+            groups=groups,
             confidence=request.confidence,
             resamples=request.resamples,
             seed=request.seed,
@@ -195,6 +213,7 @@ def _judge_table(path: str | Path, request: EvaluateRequest) -> _Judged:
                 columns[first],
                 truth,
                 metric,
+                groups=groups,
                 resamples=request.resamples,
                 confidence=request.confidence,
                 seed=request.seed,
@@ -207,6 +226,7 @@ def _judge_table(path: str | Path, request: EvaluateRequest) -> _Judged:
                 truth,
                 wanted_fpr=request.wanted_fpr,
                 wanted_tpr=request.wanted_tpr,
+                groups=groups,
                 confidence=request.confidence,
                 sample="all rows of the file",
             )
@@ -218,6 +238,7 @@ def _judge_table(path: str | Path, request: EvaluateRequest) -> _Judged:
         curves=tuple(curves),
         thresholds=tuple(tables),
         gains=gains,
+        notes=task.notes,
     )
 
 

@@ -134,7 +134,7 @@ def _read(path: str | Path, request: OpenRequest, spec: ScoreSpec) -> _Table:
     from equipoise.data import read_table
 
     target, open_score = request.target, request.open_score
-    frame = read_table(path)
+    frame = read_table(path, literal=[target])
     columns = [str(name) for name in frame.columns]
     reserved = {target, open_score} - {None}
     of_classes = _matched(columns, request.score, reserved, "score")

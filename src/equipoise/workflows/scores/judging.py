@@ -84,30 +84,57 @@ def judged(
     *,
     max_fpr: float | None,
     min_tpr: float | None,
+    groups: Tensor | None = None,
     confidence: float,
     resamples: int,
     seed: int,
 ) -> dict[str, Interval]:
     """Every binary metric with its bootstrap interval; area metrics keep to the region of the request."""
     return bootstrap_metrics(
-        scores, target, curve_metrics(max_fpr, min_tpr), resamples=resamples, confidence=confidence, seed=seed
+        scores,
+        target,
+        curve_metrics(max_fpr, min_tpr),
+        groups=groups,
+        resamples=resamples,
+        confidence=confidence,
+        seed=seed,
     )
 
 
 def multiclass_judged(
-    scores: Tensor, target: Tensor, criterion: Criterion, *, confidence: float, resamples: int, seed: int
+    scores: Tensor,
+    target: Tensor,
+    criterion: Criterion,
+    *,
+    groups: Tensor | None = None,
+    confidence: float,
+    resamples: int,
+    seed: int,
 ) -> dict[str, Interval]:
-    """The criterion first, then what else is asked of several classes, with a stratified percentile bootstrap."""
+    """The criterion first, then what else is asked of several classes, with a percentile bootstrap.
+
+    Rows are drawn per class, or by whole groups; a draw of groups that lacks a class is left out.
+    """
     classes = scores.shape[1]
     k = list_length(criterion.k, classes)
     beside = [fitting_criterion(name, classes, k=k) for name in _MULTICLASS_BESIDE]
     criteria = list(dict.fromkeys([criterion, *beside]))
     generator = torch.Generator().manual_seed(seed)
+    present = len(target.unique())
     members = [(target == c).nonzero().squeeze(1) for c in target.unique()]
+    together = [] if groups is None else [(groups == g).nonzero().squeeze(1) for g in groups.unique()]
     draws = []
     for _ in range(resamples):
-        rows = torch.cat([m[torch.randint(len(m), (len(m),), generator=generator)] for m in members])
+        if groups is None:
+            rows = torch.cat([m[torch.randint(len(m), (len(m),), generator=generator)] for m in members])
+        else:
+            drawn = torch.randint(len(together), (len(together),), generator=generator).tolist()
+            rows = torch.cat([together[g] for g in drawn])
+            if len(target[rows].unique()) < present:
+                continue
         draws.append([float(c(scores[rows], target[rows])) for c in criteria])
+    if not draws:
+        return {c.title: Interval(float(c(scores, target)), math.nan, math.nan) for c in criteria}
     ends = torch.tensor([0.5 - confidence / 2, 0.5 + confidence / 2], dtype=torch.float64)
     low, high = torch.tensor(draws, dtype=torch.float64).quantile(ends, dim=0)
     return {c.title: Interval(float(c(scores, target)), float(low[i]), float(high[i])) for i, c in enumerate(criteria)}
@@ -120,10 +147,11 @@ def threshold_table(
     *,
     wanted_fpr: Sequence[float] | None,
     wanted_tpr: Sequence[float] | None,
+    groups: Tensor | None = None,
     confidence: float,
     sample: str,
 ) -> ThresholdTable:
-    """Thresholds for the wanted rates, as estimated and as guaranteed, from these samples.
+    """Thresholds for the wanted rates, as estimated and as guaranteed, from these samples, which may come in groups.
 
     Raises:
         ValueError: if a rate is out of range.
@@ -136,17 +164,17 @@ def threshold_table(
         fpr, tpr = (float((side > threshold.value).double().mean()) for side in (neg, pos))
         return Cut(threshold.value, fpr, tpr, threshold.samples_needed)
 
-    rows = [
-        ThresholdRow("fpr", rate, cut(threshold_at_fpr(neg, rate)), cut(guaranteed_threshold(neg, rate, confidence)))
-        for rate in (WANTED_FPR if wanted_fpr is None else wanted_fpr)
-    ]
-    rows += [
-        ThresholdRow(
-            "tpr", rate, cut(threshold_at_tpr(pos, rate)), cut(guaranteed_threshold_at_tpr(pos, rate, confidence))
-        )
-        for rate in (WANTED_TPR if wanted_tpr is None else wanted_tpr)
-    ]
-    return ThresholdTable(name, tuple(rows), confidence, len(pos) / len(scores), sample, sample)
+    of_neg, of_pos = (None if groups is None else groups[target == side] for side in (0, 1))
+    rows = []
+    for rate in WANTED_FPR if wanted_fpr is None else wanted_fpr:
+        sure = guaranteed_threshold(neg, rate, confidence, groups=of_neg)
+        rows.append(ThresholdRow("fpr", rate, cut(threshold_at_fpr(neg, rate)), cut(sure)))
+    for rate in WANTED_TPR if wanted_tpr is None else wanted_tpr:
+        sure = guaranteed_threshold_at_tpr(pos, rate, confidence, groups=of_pos)
+        rows.append(ThresholdRow("tpr", rate, cut(threshold_at_tpr(pos, rate)), cut(sure)))
+    return ThresholdTable(
+        name, tuple(rows), confidence, len(pos) / len(scores), sample, sample, by_group=groups is not None
+    )
 
 
 def provenance(command: str, seed: int, seconds: float) -> Provenance:

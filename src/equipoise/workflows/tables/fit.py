@@ -18,6 +18,7 @@ import torch
 from equipoise.core.registry import list_length
 from equipoise.core.validate import check_choice
 from equipoise.data import fold_splits, holdout_split, list_datasets, load_dataset, make_encoder, read_table, table_task
+from equipoise.data.tables.leaks import find_leaks
 from equipoise.ranking.criteria import Criterion
 from equipoise.report import (
     ContestRow,
@@ -77,6 +78,7 @@ class _Job:
     test: Any
     folds: Any
     split: str
+    warnings: tuple[str, ...]
 
 
 def fit_table(
@@ -118,7 +120,7 @@ def fit_table(
         for candidate in dict.fromkeys([chosen, contest.baseline]):
             progress(f"refitting {candidate.name} on the training part")
             fitted[candidate], scores[candidate] = _refit(job, candidate)
-        report = _report(job, contest, chosen, scores, command, started)
+        report = _report(job, contest, fitted[chosen], scores, command, started)
         progress("writing")
         fitted[chosen].save(stage / "model")
         write_report(report, stage / "report.html")
@@ -154,6 +156,8 @@ def _prepare(data: str | Path, request: FitRequest) -> _Job:
     for name in objectives:
         _check_objective(name, criterion, families, f"column {target!r} has {len(task.classes)}")
     train, test = holdout_split(task, request.test_size, request.seed)
+    leaks = find_leaks(task, train, test)
+    task = leaks.task
     split = "stratified"
     if request.group:
         split = f"by groups of {request.group}"
@@ -169,6 +173,7 @@ def _prepare(data: str | Path, request: FitRequest) -> _Job:
         test=test,
         folds=fold_splits(task.take(train), request.folds, request.seed),
         split=split,
+        warnings=leaks.warnings,
     )
 
 
@@ -241,14 +246,15 @@ def _refit(job: _Job, candidate: Candidate) -> tuple[FittedModel, torch.Tensor]:
 def _report(
     job: _Job,
     contest: Contest,
-    chosen: Candidate,
+    model: FittedModel,
     scores: dict[Candidate, torch.Tensor],
     command: str,
     started: float,
 ) -> FitReport:
-    task, criterion, seed = job.task, job.criterion, job.request.seed
+    task, criterion, seed, chosen = job.task, job.criterion, job.request.seed, model.candidate
     codes = torch.from_numpy(task.target)
     truth = codes[job.test]
+    groups = None if task.groups is None else torch.from_numpy(task.groups[job.test])
     binary = not criterion.multiclass
     models, curves, tables = [], [], []
     for candidate, found in scores.items():
@@ -258,6 +264,7 @@ def _report(
                 truth,
                 max_fpr=criterion.max_fpr,
                 min_tpr=criterion.min_tpr,
+                groups=groups,
                 confidence=_CONFIDENCE,
                 resamples=_RESAMPLES,
                 seed=seed,
@@ -267,7 +274,7 @@ def _report(
             )
         else:
             metrics = multiclass_judged(
-                found, truth, criterion, confidence=_CONFIDENCE, resamples=_RESAMPLES // 4, seed=seed
+                found, truth, criterion, groups=groups, confidence=_CONFIDENCE, resamples=_RESAMPLES // 4, seed=seed
             )
         models.append(ModelMetrics(candidate.name, metrics))
     if binary:
@@ -278,6 +285,7 @@ def _report(
                 truth,
                 wanted_fpr=None,
                 wanted_tpr=None,
+                groups=groups,
                 confidence=_CONFIDENCE,
                 sample="the test part",
             )
@@ -300,6 +308,7 @@ def _report(
             positive=str(task.classes[1]) if binary else None,
             split=job.split,
             parts=parts,
+            columns=model.encoder.read_as(),
         ),
         metric=criterion.title,
         provenance=provenance(command, seed, time.perf_counter() - started),
@@ -321,6 +330,7 @@ def _report(
         models=tuple(models),
         curves=tuple(curves),
         thresholds=tuple(tables),
+        warnings=job.warnings,
         notes=_notes(job, binary),
         confidence=_CONFIDENCE,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from equipoise.data import read_table
 from equipoise.workflows.errors import InputError, mendable
 from equipoise.workflows.output import staged_folder
 from equipoise.workflows.tables.model_folder import FittedModel
+
+_log = logging.getLogger(__name__)
 
 # What spreadsheets take for the beginning of a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -23,6 +27,7 @@ def predict_table(
     output: str | Path,
     overwrite: bool = False,
     escape_formulas: bool = False,
+    notice: Callable[[str], None] = _log.warning,
 ) -> Path:
     """Write `predictions.csv`: one row of scores per row of the table, in its order.
 
@@ -35,6 +40,7 @@ def predict_table(
         output: folder to write.
         overwrite: replace a folder that this program wrote.
         escape_formulas: put a quote before text that a spreadsheet would run as a formula.
+        notice: told in sentences what the table holds that the training table did not; logged if not given.
 
     Returns:
         The path of the file.
@@ -47,7 +53,7 @@ def predict_table(
     with staged_folder(output, overwrite=overwrite, inputs=(model, data)) as stage:
         with mendable():
             fitted = FittedModel.load(Path(model))
-            features = _encoded(fitted.encoder, read_table(data))
+            features = _encoded(fitted.encoder, read_table(data), notice)
         probabilities = fitted.estimator.predict_proba(features)
         columns = {}
         if len(fitted.classes) == 2:
@@ -61,8 +67,10 @@ def predict_table(
     return Path(output) / "predictions.csv"
 
 
-def _encoded(encoder: Any, frame: Any) -> Any:
+def _encoded(encoder: Any, frame: Any, notice: Callable[[str], None]) -> Any:
     try:
+        for words in encoder.unfamiliar(frame):
+            notice(f"column {words}")
         return encoder.transform(frame)
     except ValueError:
         raise
