@@ -25,6 +25,7 @@ from equipoise.core.types import (
     Fraction,
     MayBeEmpty,
     MayBeInfinite,
+    MayBeNaN,
     MultilabelTarget,
     NonNegative,
     OpenTarget,
@@ -137,6 +138,7 @@ def test_what_is_wrong_is_refused_in_a_sentence(hint, value, message):
     [
         (Annotated[Scores, MayBeEmpty()], torch.zeros(0)),
         (RankedScores, torch.tensor([math.inf, -math.inf])),
+        (Annotated[Scores, MayBeNaN()], torch.tensor([math.nan, math.inf])),
         (Annotated[float, MayBeInfinite()], math.inf),
         (Scores, torch.tensor([3e38, 3e38])),
         (BinaryTarget, torch.tensor([True, False])),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from equipoise.openworld import TKPRLoss, multilabel_ranking_metrics
-from equipoise.openworld.multilabel.modular_multilabel import TKPR
+from equipoise.openworld.multilabel.metrics import TKPR
 from golden_ops import Ops, renamed
 
 ops = Ops()

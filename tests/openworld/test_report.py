@@ -87,6 +87,24 @@ def test_of_equal_scores_the_first_class_is_predicted():
     assert float((seen.margin == 0).double().mean()) > 0.5
 
 
+def test_constant_scores_are_the_first_class_and_no_better_than_chance():
+    report = OpenWorldReport(2, 2, k=(1, 2))
+    report.update(torch.zeros(8, 4), torch.zeros(8), torch.tensor([0, 0, 0, 1, 2, 3, -1, -1]))
+    found = report.compute()
+    wanted = {
+        "closed_set/accuracy": 3 / 4,
+        "closed_set/top_1_accuracy": 0,
+        "closed_set/top_2_accuracy": 1,
+        "novelty/auroc": 1 / 2,
+        "open_set/open_auc": 3 / 8,
+        "open_world/base_accuracy": 3 / 4,
+        "open_world/new_accuracy": 1 / 2,
+        "open_world/openworld_auc": 3 / 16,
+        "open_world/overall_accuracy": 3 / 6,
+    }
+    assert {name: float(found[name]) for name in wanted} == wanted
+
+
 def test_batches_and_order_do_not_matter():
     class_scores, open_score, target = _world(2)
     whole, parts = OpenWorldReport(C, NEW), OpenWorldReport(C, NEW)
@@ -126,6 +144,9 @@ def test_multilabel_measures_are_those_of_the_known_samples():
     assert float(found["multilabel/tkpr@2"]) == pytest.approx(float(tkpr(scores[known], target[known], 2)), abs=1e-6)
     assert float(found["novelty/auroc"]) == pytest.approx(roc_auc_score(known.numpy(), open_score.numpy()))
     assert not any(name.startswith("open_set/") for name in found)
+    of_floats = OpenWorldReport(C, task="multilabel", k=(2,))
+    of_floats.update(scores, open_score, target.float())
+    assert of_floats.compute() == found
 
 
 def test_a_known_sample_without_labels_can_be_said_to_be_known():

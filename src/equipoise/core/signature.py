@@ -7,8 +7,8 @@ At every call, before the function runs:
 
     tensors    are tensors (lists and NumPy arrays are refused with the conversion to write), of the rank, the sizes and
                the kind of dtype that the annotation says; the same dimension name means the same size in all arguments;
-               nothing is empty unless `MayBeEmpty`; floating values are finite, or only not NaN where `MayBeInfinite`;
-               targets hold the values of their rule
+               nothing is empty unless `MayBeEmpty`; floating values are finite, or only not NaN where `MayBeInfinite`,
+               or not looked at where `MayBeNaN`; targets hold the values of their rule
     numbers    are finite and in range; a whole number is no 1.5 and no True; NumPy scalars are taken
     strings    are among the `Literal` choices
     the rest   is of the class that the annotation names
@@ -40,7 +40,7 @@ import torch
 from jaxtyping import AbstractArray, Int, Integer, UInt
 from torch import Tensor
 
-from equipoise.core.types import ClassIndex, MayBeEmpty, MayBeInfinite, Range, Values
+from equipoise.core.types import ClassIndex, MayBeEmpty, MayBeInfinite, MayBeNaN, Range, Values
 
 F = TypeVar("F", bound=Callable[..., Any])
 Sizes = dict[str, tuple[Any, str]]
@@ -282,6 +282,8 @@ class _Form:
         self.empty = any(isinstance(rule, MayBeEmpty) for rule in rules)
         self.classes = next((rule for rule in rules if isinstance(rule, ClassIndex)), None)
         self.finite = _NO_NAN if any(isinstance(rule, MayBeInfinite) for rule in rules) else _FINITE
+        unseen = any(isinstance(rule, MayBeNaN) for rule in rules)
+        self.floats: frozenset[Any] = frozenset() if unseen else frozenset({self.finite, _NO_NAN})
         self.rules = frozenset(rule for rule in rules if isinstance(rule, Range | Values))
 
     def words(self) -> tuple[str, str]:
@@ -364,7 +366,7 @@ def _uniform(name: str, value: Tensor, form: _Form, sizes: Sizes) -> Tensor:
             raise ValueError(f"{known[1]} must have at least 2 classes, got shape (n, {known[0]})")
         facts |= {(form.classes, known)}
     if value.dtype.is_floating_point:
-        facts |= {form.finite, _NO_NAN}
+        facts |= form.floats
     if not facts or torch.compiler.is_compiling() or value.dtype is torch.bool or not value.numel():
         return value
     version = -1 if value.is_inference() else value._version

@@ -77,6 +77,10 @@ class MayBeInfinite:
     """Marks a tensor or number that may be infinite (never NaN)."""
 
 
+class MayBeNaN:
+    """Marks a tensor that may hold NaN and infinity, as a target does where a mask says that it is unknown."""
+
+
 class MayBeEmpty:
     """Marks a tensor whose dimensions may have size 0."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,7 +33,7 @@ from equipoise.core.types import (
     Whole,
 )
 from equipoise.openworld.multilabel.metrics import ranking_per_sample, tkpr_per_sample, weighted_sums
-from equipoise.openworld.openset.confusion import OpenSetCurve, open_set_curve
+from equipoise.openworld.openset.confusion import AtThreshold, OpenSetCurve, open_set_curve
 from equipoise.openworld.openset.open_auc import OpenMetric, open_auc, undefined
 from equipoise.openworld.outliers.detection import OOD_MEASURES, ood_metrics
 from equipoise.openworld.prompts.openworld_auc import harmonic_mean_accuracy, openworld_auc
@@ -41,7 +41,7 @@ from equipoise.openworld.topk.metrics import check_list_length, true_label_rank
 from equipoise.openworld.types import Direction, OnUndefined, Task, Ties
 
 UNKNOWN = -1
-_AT_THRESHOLD = ("f1_macro", "f1_micro", "youden_macro", "youden_micro", "normalized_accuracy")
+_AT_THRESHOLD: tuple[AtThreshold, ...] = get_args(AtThreshold)
 _WHOLE_RANKING = ("ranking_loss", "coverage", "one_error")
 _AT_K = ("tkpr", "precision", "recall", "average_precision", "ndcg")
 
@@ -79,7 +79,8 @@ class OpenWorldReport(OpenMetric):
         num_new_classes: of new classes that have labels too, in the columns behind the known ones; 0 for none.
         task: "multiclass" or "multilabel".
         k: the lengths of the top-k list, each from 1 to C; by default those of 1, 3 and 5 that fit.
-        ties: of OpenAUC and OpenworldAUC, "half" or "strict". Top-k measures break ties against the model.
+        ties: of OpenAUC and OpenworldAUC, "half" or "strict". Of classes that score alike the first is predicted; top-k
+            measures break ties against the model.
         higher_is: which samples have the higher open score, "in" (known) or "out" (unknown), or a `ScoreSpec`.
         recall: at which the false-positive rates of `novelty/` are taken; their names keep the usual 95.
         known_recall: the share of known samples to accept at least, for the measures named `@known_recall`.

@@ -2,7 +2,7 @@
 
 import torch
 
-from contracts.model import Function, Loss, Measure, multiclass, renamed
+from contracts.model import Function, Loss, Measure, multiclass, multilabel, renamed
 
 logits = multiclass(6)
 scores = renamed(logits, logits="scores")
@@ -86,6 +86,34 @@ def _only_logits(generator, n):
     return {"logits": torch.randn(n, 6, generator=generator)}
 
 
+def _labels(generator, n):
+    """Logits of labels that are known in part; of every sample a relevant and an irrelevant one."""
+    mask = torch.rand(n, 5, generator=generator) < 0.8
+    mask[:, :2] = True
+    return {**multilabel()(generator, n), "mask": mask}
+
+
+def _ranked_labels(generator, n):
+    return {**renamed(_labels, logits="scores")(generator, n), "sample_weight": torch.rand(n, generator=generator)}
+
+
+def _no_label_known(generator, n):
+    return {**_labels(generator, n), "mask": torch.zeros(n, 5, dtype=torch.bool)}
+
+
+def _no_label_ranked(generator, n):
+    return {**_ranked_labels(generator, n), "mask": torch.zeros(n, 5, dtype=torch.bool)}
+
+
+def _without_weight(generator, n):
+    return renamed(_labels, logits="scores")(generator, n)
+
+
+def label_loss(name, settings, **options):
+    """A loss of labels that may be unknown."""
+    return Loss(f"equipoise.openworld.{name}", settings, _labels, undefined=_no_label_known, **options)
+
+
 ENTRIES = (
     Loss(
         "equipoise.openworld.AUTKCLoss",
@@ -101,6 +129,30 @@ ENTRIES = (
     Function("equipoise.openworld.topk_accuracy", {"k": 3}, scores),
     Function("equipoise.openworld.top_k_accuracies", {"k": 3}, scores),
     Measure("equipoise.openworld.AUTKC", {"k": 3}, scores),
+    label_loss("TKPRLoss", {"k": 2, "normalizer": "ideal"}, functional="equipoise.openworld.tkpr_loss"),
+    label_loss("PairwiseRankingLoss", {"surrogate": "squared_hinge"}),
+    label_loss("LSEPLoss", {}),
+    label_loss("MultilabelTopKHingeLoss", {"k": 1}),
+    label_loss("AsymmetricLoss", {"gamma_pos": 1.0, "gamma_neg": 2.0, "clip": 0.1}),
+    Function("equipoise.openworld.tkpr_loss", {"k": 2, "reduction": "sum"}, _labels),
+    Measure(
+        "equipoise.openworld.TKPR",
+        {"k": 3, "normalizer": "one", "ties": "half"},
+        _ranked_labels,
+        functional="equipoise.openworld.tkpr",
+        undefined=_no_label_ranked,
+    ),
+    Measure(
+        "equipoise.openworld.MultilabelRankingMetrics",
+        {"k": (1, 3), "ties": "optimistic"},
+        _ranked_labels,
+        functional="equipoise.openworld.multilabel_ranking_metrics",
+        undefined=_no_label_ranked,
+    ),
+    Function("equipoise.openworld.tkpr", {"k": 3, "empty_target": "skip"}, _ranked_labels),
+    Function("equipoise.openworld.multilabel_ranking_metrics", {"k": 3, "ties": "strict"}, _ranked_labels),
+    Function("equipoise.openworld.class_map", {}, _without_weight),
+    Function("equipoise.openworld.hamming_loss", {"threshold": 0.5}, _without_weight),
     Measure(
         "equipoise.openworld.OpenWorldReport",
         {"num_classes": 4, "num_new_classes": 2, "k": (1, 3), "recall": 0.9, "known_recall": 0.8},
@@ -124,12 +176,7 @@ ENTRIES = (
         {"pairing": "aligned"},
         renamed(_with_fakes, logits="known_logits", target="known_target"),
     ),
-    Function(
-        "equipoise.openworld.manifold_mixup_outliers",
-        {"alpha": 0.5},
-        _embedded,
-        exempt={"bad_arguments_are_refused_by_name": "an embedding may have any number of dimensions"},
-    ),
+    Function("equipoise.openworld.manifold_mixup_outliers", {"alpha": 0.5}, _embedded),
 )
 
 OTHERS: dict[str, str] = {

@@ -405,3 +405,5 @@ def test_split_classes_keep_their_order_and_put_gradients_back(positives):
     assert torch.equal(neg, scores[~positive])
     assert torch.autograd.gradcheck(split_classes, (scores, positive))
     assert torch.autograd.gradgradcheck(split_classes, (scores, positive))
+    for dtype in (torch.uint8, torch.int64):
+        assert all(map(torch.equal, split_classes(scores, positive.to(dtype)), (pos, neg)))

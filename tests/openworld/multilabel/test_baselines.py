@@ -10,8 +10,6 @@ from equipoise.openworld.multilabel.baselines import (
     PairwiseRankingLoss,
 )
 
-LOSSES = [PairwiseRankingLoss(), LSEPLoss(), MultilabelTopKHingeLoss(2), AsymmetricLoss()]
-
 
 def _draw(seed=0):
     g = torch.Generator().manual_seed(seed)
@@ -47,7 +45,7 @@ def test_the_hinge_looks_at_the_first_label_below_the_top():
         if len(p) and len(everyone) > 2:
             losses.append((1 + everyone[2] - p.min()).clamp_min(0))
     torch.testing.assert_close(MultilabelTopKHingeLoss(2)(logits, target, mask), torch.stack(losses).mean())
-    with pytest.raises(ValueError, match="leaves no label below"):
+    with pytest.raises(ValueError, match="k=6 must be at most 5"):
         MultilabelTopKHingeLoss(6)(logits, target)
 
 
@@ -61,29 +59,3 @@ def test_the_asymmetric_loss_is_its_formula_and_cross_entropy_without_weights():
     torch.testing.assert_close(AsymmetricLoss(0, 0, 0)(logits, target), plain)
     with pytest.raises(ValueError, match="0 or at least 1"):
         AsymmetricLoss(gamma_neg=0.5)
-
-
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
-def test_gradients_extremes_and_dtypes(loss):
-    logits, target, mask = _draw()
-    assert torch.autograd.gradcheck(lambda x: loss(x, target, mask), logits.clone().requires_grad_())
-    far = (1e4 * logits).float().requires_grad_()
-    loss(far, target, mask).backward()
-    assert bool(far.grad.isfinite().all())
-    assert loss(logits.bfloat16(), target).dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
-def test_nothing_to_compare_is_zero_with_a_graph(loss):
-    logits = torch.randn(2, 4, requires_grad=True)
-    with pytest.warns(UserWarning, match="is zero"):
-        value = loss(logits, torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, dtype=torch.bool))
-    value.backward()
-    assert float(value.detach()) == 0
-    assert float(logits.grad.abs().sum()) == 0
-
-
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
-def test_integer_logits_are_a_type_error(loss, plain_inputs):
-    with pytest.raises(TypeError, match="floating"):
-        loss(torch.ones(2, 4, dtype=torch.long), torch.ones(2, 4, dtype=torch.long))

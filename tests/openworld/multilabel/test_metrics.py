@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from equipoise.openworld.multilabel.metrics import (
+    TKPR,
+    MultilabelRankingMetrics,
     class_map,
     hamming_loss,
     multilabel_ranking_metrics,
@@ -11,7 +13,6 @@ from equipoise.openworld.multilabel.metrics import (
     tkpr,
     tkpr_per_sample,
 )
-from equipoise.openworld.multilabel.modular_multilabel import TKPR, MultilabelRankingMetrics
 
 
 def _draw(seed=0, n=12, c=7, share=0.4):
@@ -130,14 +131,14 @@ def test_batches_are_judged_as_one_and_the_skipped_are_counted():
 
 def test_nothing_to_judge_is_nan_or_an_error():
     scores, target = torch.rand(2, 3), torch.zeros(2, 3, dtype=torch.long)
-    with pytest.warns(UserWarning, match="tkpr is undefined"):
+    with pytest.warns(UserWarning, match="undefined, hence NaN.*: tkpr"):
         assert math.isnan(tkpr(scores, target, 2))
-    with pytest.raises(ValueError, match=r"2 sample\(s\) have no relevant label, the first at index 0"):
+    with pytest.raises(ValueError, match=r"2 sample\(s\) of target have no relevant label, the first at index 0"):
         tkpr(scores, target, 2, empty_target="raise")
-    for metric in (TKPR(2), MultilabelRankingMetrics(2)):
-        metric.update(scores, target)
-        with pytest.raises(RuntimeError, match="no sample has a relevant label"):
-            metric.compute()
+    # A sample of relevant labels alone has no pair, which no target that is not empty can be blamed for.
+    with pytest.warns(UserWarning, match=": ranking_loss, ranking_loss_half_ties$"):
+        found = multilabel_ranking_metrics(scores, 1 - target, 2, empty_target="raise")
+    assert float(found["recall"]) == 2 / 3
 
 
 def test_class_map_is_scikit_learns_and_hamming_counts_labels():
@@ -148,27 +149,29 @@ def test_class_map_is_scikit_learns_and_hamming_counts_labels():
     assert float(hamming_loss(scores, target)) == pytest.approx(float(((scores >= 0) != target).double().mean()))
 
 
-def test_integers_and_half_precision_are_taken():
-    scores = torch.tensor([[3, 2, 1]])
-    for given in (scores, scores.bfloat16(), scores.half()):
-        value = tkpr(given, torch.tensor([[True, False, False]]), 2)
-        assert float(value) == 1
-        assert value.dtype == torch.float32
+def test_shares_are_exact_in_float64():
+    scores, target = torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[1, 0, 1]])
+    assert float(hamming_loss(scores, target)) == 1 / 3
+    assert float(multilabel_recall_curve(scores, torch.tensor([[1, 1, 1]]), 1)) == 1 / 3
+    for dtype in (torch.float32, torch.float64):
+        assert float(tkpr(scores.to(dtype), target, 3)) == 2 / 3
+        assert float(multilabel_ranking_metrics(scores.to(dtype), target, 3)["precision"]) == 2 / 3
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"k": 0}, "k=0"),
-        ({"k": 8}, "at most the number of labels, 7"),
-        ({"normalizer": "two"}, "normalizer"),
-        ({"ties": "none"}, "ties"),
-        ({"target": torch.full((12, 7), 0.5)}, "only 0 and 1, got 0.5"),
-        ({"target": torch.zeros(12, dtype=torch.long)}, "AUTKC"),
-        ({"scores": torch.full((12, 7), torch.nan)}, "NaN"),
-    ],
-)
-def test_bad_input_is_named(change, message, plain_inputs):
+def test_midranks_of_long_lists_are_summed_exactly():
+    """The sum of their half places exceeds the 24 bits of float32."""
+    k = 6001
+    scores = -torch.arange(k).float()
+    scores[1] = 0
+    found = tkpr(scores[None], torch.ones(1, k), k, normalizer="one", ties="half")
+    assert float(found) == (k * (k + 1) / 2) / k
+
+
+def test_a_list_is_not_longer_than_there_are_labels(plain_inputs):
     scores, target, _ = _draw()
-    with pytest.raises(ValueError, match=message):
-        tkpr_per_sample(**{"scores": scores, "target": target, "k": 3, **change})
+    for function in (tkpr_per_sample, multilabel_recall_curve, multilabel_ranking_metrics):
+        with pytest.raises(ValueError, match="k=8 must be at most 7"):
+            function(scores, target, 8)
+    for several in (multilabel_ranking_metrics, lambda scores, target, k: MultilabelRankingMetrics(k)):
+        with pytest.raises(ValueError, match="at least one K"):
+            several(scores, target, ())

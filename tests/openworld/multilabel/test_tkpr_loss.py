@@ -5,6 +5,8 @@ from equipoise.core.pairs.surrogates import SURROGATES
 from equipoise.openworld.multilabel import tkpr_loss as topk_pairwise
 from equipoise.openworld.multilabel.tkpr_loss import TKPRLoss, tkpr_loss
 
+REDUCTIONS = ("mean", "sum", "none")
+
 
 def _draw(seed=0, n=6, c=7, share=0.4, dtype=torch.float64):
     g = torch.Generator().manual_seed(seed)
@@ -54,7 +56,7 @@ def test_value_and_gradient_are_those_of_the_loop(surrogate, comparators, masked
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_gradients_are_those_of_finite_differences(surrogate):
     logits, target, _ = _draw(1, n=3)
-    for reduction in topk_pairwise.REDUCTIONS:
+    for reduction in REDUCTIONS:
         loss = TKPRLoss(2, surrogate, reduction=reduction)
         assert torch.autograd.gradcheck(lambda x, loss=loss: loss(x, target), logits.requires_grad_())
 
@@ -76,7 +78,7 @@ def test_a_sample_without_relevant_or_irrelevant_labels_does_not_count():
     assert float(each[:2].abs().sum()) == 0
 
 
-@pytest.mark.parametrize("reduction", topk_pairwise.REDUCTIONS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_without_any_sample_that_counts_the_loss_is_zero_with_a_graph(reduction):
     logits = torch.randn(2, 3, requires_grad=True)
     with pytest.warns(UserWarning, match="TKPR loss is zero"):
@@ -88,10 +90,12 @@ def test_without_any_sample_that_counts_the_loss_is_zero_with_a_graph(reduction)
 
 def test_targets_outside_the_mask_are_not_looked_at():
     logits, target, mask = _draw()
-    other = torch.where(mask, target, -1)
-    assert float(tkpr_loss(logits, target, mask=mask)) == float(tkpr_loss(logits, other, mask=mask))
-    with pytest.raises(ValueError, match="only 0 and 1"):
-        tkpr_loss(logits, other)
+    wanted = tkpr_loss(logits, target, mask=mask)
+    for unknown in (-1, torch.nan):
+        other = torch.where(mask, target, unknown)
+        assert tkpr_loss(logits, other, mask=mask).equal(wanted)
+        with pytest.raises(ValueError, match=f"target holds the value {unknown}, wanted 0 .* by a mask"):
+            tkpr_loss(logits, other)
 
 
 def test_a_shift_of_the_logits_changes_nothing_and_columns_may_be_permuted():
@@ -103,17 +107,7 @@ def test_a_shift_of_the_logits_changes_nothing_and_columns_may_be_permuted():
         torch.testing.assert_close(tkpr_loss(logits[:, order], target[:, order], surrogate=surrogate), value)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_dtypes_come_back(dtype):
-    logits, target, _ = _draw()
-    low = logits.to(dtype).requires_grad_()
-    loss = tkpr_loss(low, target.bool())
-    loss.backward()
-    assert loss.dtype == low.grad.dtype == dtype
-    torch.testing.assert_close(loss.double(), tkpr_loss(low.detach().double(), target), rtol=1e-2, atol=1e-2)
-
-
-def test_extreme_logits_are_finite_and_the_exponential_warns():
+def test_the_slopes_of_extreme_logits_are_finite_and_the_exponential_warns():
     logits, target = torch.tensor([[-1e4, 1e4, 0.0]], requires_grad=True), torch.tensor([[1, 0, 0]])
     for surrogate in ("logistic", "square", "hinge", "squared_hinge"):
         (gradient,) = torch.autograd.grad(tkpr_loss(logits, target, k=2, surrogate=surrogate), logits)
@@ -122,32 +116,10 @@ def test_extreme_logits_are_finite_and_the_exponential_warns():
         tkpr_loss(logits.detach(), target, k=2, surrogate="exponential")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"k": 0}, "k=0"),
-        ({"k": 8}, "number of labels, 7"),
-        ({"surrogate": "cubic"}, "surrogate"),
-        ({"comparators": "some"}, "comparators"),
-        ({"normalizer": "two"}, "normalizer"),
-        ({"activation": "relu"}, "activation"),
-        ({"reduction": "max"}, "reduction"),
-        ({"mask": torch.ones(6, 6, dtype=torch.bool)}, "mask must be boolean"),
-        ({"target": torch.zeros(6, dtype=torch.long)}, "AUTKC"),
-        ({"target": torch.zeros(6, 6, dtype=torch.long)}, r"\(6, 7\) and \(6, 6\)"),
-        ({"target": torch.full((6, 7), 2)}, "only 0 and 1"),
-        ({"logits": torch.full((6, 7), torch.nan)}, "NaN"),
-    ],
-)
-def test_bad_input_is_named(change, message, plain_inputs):
+def test_a_list_is_not_longer_than_there_are_labels(plain_inputs):
     logits, target, _ = _draw()
-    with pytest.raises(ValueError, match=message):
-        tkpr_loss(**{"logits": logits, "target": target, **change})
-
-
-def test_integer_logits_are_a_type_error(plain_inputs):
-    with pytest.raises(TypeError, match="floating"):
-        tkpr_loss(torch.ones(2, 3, dtype=torch.long), torch.ones(2, 3, dtype=torch.long))
+    with pytest.raises(ValueError, match="k=8 must be at most 7"):
+        tkpr_loss(logits, target, k=8)
 
 
 def test_the_module_shows_its_settings():

@@ -175,6 +175,20 @@ def test_a_threshold_keeps_the_wanted_share_of_known_samples_and_travels_with_th
     assert guaranteed.value < cut.value
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_wanted_share_is_kept_in_half_precision(dtype):
+    """Many scores tie with the lowest that is to be accepted; a threshold rounded to it would reject them."""
+    held_out = (8 + torch.randn(200, 5, generator=torch.Generator().manual_seed(0))).to(dtype)
+    model = OpenSetClassifier(nn.Identity(), score=lambda z: z.amax(1))
+    for given in (held_out, held_out.float()):
+        assert model.calibrate([given], recall=0.96).rate >= 0.96
+        for used in (held_out, held_out.float()):
+            assert float(model.to(dtype).predict(used).accepted.double().mean()) >= 0.96
+    copy = OpenSetClassifier(nn.Identity()).to(dtype)
+    copy.load_state_dict(model.state_dict())
+    assert copy.threshold == model.threshold
+
+
 def test_a_score_that_points_outwards_rejects_from_above():
     logits = torch.tensor([[5.0, 0.0], [4.0, 0.0], [3.0, 0.0], [1.0, 0.0]])
     model = OpenSetClassifier(nn.Identity(), score=lambda z: -max_logit(z), spec=HIGHER_IS_OUT)
@@ -189,5 +203,9 @@ def test_prediction_needs_a_threshold_and_leaves_modes_alone():
         model.predict(torch.ones(2, 3))
     with pytest.raises(ValueError, match="no samples"):
         model.calibrate([])
+    with pytest.raises(ValueError, match="no samples"):
+        model.calibrate([torch.ones(0, 3)])
+    with pytest.raises(ValueError, match=r"recall=95 .* did you mean 0\.95"):
+        model.calibrate([torch.ones(2, 3)], recall=95)
     model.calibrate([torch.ones(2, 3)])
     assert all(part.training for part in model.modules())

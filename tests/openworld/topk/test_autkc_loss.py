@@ -85,9 +85,8 @@ def test_the_highest_wrong_labels_are_those_of_a_sort():
         assert torch.equal(found, masked.topk(min(k, 7), dim=1).indices)
 
 
-def test_ignored_samples_do_not_count_and_none_left_is_zero_with_a_graph():
+def test_ignored_samples_do_not_count():
     logits, target = _world(6)
-    logits.requires_grad_()
     target[[1, 4]] = -100
     kept = target >= 0
     for reduction in ("mean", "sum"):
@@ -96,18 +95,6 @@ def test_ignored_samples_do_not_count_and_none_left_is_zero_with_a_graph():
     each = autkc_loss(logits, target, ignore_index=-100, reduction="none")
     assert each[~kept].tolist() == [0, 0]
     torch.testing.assert_close(each[kept], autkc_loss(logits[kept], target[kept], reduction="none"))
-    with pytest.warns(UserWarning, match="ignored"):
-        nothing = autkc_loss(logits, torch.full_like(target, -100), ignore_index=-100)
-    nothing.backward()
-    assert logits.grad.abs().sum() == 0
-
-
-def test_half_precision_comes_back_in_single_precision():
-    logits, target = _world(7)
-    for dtype in (torch.bfloat16, torch.float16, torch.float32):
-        found = autkc_loss(logits.to(dtype), target)
-        assert found.dtype == torch.float32
-        assert float(found) == pytest.approx(float(autkc_loss(logits, target)), rel=2e-2)
 
 
 def test_huge_logits_stay_finite_with_the_softmax():
@@ -194,12 +181,3 @@ def test_a_warm_up_passes_masks_on():
     mask = torch.ones(4, 5, dtype=torch.bool)
     mask[:, 4] = False
     torch.testing.assert_close(loss(logits, target, mask=mask), TKPRLoss(k=1)(logits, target, mask))
-
-
-def test_settings_come_back_from_a_copy():
-    from copy import deepcopy
-
-    loss = AUTKCLoss(k=3, surrogate="logistic", comparators="negatives", ignore_index=-1)
-    logits, target = _world(12)
-    torch.testing.assert_close(deepcopy(loss)(logits, target), loss(logits, target))
-    assert "logistic" in repr(loss)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from equipoise.claims.model import Bound, Claim, Experiment, Gain
 from equipoise.openworld import PairwiseRankingLoss, TKPRLoss, multilabel_ranking_metrics, tkpr
-from equipoise.openworld.multilabel.metrics import NORMALIZERS
+from equipoise.openworld.multilabel.labels import Normalizer
 
 _LABELS, _WIDTH, _K = 40, 16, 3
 _TRAIN, _TEST, _BATCH, _EPOCHS = 1500, 3000, 128, 40
@@ -28,7 +29,7 @@ def _reduction(seed: int, quick: bool) -> dict[str, dict[str, float]]:
     furthest = 0.0
     for k in (1, 3, 5, 11):
         autkc = (mine > ordered[:, 1 : k + 1]).double().mean()
-        values = [tkpr(scores, target, k, normalizer=name) for name in NORMALIZERS]
+        values = [tkpr(scores, target, k, normalizer=name) for name in get_args(Normalizer)]
         furthest = max(furthest, *(abs(float(value - autkc)) for value in values))
     return {"TKPR": {"distance from AUTKC": furthest}}
 

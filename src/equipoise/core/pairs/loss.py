@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Annotated, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from equipoise.core.pairs.autograd import PairwiseLoss, SplitClasses, SquareLoss
@@ -91,14 +91,14 @@ def pairwise_loss(
 
 
 def split_classes(
-    scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]
+    scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"] | Integer[Tensor, " n"]
 ) -> tuple[Float[Tensor, " n_pos"], Float[Tensor, " n_neg"]]:
-    """The scores of the positives and those of the negatives, each in its order; gradients flow back.
+    """The scores of the positives, True or 1, and of the negatives, each in its order; gradients flow back.
 
     >>> split_classes(torch.tensor([0.9, 0.1, 0.5]), torch.tensor([True, False, True]))
     (tensor([0.9000, 0.5000]), tensor([0.1000]))
     """
-    pos, neg = SplitClasses.apply(scores, positive)
+    pos, neg = SplitClasses.apply(scores, positive == 1)
     return pos, neg
 
 

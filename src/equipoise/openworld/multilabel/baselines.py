@@ -14,37 +14,41 @@ All take a mask of the known labels, and leave out samples for which they are un
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
 from equipoise.core.pairs.loss import columnwise_pairwise_loss
-from equipoise.core.pairs.surrogates import Surrogate, resolve_surrogate
-from equipoise.core.validate import check_fraction, check_nonnegative, warn_once
-from equipoise.openworld.multilabel.labels import LabelMatrix, Labels, check_k, read_labels
-
-Mask = Bool[Tensor, "n c"] | None
+from equipoise.core.pairs.surrogates import SurrogateLike, resolve_surrogate
+from equipoise.core.reduction import attached_zero
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, LabelScores, NonNegative, ProperFraction, Scalar
+from equipoise.core.validate import warn_once
+from equipoise.openworld.multilabel.labels import LabelMask, LabelMatrix, read_labels
+from equipoise.openworld.topk.metrics import check_list_length
 
 
 class PairwiseRankingLoss(nn.Module):
     """The mean surrogate loss over all pairs of a relevant and an irrelevant label, averaged over samples.
 
-    Exact without a list of pairs: O(C log C) a sample for the hinges, O(C) for square and exponential.
+    Exact without a list of pairs: O(C log C) per sample for the hinges, O(C) for square and exponential.
 
     Args:
-        surrogate: a name in `core.pairs.surrogates.SURROGATES` or a `Surrogate`, with margin 1.
+        surrogate: the loss of one pair as a function of s_i − s_j, see `core.pairs.surrogates`; with margin 1.
 
     >>> PairwiseRankingLoss("hinge")(torch.tensor([[2.0, 0.5, 0.0]]), torch.tensor([[0, 1, 0]]))
     tensor(1.5000)
     """
 
-    def __init__(self, surrogate: str | Surrogate = "logistic") -> None:
+    @checked
+    def __init__(self, surrogate: SurrogateLike = "logistic") -> None:
         super().__init__()
-        self.surrogate = resolve_surrogate(surrogate)
+        resolve_surrogate(surrogate)
+        self.surrogate = surrogate
 
-    def forward(self, logits: Float[Tensor, "n c"], target: LabelMatrix, mask: Mask = None) -> Float[Tensor, ""]:
+    @checked
+    def forward(self, logits: LabelScores, target: LabelMatrix, mask: LabelMask | None = None) -> Scalar:
         """The mean over samples with both kinds of label; zero, attached to the graph, without any (warned once)."""
-        labels = _read(logits, target, mask)
+        labels = read_labels(target, mask)
         both = labels.relevant.any(1) & labels.irrelevant.any(1)
         relevant, irrelevant = (side[both].T.to(logits.dtype) for side in labels)
         losses = columnwise_pairwise_loss(logits[both].T, relevant, irrelevant, self.surrogate)
@@ -58,14 +62,15 @@ class LSEPLoss(nn.Module):
     tensor(0.3133)
     """
 
-    def forward(self, logits: Float[Tensor, "n c"], target: LabelMatrix, mask: Mask = None) -> Float[Tensor, ""]:
+    @checked
+    def forward(self, logits: LabelScores, target: LabelMatrix, mask: LabelMask | None = None) -> Scalar:
         """The mean over samples with both kinds of label; zero, attached to the graph, without any (warned once)."""
-        labels = _read(logits, target, mask)
+        labels = read_labels(target, mask)
         both = labels.relevant.any(1) & labels.irrelevant.any(1)
-        wide = (logits.float() if logits.dtype.itemsize < 4 else logits)[both]
+        rows = logits[both]
         # The double sum of exponentials is a product of two.
-        low = (-wide).masked_fill(~labels.relevant[both], -torch.inf).logsumexp(1)
-        high = wide.masked_fill(~labels.irrelevant[both], -torch.inf).logsumexp(1)
+        low = (-rows).masked_fill(~labels.relevant[both], -torch.inf).logsumexp(1)
+        high = rows.masked_fill(~labels.irrelevant[both], -torch.inf).logsumexp(1)
         return _mean(softplus(low + high), logits, "the LSEP loss")
 
 
@@ -79,27 +84,26 @@ class MultilabelTopKHingeLoss(nn.Module):
     tensor(1.)
     """
 
-    def __init__(self, k: int = 3) -> None:
+    @checked
+    def __init__(self, k: Count = 3) -> None:
         super().__init__()
-        check_k(k)
         self.k = k
 
-    def forward(self, logits: Float[Tensor, "n c"], target: LabelMatrix, mask: Mask = None) -> Float[Tensor, ""]:
+    @checked
+    def forward(self, logits: LabelScores, target: LabelMatrix, mask: LabelMask | None = None) -> Scalar:
         """The mean over samples with a relevant label and more than K known ones; zero with a graph without any.
 
         Raises:
-            ValueError: if K is not below the number of labels, besides wrong input.
+            ValueError: on a bad argument, by name; K must be below the number of labels.
         """
-        labels = _read(logits, target, mask)
-        check_k(self.k, logits.shape[1])
-        if self.k == logits.shape[1]:
-            raise ValueError(f"k={self.k} leaves no label below the top; it must be less than the number of labels")
+        labels = read_labels(target, mask)
+        check_list_length(self.k, logits.shape[1] - 1)
         known = labels.relevant | labels.irrelevant
         counts = labels.relevant.any(1) & (known.sum(1) > self.k)
-        wide = (logits.float() if logits.dtype.itemsize < 4 else logits)[counts]
-        beyond = wide.masked_fill(~known[counts], -torch.inf).topk(self.k + 1, dim=1).values[:, -1]
+        rows = logits[counts]
+        beyond = rows.masked_fill(~known[counts], -torch.inf).topk(self.k + 1, dim=1).values[:, -1]
         # One of several lowest gets the gradient, as one of several K + 1-th does.
-        lowest = wide.masked_fill(~labels.relevant[counts], torch.inf).min(1).values
+        lowest = rows.masked_fill(~labels.relevant[counts], torch.inf).min(1).values
         return _mean((1 + beyond - lowest).clamp_min(0), logits, "the top-K hinge loss")
 
 
@@ -122,20 +126,19 @@ class AsymmetricLoss(nn.Module):
     tensor(0.6931)
     """
 
-    def __init__(self, gamma_pos: float = 1.0, gamma_neg: float = 4.0, clip: float = 0.05) -> None:
+    @checked
+    def __init__(self, gamma_pos: NonNegative = 1.0, gamma_neg: NonNegative = 4.0, clip: ProperFraction = 0.05) -> None:
         super().__init__()
         for name, gamma in (("gamma_pos", gamma_pos), ("gamma_neg", gamma_neg)):
-            check_nonnegative(name, gamma)
             if 0 < gamma < 1:
                 raise ValueError(f"{name}={gamma!r} must be 0 or at least 1: its slope at 0 is infinite")
-        check_fraction("clip", clip, zero=True, one=False)
         self.gamma_pos, self.gamma_neg, self.clip = gamma_pos, gamma_neg, clip
 
-    def forward(self, logits: Float[Tensor, "n c"], target: LabelMatrix, mask: Mask = None) -> Float[Tensor, ""]:
+    @checked
+    def forward(self, logits: LabelScores, target: LabelMatrix, mask: LabelMask | None = None) -> Scalar:
         """The mean over known labels; zero, attached to the graph, without any (warned once)."""
-        labels = _read(logits, target, mask)
-        wide = logits.float() if logits.dtype.itemsize < 4 else logits
-        pos, neg = wide[labels.relevant], wide[labels.irrelevant]
+        labels = read_labels(target, mask)
+        pos, neg = logits[labels.relevant], logits[labels.irrelevant]
         relevant = -((-pos).sigmoid() ** self.gamma_pos) * logsigmoid(pos)
         shifted = (neg.sigmoid() - self.clip).clamp_min(0)
         # log(1 − q) loses its digits only where nothing is shifted.
@@ -144,14 +147,8 @@ class AsymmetricLoss(nn.Module):
         return _mean(torch.cat([relevant, irrelevant]), logits, "the asymmetric loss")
 
 
-def _read(logits: Tensor, target: Tensor, mask: Tensor | None) -> Labels:
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating point, got {logits.dtype}; convert with `.float()`")
-    return read_labels(logits, target, mask, name="logits")
-
-
 def _mean(losses: Tensor, logits: Tensor, name: str) -> Tensor:
     if not losses.numel():
         warn_once(f"{name} is zero: no sample has the labels that it compares")
-        return logits.sum() * 0
-    return losses.mean().to(logits.dtype)
+        return attached_zero(logits)
+    return losses.mean()

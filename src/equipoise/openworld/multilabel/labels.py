@@ -1,19 +1,22 @@
-"""What every multi-label measure and loss asks of its input, and the relevant labels of ragged rows in one table."""
+"""What multi-label measures and losses share: the two sides of a target, and ragged rows in one table."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Bool, Int, Num
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from equipoise.core.pairs.means import wide
-from equipoise.core.validate import check_choice, check_finite, check_nonempty
+from equipoise.core.types import MayBeNaN
 
-NORMALIZERS = ("one", "num_relevant", "ideal")
-
-LabelMatrix = Num[Tensor, "n c"] | Bool[Tensor, "n c"]
+Normalizer: TypeAlias = Literal["one", "num_relevant", "ideal"]
+LabelMask: TypeAlias = Bool[Tensor, "n labels"]
+LabelMatrix: TypeAlias = Annotated[
+    Integer[Tensor, "n labels"] | Bool[Tensor, "n labels"] | Float[Tensor, "n labels"], MayBeNaN()
+]
+"""0 and 1; anything outside a mask, which is why `read_labels` and not the type says so."""
 
 
 class Labels(NamedTuple):
@@ -40,29 +43,8 @@ class Packed(NamedTuple):
     valid: Tensor
 
 
-def read_labels(scores: Tensor, target: Tensor, mask: Tensor | None = None, *, name: str = "scores") -> Labels:
-    """Check scores (n, C) and a target (n, C) in {0, 1}; targets outside `mask` are not looked at.
-
-    Raises:
-        ValueError: on shapes that differ, no samples, NaN or infinite scores, targets other than 0 and 1, or a mask
-            that is not boolean.
-    """
-    if scores.ndim == 2 and target.ndim == 1:
-        raise ValueError(
-            f"target has shape {tuple(target.shape)}: class indices, one a sample; a multi-label target is a matrix "
-            f"like {name} {tuple(scores.shape)}. One-hot encode it, or use the AUTKC measures and losses"
-        )
-    if scores.ndim != 2 or scores.shape != target.shape:
-        raise ValueError(
-            f"{name} and target must both have shape (n, labels), got {tuple(scores.shape)} and {tuple(target.shape)}"
-        )
-    check_nonempty(name, scores)
-    check_finite(name, scores)
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != scores.shape):
-        raise ValueError(
-            f"mask must be boolean of shape {tuple(scores.shape)}, True where the label is known, got {mask.dtype} of "
-            f"{tuple(mask.shape)}"
-        )
+def read_labels(target: LabelMatrix, mask: LabelMask | None = None) -> Labels:
+    """The sides of a target; `ValueError` unless it holds 0 and 1 only where the mask is true."""
     relevant, irrelevant = target == 1, target == 0
     if mask is not None:
         relevant, irrelevant = relevant & mask, irrelevant & mask
@@ -70,22 +52,14 @@ def read_labels(scores: Tensor, target: Tensor, mask: Tensor | None = None, *, n
         wrong = ~(relevant | irrelevant) if mask is None else mask & ~(relevant | irrelevant)
         if bool(wrong.any()):
             raise ValueError(
-                f"multi-label target must contain only 0 and 1, got {target[wrong][0].item()!r}; mark unknown labels "
-                "by a mask"
+                f"target holds the value {target[wrong][0].item()}, wanted 0 (absent) or 1 (present); mark unknown "
+                "labels by a mask"
             )
     return Labels(relevant, irrelevant)
 
 
-def check_k(k: int, num_labels: int | None = None) -> None:
-    """Raise `ValueError` unless k is a whole number from 1 to the number of labels."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1 or (num_labels is not None and k > num_labels):
-        most = "" if num_labels is None else f" and at most the number of labels, {num_labels}"
-        raise ValueError(f"k={k!r} must be a whole number of at least 1{most}")
-
-
-def normalizer_values(num_relevant: Int[Tensor, " n"], k: int, normalizer: str) -> Tensor:
+def normalizer_values(num_relevant: Int[Tensor, " n"], k: int, normalizer: Normalizer) -> Tensor:
     """α of every sample in double precision: 1, n, or what a perfect ranking attains; 1 where nothing is relevant."""
-    check_choice("normalizer", normalizer, NORMALIZERS)
     n = num_relevant.clamp_min(1).to(wide(num_relevant))
     if normalizer == "one":
         return torch.ones_like(n)

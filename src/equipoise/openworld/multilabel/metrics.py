@@ -20,46 +20,48 @@ measures are fixed here, AP@K with the divisor min(n, K) of code by the same gro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Float
 from torch import Tensor
+from torchmetrics import Metric
 
-from equipoise.core.curves.ranks import TIES
 from equipoise.core.curves.roc import RocCurve
-from equipoise.core.validate import check_choice, check_finite, check_weights, warn_once
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, LabelScores, Real, SampleWeight, Scalar
+from equipoise.core.validate import warn_once
 from equipoise.openworld.multilabel.labels import (
-    NORMALIZERS,
+    LabelMask,
     LabelMatrix,
     Labels,
-    check_k,
+    Normalizer,
     normalizer_values,
     pack,
     read_labels,
 )
+from equipoise.openworld.topk.metrics import check_list_length, list_lengths
 
-ORDERS = ("pessimistic", "strict", "optimistic")
-EMPTY_TARGET = ("skip", "raise")
+Ties: TypeAlias = Literal["half", "optimistic", "pessimistic", "strict"]
+Order: TypeAlias = Literal["pessimistic", "strict", "optimistic"]
+EmptyTarget: TypeAlias = Literal["skip", "raise"]
 _AT_K = ("precision", "recall", "average_precision", "ndcg")
 _FULL = ("ranking_loss", "ranking_loss_half_ties", "coverage", "one_error")
 
-Scores = Num[Tensor, "n c"]
-Mask = Bool[Tensor, "n c"] | None
-Weight = Float[Tensor, " n"] | None
 
-
+@checked
 def tkpr(
-    scores: Scores,
+    scores: LabelScores,
     target: LabelMatrix,
-    k: int,
+    k: Count,
     *,
-    normalizer: str = "num_relevant",
-    ties: str = "strict",
-    empty_target: str = "skip",
-    mask: Mask = None,
-    sample_weight: Weight = None,
-) -> Float[Tensor, ""]:
+    normalizer: Normalizer = "num_relevant",
+    ties: Ties = "strict",
+    empty_target: EmptyTarget = "skip",
+    mask: LabelMask | None = None,
+    sample_weight: SampleWeight | None = None,
+) -> Scalar:
     """Mean over samples of how far above the end of the top K their relevant labels stand.
 
     Args:
@@ -74,37 +76,36 @@ def tkpr(
         sample_weight: (n,) non-negative weights of the samples.
 
     Returns:
-        The weighted mean over samples with a relevant label; NaN without any (warned once).
+        The weighted mean over samples with a relevant label, float64; NaN without any (warned once).
 
     Raises:
-        ValueError: on wrong shapes, scores that are not finite, targets other than 0 and 1, k outside 1..C, an unknown
-            choice, or a sample without relevant labels where `empty_target="raise"`.
+        ValueError: on a bad argument, by name; k may not exceed C; on a sample without relevant labels with
+            `empty_target="raise"`.
 
     >>> tkpr(torch.tensor([[0.9, 0.5, 0.1, 0.0]]), torch.tensor([[1, 0, 1, 0]]), k=3)
-    tensor(0.6667)
+    tensor(0.6667, dtype=torch.float64)
     """
     values = tkpr_per_sample(scores, target, k, normalizer=normalizer, ties=ties, mask=mask)
-    return weighted_mean(values, sample_weight, "tkpr", empty_target).to(_dtype(scores))
+    return _means({"tkpr": values}, sample_weight, empty_target)["tkpr"]
 
 
+@checked
 def tkpr_per_sample(
-    scores: Scores,
+    scores: LabelScores,
     target: LabelMatrix,
-    k: int,
+    k: Count,
     *,
-    normalizer: str = "num_relevant",
-    ties: str = "strict",
-    mask: Mask = None,
+    normalizer: Normalizer = "num_relevant",
+    ties: Ties = "strict",
+    mask: LabelMask | None = None,
 ) -> Float[Tensor, " n"]:
     """TKPR@K of every sample, float64; NaN where nothing is relevant. Arguments as in `tkpr`.
 
     >>> tkpr_per_sample(torch.tensor([[0.9, 0.5], [0.9, 0.5]]), torch.tensor([[0, 1], [0, 0]]), k=2)
     tensor([0.5000,    nan], dtype=torch.float64)
     """
-    check_choice("normalizer", normalizer, NORMALIZERS)
-    check_choice("ties", ties, TIES)
-    scores, labels = _read(scores, target, mask)
-    check_k(k, scores.shape[1])
+    scores, labels = scores.detach(), read_labels(target, mask)
+    check_list_length(k, scores.shape[1])
     observed = scores.masked_fill(~(labels.relevant | labels.irrelevant), -torch.inf)
     # Beyond the first K + 1, only a midrank asks how many labels tie.
     kept = observed.topk(scores.shape[1] if ties == "half" else min(k + 1, scores.shape[1]), dim=1).values
@@ -112,43 +113,44 @@ def tkpr_per_sample(
     mine = -scores.gather(1, relevant.columns)
     above = torch.searchsorted(-kept, mine)
     upto = torch.searchsorted(-kept, mine, right=True) - 1
-    offset = {"optimistic": above, "half": (above + upto) / 2}.get(ties, upto)
+    offset = {"optimistic": above, "half": (above + upto).double() / 2}.get(ties, upto)
     num_relevant = labels.relevant.sum(1)
     places = ((k - offset).clamp_min(0) * relevant.valid).sum(1).double()
     values = places / (normalizer_values(num_relevant, k, normalizer) * k)
     return values.masked_fill(num_relevant == 0, torch.nan)
 
 
+@checked
 def multilabel_recall_curve(
-    scores: Scores, target: LabelMatrix, k: int, *, ties: str = "pessimistic", mask: Mask = None
+    scores: LabelScores, target: LabelMatrix, k: Count, *, ties: Order = "pessimistic", mask: LabelMask | None = None
 ) -> Float[Tensor, " k"]:
-    """Recall@1 to recall@K, means over samples with a relevant label; their mean is `tkpr` where no scores tie.
+    """Recall@1 to recall@K, means over samples with a relevant label, float64; their mean is `tkpr` without ties.
 
     >>> multilabel_recall_curve(torch.tensor([[0.9, 0.5, 0.1, 0.0]]), torch.tensor([[1, 0, 1, 0]]), k=3)
-    tensor([0.5000, 0.5000, 1.0000])
+    tensor([0.5000, 0.5000, 1.0000], dtype=torch.float64)
     """
-    check_choice("ties", ties, ORDERS)
-    scores, labels = _read(scores, target, mask)
-    check_k(k, scores.shape[1])
+    scores, labels = scores.detach(), read_labels(target, mask)
+    check_list_length(k, scores.shape[1])
     num_relevant = labels.relevant.sum(1)
-    recall = _top_hits(scores, labels, k, ties).cumsum(1) / num_relevant.clamp_min(1)[:, None]
+    recall = _top_hits(scores, labels, k, ties).double().cumsum(1) / num_relevant.clamp_min(1)[:, None]
     some = num_relevant > 0
     if not bool(some.any()):
         warn_once("the recall curve is undefined: no sample has a relevant label; it is NaN")
-    return recall[some].mean(0).to(_dtype(scores))
+    return recall[some].mean(0)
 
 
+@checked
 def multilabel_ranking_metrics(
-    scores: Scores,
+    scores: LabelScores,
     target: LabelMatrix,
-    k: int | Sequence[int],
+    k: Count | Sequence[Count],
     *,
-    ties: str = "pessimistic",
-    empty_target: str = "skip",
+    ties: Order = "pessimistic",
+    empty_target: EmptyTarget = "skip",
     full: bool = True,
-    mask: Mask = None,
-    sample_weight: Weight = None,
-) -> dict[str, Float[Tensor, ""]]:
+    mask: LabelMask | None = None,
+    sample_weight: SampleWeight | None = None,
+) -> dict[str, Scalar]:
     """The measures of a ranking of labels, means over samples, from one pass over the top K.
 
     With rel_k = 1 where the label at position k is relevant, n relevant and m irrelevant labels:
@@ -175,7 +177,7 @@ def multilabel_ranking_metrics(
         sample_weight: as in `tkpr`.
 
     Returns:
-        The measures by name. Samples without a relevant label are left out, and for the ranking loss those without an
+        float64 by name. Samples without a relevant label are left out, and for the ranking loss those without an
         irrelevant one. NaN (warned once) where no sample is left.
 
     Raises:
@@ -183,42 +185,30 @@ def multilabel_ranking_metrics(
 
     >>> found = multilabel_ranking_metrics(torch.tensor([[0.9, 0.5, 0.1, 0.0]]), torch.tensor([[1, 0, 1, 0]]), k=2)
     >>> found["precision"], found["average_precision"], found["ranking_loss"]
-    (tensor(0.5000), tensor(0.5000), tensor(0.2500))
+    (tensor(0.5000, dtype=torch.float64), tensor(0.5000, dtype=torch.float64), tensor(0.2500, dtype=torch.float64))
     """
     values = ranking_per_sample(scores, target, k, ties=ties, full=full, mask=mask)
-    return {
-        name: weighted_mean(
-            value,
-            sample_weight,
-            name,
-            # Without an irrelevant label there is no pair, which is not the fault of an empty target.
-            "skip" if name.startswith("ranking_loss") else empty_target,
-        ).to(_dtype(scores))
-        for name, value in values.items()
-    }
+    return _means(values, sample_weight, empty_target)
 
 
+@checked
 def ranking_per_sample(
-    scores: Scores,
+    scores: LabelScores,
     target: LabelMatrix,
-    k: int | Sequence[int],
+    k: Count | Sequence[Count],
     *,
-    ties: str = "pessimistic",
+    ties: Order = "pessimistic",
     full: bool = True,
-    mask: Mask = None,
+    mask: LabelMask | None = None,
 ) -> dict[str, Float[Tensor, " n"]]:
     """`multilabel_ranking_metrics` of every sample, float64; NaN where a measure is undefined.
 
     >>> ranking_per_sample(torch.tensor([[0.9, 0.5]]), torch.tensor([[0, 1]]), 1, full=False)["precision"]
     tensor([0.], dtype=torch.float64)
     """
-    check_choice("ties", ties, ORDERS)
-    scores, labels = _read(scores, target, mask)
-    several = [k] if isinstance(k, int) else list(k)
-    if not several:
-        raise ValueError("k holds no value; give at least one K")
-    for one in several:
-        check_k(one, scores.shape[1])
+    scores, labels = scores.detach(), read_labels(target, mask)
+    several = list_lengths(k)
+    check_list_length(max(several), scores.shape[1])
     n = labels.relevant.sum(1)
     some = n.clamp_min(1)
     hits = _top_hits(scores, labels, max(several), ties).double()
@@ -243,7 +233,8 @@ def ranking_per_sample(
     return values
 
 
-def class_map(scores: Scores, target: LabelMatrix, *, mask: Mask = None) -> Float[Tensor, ""]:
+@checked
+def class_map(scores: LabelScores, target: LabelMatrix, *, mask: LabelMask | None = None) -> Scalar:
     """Class-wise mAP: the average precision of every label over the samples, averaged over labels.
 
     Not to be confused with mAP@K, which averages over samples. Equal scores share a step of the curve.
@@ -254,15 +245,15 @@ def class_map(scores: Scores, target: LabelMatrix, *, mask: Mask = None) -> Floa
         mask: as in `tkpr`.
 
     Returns:
-        The mean over labels that are relevant to some sample; NaN without any (warned once).
+        The mean over labels that are relevant to some sample, float64; NaN without any (warned once).
 
     Raises:
         ValueError: as `tkpr`.
 
     >>> class_map(torch.tensor([[0.9, 0.5], [0.1, 0.6]]), torch.tensor([[1, 1], [0, 0]]))
-    tensor(0.7500)
+    tensor(0.7500, dtype=torch.float64)
     """
-    scores, labels = _read(scores, target, mask)
+    labels = read_labels(target, mask)
     values = []
     for column, relevant, irrelevant in zip(scores.T, labels.relevant.T, labels.irrelevant.T, strict=True):
         if bool(relevant.any()):
@@ -270,65 +261,173 @@ def class_map(scores: Scores, target: LabelMatrix, *, mask: Mask = None) -> Floa
             values.append(RocCurve.from_scores(column[known], relevant[known].long()).average_precision())
     if not values:
         warn_once("class_map is undefined: no label is relevant to any sample; it is NaN")
-        return torch.full((), torch.nan, dtype=_dtype(scores), device=scores.device)
-    return torch.stack(values).mean().to(_dtype(scores)).to(scores.device)
+        return torch.full((), torch.nan, dtype=torch.float64, device=scores.device)
+    return torch.stack(values).mean().to(scores.device)
 
 
+@checked
 def hamming_loss(
-    scores: Scores, target: LabelMatrix, *, threshold: float = 0.0, mask: Mask = None
-) -> Float[Tensor, ""]:
-    """Share of known labels on the wrong side of a threshold; a score at the threshold is taken for relevant.
+    scores: LabelScores, target: LabelMatrix, *, threshold: Real = 0.0, mask: LabelMask | None = None
+) -> Scalar:
+    """Share of known labels on the wrong side of a threshold, float64; a score at the threshold means relevant.
 
     >>> hamming_loss(torch.tensor([[2.0, -1.0, 0.5, -3.0]]), torch.tensor([[1, 0, 0, 0]]))
-    tensor(0.2500)
+    tensor(0.2500, dtype=torch.float64)
     """
-    check_finite("threshold", torch.tensor(float(threshold)))
-    scores, labels = _read(scores, target, mask)
+    labels = read_labels(target, mask)
     chosen = scores >= threshold
     wrong = (chosen & labels.irrelevant) | (~chosen & labels.relevant)
-    return (wrong.sum() / (labels.relevant | labels.irrelevant).sum()).to(_dtype(scores))
+    return wrong.sum().double() / (labels.relevant | labels.irrelevant).sum()
 
 
-def weighted_mean(
-    values: Float[Tensor, " n"], weight: Weight, name: str, empty_target: str = "skip"
-) -> Float[Tensor, ""]:
-    """The mean over values that are not NaN."""
-    check_choice("empty_target", empty_target, EMPTY_TARGET)
-    defined = ~values.isnan()
-    if empty_target == "raise" and not bool(defined.all()):
-        rows = (~defined).nonzero()
-        raise ValueError(
-            f"{len(rows)} sample(s) have no relevant label, the first at index {int(rows[0])}; drop them, or pass "
-            "empty_target='skip'"
-        )
-    total, mass = weighted_sums(values, weight)
-    if not bool(mass > 0):
-        warn_once(f"{name} is undefined: no sample has the labels that it compares; it is NaN")
-    return total / mass
+class _MeanOverSamples(Metric):
+    """Means of what is judged in every sample, from sums over batches and processes; no scores are kept."""
+
+    is_differentiable = False
+    full_state_update = False
+
+    total: Tensor
+    weight: Tensor
+    num_skipped: Tensor
+
+    def __init__(self, names: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.names = tuple(names)
+        zeros = torch.zeros(len(self.names), dtype=torch.float64)
+        self.add_state("total", default=zeros, dist_reduce_fx="sum")
+        self.add_state("weight", default=zeros.clone(), dist_reduce_fx="sum")
+        self.add_state("num_skipped", default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def add(self, values: Mapping[str, Tensor], sample_weight: Tensor | None) -> None:
+        """Take the values of a batch; the first is NaN where a sample has no relevant label."""
+        sums = [weighted_sums(values[name], sample_weight) for name in self.names]
+        self.total += torch.stack([total for total, _ in sums])
+        self.weight += torch.stack([weight for _, weight in sums])
+        self.num_skipped += values[self.names[0]].isnan().sum()
+
+    def means(self) -> dict[str, Tensor]:
+        """By name."""
+        if not bool(self.weight[0] > 0):
+            warn_once(f"{type(self).__name__} is undefined: no sample has a relevant label; it is NaN")
+        return dict(zip(self.names, self.total / self.weight, strict=True))
 
 
-def weighted_sums(values: Float[Tensor, " n"], weight: Weight) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+class TKPR(_MeanOverSamples):
+    """TKPR@K over all samples seen; see `equipoise.openworld.tkpr`.
+
+    Attributes:
+        num_skipped: how many samples had no relevant label.
+
+    Args:
+        k: K.
+        normalizer: "one", "num_relevant" or "ideal".
+        ties: as in `tkpr`.
+        kwargs: of `torchmetrics.Metric`.
+
+    >>> metric = TKPR(k=2)
+    >>> metric.update(torch.tensor([[0.9, 0.5, 0.1]]), torch.tensor([[1, 0, 0]]))
+    >>> metric.update(torch.tensor([[0.9, 0.5, 0.1]]), torch.tensor([[0, 1, 0]]))
+    >>> metric.compute()
+    tensor(0.7500, dtype=torch.float64)
+    """
+
+    higher_is_better = True
+    plot_lower_bound = 0.0
+
+    @checked
+    def __init__(
+        self, k: Count = 5, normalizer: Normalizer = "num_relevant", *, ties: Ties = "strict", **kwargs: Any
+    ) -> None:
+        super().__init__(["tkpr"], **kwargs)
+        self.k, self.normalizer, self.ties = k, normalizer, ties
+
+    @checked
+    def update(
+        self,
+        scores: LabelScores,
+        target: LabelMatrix,
+        mask: LabelMask | None = None,
+        sample_weight: SampleWeight | None = None,
+    ) -> None:
+        """Take a batch of scores (n, C) and targets (n, C); `mask` and `sample_weight` as in `tkpr`."""
+        values = tkpr_per_sample(scores, target, self.k, normalizer=self.normalizer, ties=self.ties, mask=mask)
+        self.add({"tkpr": values}, sample_weight)
+
+    def compute(self) -> Tensor:
+        """The mean over samples with a relevant label; NaN without any (warned once)."""
+        return self.means()["tkpr"]
+
+
+class MultilabelRankingMetrics(_MeanOverSamples):
+    """`equipoise.openworld.multilabel_ranking_metrics` over all samples seen, a dictionary as there.
+
+    Attributes:
+        num_skipped: how many samples had no relevant label.
+
+    Args:
+        k: the values of K, or one of them.
+        full: whether the measures of the whole ranking are wanted too.
+        ties: "pessimistic", "strict" or "optimistic".
+        kwargs: of `torchmetrics.Metric`.
+
+    >>> metric = MultilabelRankingMetrics(k=(1, 2), full=False)
+    >>> metric.update(torch.tensor([[0.9, 0.5, 0.1]]), torch.tensor([[1, 0, 0]]))
+    >>> metric.compute()["precision@2"]
+    tensor(0.5000, dtype=torch.float64)
+    """
+
+    higher_is_better = None
+
+    @checked
+    def __init__(
+        self, k: Count | Sequence[Count] = (3, 5), full: bool = True, *, ties: Order = "pessimistic", **kwargs: Any
+    ) -> None:
+        at_k = [name if isinstance(k, int) else f"{name}@{one}" for one in list_lengths(k) for name in _AT_K]
+        super().__init__([*at_k, *(_FULL if full else ())], **kwargs)
+        self.k, self.full, self.ties = k, full, ties
+
+    @checked
+    def update(
+        self,
+        scores: LabelScores,
+        target: LabelMatrix,
+        mask: LabelMask | None = None,
+        sample_weight: SampleWeight | None = None,
+    ) -> None:
+        """Take a batch of scores (n, C) and targets (n, C); `mask` and `sample_weight` as in `tkpr`."""
+        values = ranking_per_sample(scores, target, self.k, ties=self.ties, full=self.full, mask=mask)
+        self.add(values, sample_weight)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The means by name; NaN (warned once) without a relevant label, and the ranking loss without pairs."""
+        return self.means()
+
+
+def weighted_sums(values: Float[Tensor, " n"], weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """The weighted sum over values that are not NaN, and their weight."""
-    if weight is None:
-        weight = torch.ones_like(values)
-    check_weights("sample_weight", weight, values)
-    mass = torch.where(values.isnan(), 0.0, weight.to(values.dtype))
+    mass = (torch.ones_like(values) if weight is None else weight.to(values.dtype)).masked_fill(values.isnan(), 0.0)
     return (values.nan_to_num(0.0) * mass).sum(), mass.sum()
 
 
-def _read(scores: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Labels]:
-    scores = scores.detach()
-    if scores.dtype != torch.float64:
-        # Whole numbers of more than 24 bits would tie in float32.
-        scores = scores.double() if not scores.is_floating_point() else scores.float()
-    return scores, read_labels(scores, target, mask)
+def _means(values: Mapping[str, Tensor], weight: Tensor | None, empty_target: EmptyTarget) -> dict[str, Tensor]:
+    """By name; the first is NaN where a sample has no relevant label."""
+    empty = next(iter(values.values())).isnan()
+    if empty_target == "raise" and bool(empty.any()):
+        raise ValueError(
+            f"{int(empty.sum())} sample(s) of target have no relevant label, the first at index "
+            f"{int(empty.nonzero()[0])}; drop them, or pass empty_target='skip'"
+        )
+    found = {}
+    for name, value in values.items():
+        total, mass = weighted_sums(value, weight)
+        found[name] = total / mass
+    undefined = [name for name, value in found.items() if bool(value.isnan())]
+    if undefined:
+        warn_once(f"undefined, hence NaN, as no sample has the labels that they compare: {', '.join(undefined)}")
+    return found
 
 
-def _dtype(scores: Tensor) -> torch.dtype:
-    return torch.float64 if scores.dtype == torch.float64 else torch.float32
-
-
-def _top_hits(scores: Tensor, labels: Labels, k: int, ties: str) -> Tensor:
+def _top_hits(scores: Tensor, labels: Labels, k: int, ties: Order) -> Tensor:
     """(n, k) whether the label at each position of the ranking is relevant."""
     sides = []
     for chosen in (labels.irrelevant, labels.relevant):
@@ -341,7 +440,7 @@ def _top_hits(scores: Tensor, labels: Labels, k: int, ties: str) -> Tensor:
     return hits.gather(1, best.sort(dim=1, descending=True, stable=True).indices[:, :k])
 
 
-def _full_ranking(scores: Tensor, labels: Labels, first_hit: Tensor, ties: str) -> tuple[Tensor, ...]:
+def _full_ranking(scores: Tensor, labels: Labels, first_hit: Tensor, ties: Order) -> tuple[Tensor, ...]:
     n, m = labels.relevant.sum(1), labels.irrelevant.sum(1)
     relevant = pack(labels.relevant)
     others = scores.masked_fill(~labels.irrelevant, -torch.inf).sort(1).values

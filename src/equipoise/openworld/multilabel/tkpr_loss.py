@@ -20,29 +20,32 @@ each other.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from equipoise.core.pairs.autograd import FirstOrder
 from equipoise.core.pairs.means import wide
-from equipoise.core.pairs.surrogates import SURROGATES, Surrogate, resolve_surrogate
-from equipoise.core.validate import check_choice, warn_once
+from equipoise.core.pairs.surrogates import SURROGATES, Surrogate, SurrogateLike, resolve_surrogate
+from equipoise.core.reduction import Reduction, reduce_losses
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, LabelScores
+from equipoise.core.validate import warn_once
 from equipoise.openworld.multilabel.labels import (
-    NORMALIZERS,
+    LabelMask,
     LabelMatrix,
-    check_k,
+    Normalizer,
     normalizer_values,
     pack,
     read_labels,
     row_counts,
 )
+from equipoise.openworld.topk.metrics import check_list_length
 
-COMPARATORS = ("irrelevant", "all")
-ACTIVATIONS = ("none", "sigmoid")
-REDUCTIONS = ("mean", "sum", "none")
+Comparators: TypeAlias = Literal["irrelevant", "all"]
+Activation: TypeAlias = Literal["none", "sigmoid"]
 
 # Entries of the table of pairs that are held at once.
 _PIECE = 1 << 20
@@ -50,17 +53,18 @@ _PIECE = 1 << 20
 _STEEP = 80.0
 
 
+@checked
 def tkpr_loss(
-    logits: Float[Tensor, "n c"],
+    logits: LabelScores,
     target: LabelMatrix,
     *,
-    k: int = 3,
-    mask: Bool[Tensor, "n c"] | None = None,
-    surrogate: str | Surrogate = "logistic",
-    comparators: str = "irrelevant",
-    normalizer: str = "num_relevant",
-    activation: str = "none",
-    reduction: str = "mean",
+    k: Count = 3,
+    mask: LabelMask | None = None,
+    surrogate: SurrogateLike = "logistic",
+    comparators: Comparators = "irrelevant",
+    normalizer: Normalizer = "num_relevant",
+    activation: Activation = "none",
+    reduction: Reduction = "mean",
 ) -> Float[Tensor, ""] | Float[Tensor, " n"]:
     """Surrogate loss of every relevant label against the K comparators that rank highest.
 
@@ -68,9 +72,9 @@ def tkpr_loss(
         logits: (n, C) raw scores.
         target: (n, C) in {0, 1}.
         k: K, from 1 to C. Where fewer labels can be compared with, those present count and the divisor stays K.
-        mask: (n, C), True where the label is known; other labels are neither relevant nor compared with. [ours] The
-            paper's rule for missing labels is not known to us.
-        surrogate: a name in `core.pairs.surrogates.SURROGATES` or a `Surrogate`, with margin 1.
+        mask: (n, C), True where the label is known; other labels are neither relevant nor compared with (our rule; the
+            paper's is not known to us).
+        surrogate: the loss of g(s_c) − t, see `core.pairs.surrogates`; with margin 1.
         comparators: "irrelevant", or "all" for the K highest of all labels, as the measure reads literally; a relevant
             label may then meet itself, a constant.
         normalizer: α: "one", "num_relevant" or "ideal"; see `tkpr`.
@@ -83,41 +87,32 @@ def tkpr_loss(
         taken, and at a kink the slope is 0. Gradients are of first order only.
 
     Raises:
-        TypeError: on integer logits.
-        ValueError: on wrong shapes, targets other than 0 and 1, logits that are not finite, k outside 1..C, or an
-            unknown choice.
+        ValueError: on a bad argument, by name; k may not exceed C.
 
     >>> logits, target = torch.tensor([[2.0, 0.0, 1.0, -1.0]]), torch.tensor([[1, 0, 0, 1]])
     >>> tkpr_loss(logits, target, k=1, surrogate="hinge")
     tensor(1.5000)
     """
-    _check_choices(comparators, normalizer, activation, reduction)
     chosen = resolve_surrogate(surrogate)
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating point, got {logits.dtype}; convert with `.float()`")
-    labels = read_labels(logits, target, mask, name="logits")
-    check_k(k, logits.shape[1])
+    labels = read_labels(target, mask)
+    check_list_length(k, logits.shape[1])
     compared = labels.irrelevant if comparators == "irrelevant" else labels.relevant | labels.irrelevant
     num_relevant, num_compared = row_counts(labels.relevant), row_counts(compared)
     counts = (num_relevant > 0) & (num_compared > 0)
     if not bool(counts.any()):
         warn_once("the TKPR loss is zero: no sample has both a relevant label and one to compare it with")
-        return logits.sum() * 0 if reduction != "none" else logits.sum(1) * 0
+        return reduce_losses(logits.sum(1), reduction, mask=counts)
 
     relevant = pack(labels.relevant)
-    ranked = logits.detach().float() if logits.dtype.itemsize < 4 else logits.detach()
-    top = ranked.masked_fill(~compared, -torch.inf).topk(k, dim=1).indices
+    top = logits.detach().masked_fill(~compared, -torch.inf).topk(k, dim=1).indices
     places = torch.arange(k, device=logits.device)
     # Only what was selected goes on, in full precision.
     pos, neg = (logits.gather(1, index).to(wide(logits)) for index in (relevant.columns, top))
     if activation == "sigmoid":
         pos, neg = pos.sigmoid(), neg.sigmoid()
     sums = _SelectedPairs.apply(pos, relevant.valid, neg, places < num_compared[:, None], chosen)
-    losses = torch.where(counts, sums / (normalizer_values(num_relevant, k, normalizer) * k), 0.0)
-    if reduction == "none":
-        return losses.to(logits.dtype)
-    total = losses.sum()
-    return (total / counts.sum() if reduction == "mean" else total).to(logits.dtype)
+    losses = sums / (normalizer_values(num_relevant, k, normalizer) * k)
+    return reduce_losses(losses, reduction, mask=counts).to(logits.dtype)
 
 
 class TKPRLoss(nn.Module):
@@ -144,24 +139,24 @@ class TKPRLoss(nn.Module):
     True
     """
 
+    @checked
     def __init__(
         self,
-        k: int = 3,
-        surrogate: str | Surrogate = "logistic",
-        comparators: str = "irrelevant",
-        normalizer: str = "num_relevant",
-        activation: str = "none",
-        reduction: str = "mean",
+        k: Count = 3,
+        surrogate: SurrogateLike = "logistic",
+        comparators: Comparators = "irrelevant",
+        normalizer: Normalizer = "num_relevant",
+        activation: Activation = "none",
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        check_k(k)
-        _check_choices(comparators, normalizer, activation, reduction)
-        self.k, self.surrogate = k, resolve_surrogate(surrogate)
+        resolve_surrogate(surrogate)
+        self.k, self.surrogate = k, surrogate
         self.comparators, self.normalizer = comparators, normalizer
         self.activation, self.reduction = activation, reduction
 
     def forward(
-        self, logits: Float[Tensor, "n c"], target: LabelMatrix, mask: Bool[Tensor, "n c"] | None = None
+        self, logits: LabelScores, target: LabelMatrix, mask: LabelMask | None = None
     ) -> Float[Tensor, ""] | Float[Tensor, " n"]:
         """The loss of logits (n, C) by targets (n, C), of the labels that `mask` marks as known."""
         return tkpr_loss(
@@ -179,16 +174,9 @@ class TKPRLoss(nn.Module):
     def extra_repr(self) -> str:
         """Settings, for `print`."""
         return (
-            f"k={self.k}, surrogate={self.surrogate.name}, comparators={self.comparators}, "
+            f"k={self.k}, surrogate={resolve_surrogate(self.surrogate).name}, comparators={self.comparators}, "
             f"normalizer={self.normalizer}, activation={self.activation}"
         )
-
-
-def _check_choices(comparators: str, normalizer: str, activation: str, reduction: str) -> None:
-    check_choice("comparators", comparators, COMPARATORS)
-    check_choice("normalizer", normalizer, NORMALIZERS)
-    check_choice("activation", activation, ACTIVATIONS)
-    check_choice("reduction", reduction, REDUCTIONS)
 
 
 class _SelectedPairs(torch.autograd.Function):

@@ -16,9 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from equipoise.core.curves.thresholds import Threshold, guaranteed_threshold_at_tpr, threshold_at_tpr
+from equipoise.core.pairs.means import wide
 from equipoise.core.scores import HIGHER_IS_IN, ScoreSpec
 from equipoise.core.signature import checked
 from equipoise.core.solvers.perturbation import evaluation_mode
+from equipoise.core.types import Fraction, OpenFraction
 from equipoise.openworld.openset.open_auc_loss import max_logit
 
 UNKNOWN = -1
@@ -48,7 +50,8 @@ class OpenSetClassifier(nn.Module):
         score: logits to scores (n,), for example `max_logit` or a `Detector` of this room.
         spec: direction of the score; that of the score, if it has one, else "in".
 
-    The threshold travels in the state dict. Before `calibrate` nothing can be predicted.
+    The threshold travels in the state dict and is never rounded to half precision, whatever the model is cast to or its
+    scores come in. Before `calibrate` nothing can be predicted.
 
     >>> model = OpenSetClassifier(torch.nn.Identity())
     >>> held_out = torch.tensor([[4.0, 0.0], [0.0, 3.0], [5.0, 1.0], [0.0, 0.5]])
@@ -56,8 +59,6 @@ class OpenSetClassifier(nn.Module):
     >>> model.predict(torch.tensor([[9.0, 0.0], [0.1, 0.2]])).label
     tensor([ 0, -1])
     """
-
-    threshold: Tensor
 
     @checked
     def __init__(
@@ -67,14 +68,26 @@ class OpenSetClassifier(nn.Module):
         self.classifier = classifier
         self.open_score = score
         self.spec: ScoreSpec = getattr(score, "spec", HIGHER_IS_IN) if spec is None else spec
-        self.register_buffer("threshold", torch.tensor(math.nan, dtype=torch.float64))
+        # No buffer, which a cast of the model would round.
+        self.threshold = math.nan
 
     def forward(self, inputs: Any) -> Float[Tensor, "n classes"]:
         """The classifier's logits."""
         return self.classifier(inputs)
 
+    def get_extra_state(self) -> Tensor:
+        """The threshold, for the state dict."""
+        return torch.tensor(self.threshold, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the threshold of a state dict."""
+        self.threshold = float(state)
+
+    @checked
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[Any], recall: float = 0.95, confidence: float | None = None) -> Threshold:
+    def calibrate(
+        self, batches: Iterable[Any], recall: Fraction = 0.95, confidence: OpenFraction | None = None
+    ) -> Threshold:
         """Set the threshold on known samples that were not used in training.
 
         Args:
@@ -92,7 +105,7 @@ class OpenSetClassifier(nn.Module):
         """
         with evaluation_mode(self.classifier):
             scores = [self.spec.inward(self.open_score(self(_inputs_of(batch)))) for batch in batches]
-        if not scores:
+        if not sum(map(len, scores)):
             raise ValueError("batches holds no samples; calibration needs held-out known samples")
         known = torch.cat(scores)
         cut = (
@@ -100,7 +113,7 @@ class OpenSetClassifier(nn.Module):
             if confidence is None
             else guaranteed_threshold_at_tpr(known, recall, confidence)
         )
-        self.threshold.fill_(cut.value)
+        self.threshold = cut.value
         return cut
 
     @torch.no_grad()
@@ -110,12 +123,12 @@ class OpenSetClassifier(nn.Module):
         Raises:
             RuntimeError: before `calibrate`.
         """
-        if bool(self.threshold.isnan()):
+        if math.isnan(self.threshold):
             raise RuntimeError("the rejection threshold is not set; call calibrate(held-out known samples) first")
         with evaluation_mode(self.classifier):
             logits = self(inputs)
         score, closed = self.open_score(logits), logits.argmax(1)
-        accepted = self.spec.inward(score) > self.threshold
+        accepted = self.spec.inward(score).to(wide(score)) > self.threshold
         return OpenSetPrediction(closed.where(accepted, UNKNOWN), closed, score, accepted)
 
 

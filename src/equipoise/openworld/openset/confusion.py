@@ -22,10 +22,10 @@ from torch import Tensor
 from equipoise.core.scores import as_spec
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, MayBeInfinite, Probability, Range, Scalar
-from equipoise.core.validate import check_choice
 from equipoise.openworld.types import Direction, KnownClasses, KnownScores, UnknownClasses, UnknownScores
 
 Average: TypeAlias = Literal["macro", "micro"]
+AtThreshold: TypeAlias = Literal["f1_macro", "f1_micro", "youden_macro", "youden_micro", "normalized_accuracy"]
 Confusion: TypeAlias = Annotated[Int[Tensor, "classes classes"], Range(0)]
 
 
@@ -186,13 +186,9 @@ class OpenSetCurve:
     youden_micro: Float[Tensor, " m"]
     normalized_accuracy: Float[Tensor, " m"]
 
-    def best(self, measure: str) -> tuple[float, float]:
-        """(threshold, value) where a measure is highest; of several, the one that accepts least.
-
-        Raises:
-            ValueError: if there is no such measure.
-        """
-        check_choice("measure", measure, [name for name in self.__dataclass_fields__ if name != "thresholds"])
+    @checked
+    def best(self, measure: AtThreshold) -> tuple[float, float]:
+        """(threshold, value) where a measure is highest; of several, the one that accepts least."""
         values: Tensor = getattr(self, measure)
         # Sums of rounded steps differ in the last digits where the measure is equal.
         k = int((values >= values.max() - 1e-12).nonzero()[0, 0])

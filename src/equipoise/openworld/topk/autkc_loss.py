@@ -8,7 +8,7 @@ softmax, which bounds the loss: one mislabelled sample cannot pull without end. 
 sorting the rest, so that a long list costs little more than its softmax.
 
 Where the classes of a sample are all about equally likely the loss is flat at the start: from scores that are all
-equal, label y rises only if its probability exceeds 1/(|T| + 1) [measured here, on the population risk]. Begin with
+equal, label y rises only if its probability exceeds 1/(|T| + 1) (measured here, on the population risk). Begin with
 cross-entropy (`core.phases.WarmUp`), and do not expect Fisher consistency for such samples. Without label noise
 cross-entropy does as well in our runs.
 

@@ -155,11 +155,8 @@ class AUTKC(Metric):
     @checked
     def __init__(self, k: Count | Sequence[Count] = 5, *, ties: Ties = "strict", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        several = (k,) if isinstance(k, int) else tuple(k)
-        if not several:
-            raise ValueError("k holds no value; give at least one K")
-        self.k, self.ties = several, ties
-        self.add_state("hits", default=torch.zeros(max(several), dtype=torch.float64), dist_reduce_fx="sum")
+        self.k, self.ties = list_lengths(k), ties
+        self.add_state("hits", default=torch.zeros(max(self.k), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("samples", default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, scores: RankedClassScores, target: ClassTarget) -> None:
@@ -192,6 +189,14 @@ class AUTKC(Metric):
         for one in self.k:
             found[f"autkc@{one}"], found[f"top_{one}_accuracy"] = curve[:one].mean(), curve[one - 1]
         return found
+
+
+def list_lengths(k: int | Sequence[int]) -> tuple[int, ...]:
+    """One K or several as several; `ValueError` if there is none."""
+    several = (k,) if isinstance(k, int) else tuple(k)
+    if not several:
+        raise ValueError("k holds no value; give at least one K")
+    return several
 
 
 def check_list_length(k: int, num_classes: int) -> None:
