@@ -11,6 +11,7 @@ import pytest
 
 from equipoise.catalog.__main__ import main
 from equipoise.catalog.papers import parse_catalog
+from equipoise.catalog.skeleton import stub_order
 from equipoise.catalog.table import START
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +91,14 @@ def test_a_paper_that_nobody_planned_needs_a_title_and_is_then_appended(checkout
     entries = (checkout / "tests/contracts/entries/ranking.py").read_text("utf-8")
     assert 'f"{ROOM}.ToyLoss"' in entries
     compile(entries, "entries", "exec")
+    guide = (checkout / "docs/ranking.md").read_text("utf-8")
+    assert guide.index("\n\n## `ToyLoss`\n\n") < guide.index("\n\n## What did not show here\n\n")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.pyi")), ids=lambda path: path.parent.name)
+def test_names_of_others_stay_where_they_stand(path):
+    lines = [line for line in path.read_text("utf-8").splitlines() if line.startswith("from .") and " as " in line]
+    assert sorted(lines, key=stub_order) == lines
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,8 @@ class Paper:
             raise ValueError(f"paper {self.slug!r}: room={self.room!r} or status={self.status!r} is not known")
         if (self.status == "planned") == bool(self.provides):
             raise ValueError(f"paper {self.slug!r}: a working paper and a draft have `provides`, a planned one has not")
+        if self.problem.endswith(".") or "|" in self.problem + self.title:
+            raise ValueError(f"paper {self.slug!r}: problem={self.problem!r} must end in no full stop and hold no |")
         if self.url and not re.fullmatch(r"https?://[^\s)]+", self.url):
             raise ValueError(f"paper {self.slug!r}: url={self.url!r} must be an address")
         if self.code and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.code):

@@ -71,7 +71,7 @@ def write_skeleton(root: Path, paper: Paper, topic: str = "", class_name: str = 
     entries = _read(root / contracts) or Template(CONTRACTS).substitute(values)
     edited[contracts] = _with_entry(entries, Template(CONTRACT).safe_substitute(values), room)
     guide = _read(root / f"docs/{room}.md") or f"# {room.capitalize()}: a guide to the room\n"
-    edited[f"docs/{room}.md"] = guide + Template(DOCS).substitute(values)
+    edited[f"docs/{room}.md"] = _with_section(guide, Template(DOCS).substitute(values))
     said = []
     for path, text in {**created, **edited}.items():
         said.append(f"{'edited ' if (root / path).exists() else 'created'} {path}\n")
@@ -105,16 +105,22 @@ def _with_row(text: str, paper: Paper, names: tuple[str, str]) -> str:
     return "[[paper]]\n".join([head, *(f"{row.rstrip()}\n\n" for row in rows)]).rstrip() + "\n"
 
 
+def _with_section(guide: str, section: str) -> str:
+    """The section at the end of a guide, but before what the methods did not do."""
+    before, *results = re.split(r"(?=\n## What (?:did|was) not)", guide, maxsplit=1)
+    return "".join([before, section, *results])
+
+
 def _with_names(stub: str, module: str, names: tuple[str, str]) -> str:
     lines = [*stub.splitlines(), *(f"from .{module} import {name} as {name}" for name in names)]
-    return "\n".join(sorted(lines, key=_stub_order)) + "\n"
+    return "\n".join(sorted(lines, key=stub_order)) + "\n"
 
 
-def _stub_order(line: str) -> tuple[str, int, str]:
+def stub_order(line: str) -> tuple[str, int, str, str]:
     """The order of import sorters: by module, then constants, classes, functions."""
     _, module, _, name, *_ = line.split()
     kind = 0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2
-    return module, kind, name
+    return module, kind, name.lower(), name
 
 
 def _with_room(stub: str, room: str) -> str:

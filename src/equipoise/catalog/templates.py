@@ -188,7 +188,7 @@ CONTRACT = """    Loss(
 """
 
 DOCS = """
-## $slug
+## `$Class`
 
 Write me: when `$Class` is the right choice, with an example that runs.
 """
