@@ -210,16 +210,17 @@ ROOM_FILES = {
 """Path → text of the new files of a room."""
 
 NEXT = """
-Next, as CONTRIBUTING.md says; `grep -rin "write me" src tests docs` shows what is left:
-1. golden cases, function, tests, contract entry:
-     python tests/golden.py tests/golden_cases/$slug.json
-     python -m pytest tests/$room/${folder}test_$name.py src/equipoise/$room/$folder$name.py
-     python -m pytest tests/contracts tests/test_rooms.py -k "$Class or $function or rooms or entry"
-2. the objective of `fit`, if there should be one: src/equipoise/$room/registry.py
-3. the section of docs/$room.md, then the claim, which adds to docs/claims and docs/claims.md:
-     equipoise reproduce $slug --output docs
-4. in src/equipoise/catalog/papers.toml: status = "working", and the source of the formulas
-5. a line in CHANGELOG.md, and the lists:
-     python -m equipoise.catalog README.md
-     python -m equipoise.catalog reference docs/reference
+Next, as CONTRIBUTING.md says; `grep -rin "write me" src tests docs --exclude-dir=catalog` shows what is left:
+- golden cases, function, tests and contract entry, until these pass:
+    python tests/golden.py tests/golden_cases/$slug.json
+    python -m pytest tests/$room/${folder}test_$name.py src/equipoise/$room/$folder$name.py
+    python -m pytest tests/contracts tests/test_rooms.py -k "$Class or $function or rooms or entry"
+- the objective of `fit`, if there should be one, in src/equipoise/$room/registry.py
+- the section of docs/$room.md
+- the claim, which adds to docs/claims and docs/claims.md:
+    equipoise reproduce $slug --output docs
+- in src/equipoise/catalog/papers.toml: status = "working", and the source of the formulas
+- a line in CHANGELOG.md, and the lists:
+    python -m equipoise.catalog README.md
+    python -m equipoise.catalog reference docs/reference
 """
