@@ -10,14 +10,14 @@ from equipoise.ranking import Criterion
 from equipoise.training import OBJECTIVES, OPTIMIZERS
 
 
-def test_what_is_declared_belongs_to_a_working_paper_of_its_room_and_can_be_chosen():
+def test_what_is_declared_belongs_to_a_paper_that_is_written_and_can_be_chosen():
     for declaration in declarations():
         if declaration.paper is not None:
-            assert find_paper(declaration.paper).working
+            assert find_paper(declaration.paper).provides
             assert declaration in declared_by(declaration.paper)
     assert set(declared(Objective)) < set(OBJECTIVES)
     assert set(declared(OptimizerChoice)) < set(OPTIMIZERS)
-    assert set(rooms()) == {paper.room for paper in load_catalog() if paper.working}
+    assert set(rooms()) == {paper.room for paper in load_catalog() if paper.provides}
 
 
 @pytest.mark.parametrize("kind", declared(CriterionKind).values(), ids=lambda kind: kind.name)

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,13 @@ def test_a_signature_says_defaults_and_no_memory_addresses():
     page = package_page("equipoise.ranking")
     assert "equipoise.ranking.PairwiseAUCLoss(surrogate='squared_hinge', margin=1.0, *, gather=False)" in page
     assert not [line for text in PAGES.values() for line in text.splitlines() if " at 0x" in line]
+
+
+def test_the_pages_in_the_repository_are_those_of_today():
+    folder = Path(__file__).parents[2] / "docs" / "reference"
+    found = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
+    changed = [name for name in sorted({*found, *PAGES}) if found.get(name) != PAGES.get(name)]
+    assert not changed, "run `python -m equipoise.catalog reference docs/reference`"
 
 
 def test_pages_are_written_where_asked(tmp_path):

@@ -145,7 +145,7 @@ def test_an_unknown_slug_is_met_before_anything_is_run(tmp_path):
 
 
 def test_a_planned_paper_has_no_claim_to_run():
-    planned = next(paper.slug for paper in load_catalog() if not paper.working)
+    planned = next(paper.slug for paper in load_catalog() if not paper.provides)
     with pytest.raises(ValueError, match="planned and has no claim yet; those that run: multiclass-auc"):
         load_claim(planned)
 

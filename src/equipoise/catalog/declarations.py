@@ -13,13 +13,13 @@ D = TypeVar("D", bound=Declaration)
 
 
 def rooms() -> tuple[str, ...]:
-    """The rooms that hold a working paper, in the order of the house.
+    """The rooms that hold a working paper or a draft, in the order of the house.
 
     >>> rooms()[:2]
     ('ranking', 'openworld')
     """
-    working = {paper.room for paper in load_catalog() if paper.working}
-    return tuple(room for room in ROOMS if room in working)
+    held = {paper.room for paper in load_catalog() if paper.provides}
+    return tuple(room for room in ROOMS if room in held)
 
 
 @lru_cache(maxsize=1)

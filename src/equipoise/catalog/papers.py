@@ -25,7 +25,7 @@ ROOMS = (
     "generative",
     "crowd",
 )
-STATUSES = ("working", "planned")
+STATUSES = ("working", "draft", "planned")
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,12 @@ class Paper:
         title: as printed.
         venue: where and when it appeared.
         room: the package `equipoise.<room>` that it belongs to.
-        status: `working` when `provides` can be imported and the claim runs, else `planned`.
+        status: `working` when `provides` can be used and the claim was run, `draft` while both are written, else
+            `planned`.
         problem: what a user has who needs it.
         provides: dotted public names.
         arxiv: number on arXiv; None where not known.
+        url: where it can be read, if it is not on arXiv; empty where not known.
         code: the authors' public repository, as owner/name, where formulas were checked against it; empty where not.
         equations: "what: where", the places in the paper that formulas were checked against.
         reconstructed: what neither the code nor the text of the paper says.
@@ -54,6 +56,7 @@ class Paper:
     problem: str
     provides: tuple[str, ...] = ()
     arxiv: str | None = None
+    url: str = ""
     code: str = ""
     equations: tuple[str, ...] = ()
     reconstructed: tuple[str, ...] = ()
@@ -61,9 +64,12 @@ class Paper:
     def __post_init__(self) -> None:
         if self.room not in ROOMS or self.status not in STATUSES:
             raise ValueError(f"paper {self.slug!r}: room={self.room!r} or status={self.status!r} is not known")
-        if (self.status == "working") != bool(self.provides):
-            raise ValueError(f"paper {self.slug!r}: a working paper has `provides`, a planned one has not")
-
+        if (self.status == "planned") == bool(self.provides):
+            raise ValueError(f"paper {self.slug!r}: a working paper and a draft have `provides`, a planned one has not")
+        if self.problem.endswith(".") or "|" in self.problem + self.title:
+            raise ValueError(f"paper {self.slug!r}: problem={self.problem!r} must end in no full stop and hold no |")
+        if self.url and not re.fullmatch(r"https?://[^\s)]+", self.url):
+            raise ValueError(f"paper {self.slug!r}: url={self.url!r} must be an address")
         if self.code and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.code):
             raise ValueError(f"paper {self.slug!r}: code={self.code!r} must read owner/name")
         if not all(re.fullmatch(r"[^:]+: .+", equation) for equation in self.equations):
@@ -73,6 +79,11 @@ class Paper:
     def working(self) -> bool:
         """Whether it can be used now."""
         return self.status == "working"
+
+    @property
+    def link(self) -> str:
+        """Where it can be read; empty where not known."""
+        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else self.url
 
     def objects(self) -> dict[str, Any]:
         """Import what the paper provides: dotted name → object.

@@ -56,5 +56,5 @@ def _use(paper: Paper) -> str:
 
 def _reference(paper: Paper) -> str:
     slug = f"[`{paper.slug}`](docs/claims.md#{paper.slug})" if paper.working else f"`{paper.slug}`"
-    title = f"[{paper.title}](https://arxiv.org/abs/{paper.arxiv})" if paper.arxiv else paper.title
+    title = f"[{paper.title}]({paper.link})" if paper.link else paper.title
     return f"{slug}: {title}, {paper.venue}"

@@ -1,6 +1,6 @@
 """The texts of the skeletons; `$room`, `$name`, `$Class` and so on are filled in by `skeleton`."""
 
-ROOM = '''"""Write me: what the methods of this room have in common.
+ROOM = '''"""Write me: what `$slug` and the other methods of this room have in common.
 
 Names are loaded when first touched; the list of them is `__init__.pyi`.
 """
@@ -10,7 +10,16 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 '''
 
-MODULE = '''"""$problem.
+REGISTRY = '''"""What this room declares, to be chosen by name."""
+
+from __future__ import annotations
+
+from equipoise.core.registry import Declaration
+
+DECLARED: tuple[Declaration, ...] = ()
+'''
+
+MODULE = '''"""$problem
 
     L(s, y) = write me: the formula
 
@@ -26,19 +35,19 @@ from equipoise.core.types import BinaryTarget, Positive, Scalar, Scores
 
 
 @checked
-def $function(scores: Scores, target: BinaryTarget, *, margin: Positive = 1.0) -> Scalar:
+def $function(scores: Scores, target: BinaryTarget, *, strength: Positive = 1.0) -> Scalar:
     """Write me: the loss as a noun phrase.
 
     Args:
         scores: (n,) raw scores, higher means more positive.
         target: (n,) 1 for positive, 0 for negative.
-        margin: write me, with its unit and the paper's symbol.
+        strength: write me, with its unit and the paper's symbol.
 
     Returns:
-        The loss; zero, still attached to the graph, when one class is absent (warned once).
+        The loss; write me: zero, still attached to the graph, on which batches (warned once).
 
-    Raises:
-        ValueError: if a score is NaN or infinite, a target neither 0 nor 1, or `margin` not positive.
+    >>> $function(torch.tensor([2.0, 0.5, 0.0]), torch.tensor([1, 0, 0]))
+    tensor(write me)
     """
     raise NotImplementedError("write me: $function")
 
@@ -47,17 +56,17 @@ class $Class(nn.Module):
     """`$function` as a module.
 
     Args:
-        margin: as in `$function`.
+        strength: as in `$function`.
     """
 
     @checked
-    def __init__(self, margin: Positive = 1.0) -> None:
+    def __init__(self, strength: Positive = 1.0) -> None:
         super().__init__()
-        self.margin = margin
+        self.strength = strength
 
     def forward(self, scores: Scores, target: BinaryTarget) -> Scalar:
         """The loss of scores (n,) by targets (n,)."""
-        return $function(scores, target, margin=self.margin)
+        return $function(scores, target, strength=self.strength)
 '''
 
 TEST = '''"""The loss of `$slug` is what its definition says."""
@@ -65,24 +74,35 @@ TEST = '''"""The loss of `$slug` is what its definition says."""
 import pytest
 import torch
 
-from equipoise.$room import $Class, $function
+from equipoise.$room import $function
+
+BATCHES = {
+    "distinct scores": ([2.0, 0.5, 0.0, -1.0], [1, 0, 1, 0]),
+    "ties": ([1.0, 1.0, 0.0, 0.0], [1, 0, 1, 0]),
+    "one positive": ([0.5, 2.0, 0.0], [1, 0, 0]),
+}
 
 
-def _by_definition(scores, target, margin):
-    pytest.fail("write me: the definition as loops over samples")
+def _by_definition(scores, target, strength):
+    pytest.fail("write me: the definition, by brute force over lists of numbers")
 
 
-def test_the_loss_is_that_of_the_definition():
-    scores = torch.tensor([2.0, 0.5, 0.0, -1.0], dtype=torch.float64)
-    target = torch.tensor([1, 0, 1, 0])
-    loss = $function(scores, target, margin=0.5)
-    torch.testing.assert_close(loss, _by_definition(scores, target, 0.5))
+@pytest.mark.parametrize("strength", [0.5, 2.0])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_the_loss_is_that_of_the_definition(batch, strength):
+    scores, target = BATCHES[batch]
+    loss = $function(torch.tensor(scores), torch.tensor(target), strength=strength)
+    assert loss.item() == pytest.approx(_by_definition(scores, target, strength), rel=1e-5)
 
 
-def test_the_module_remembers_its_settings():
-    scores, target = torch.tensor([2.0, 0.5, 0.0]), torch.tensor([1, 0, 0])
-    wanted = $function(scores, target, margin=0.5)
-    assert $Class(margin=0.5)(scores, target) == wanted
+def test_gradients_are_those_of_finite_differences():
+    scores, target = map(torch.tensor, BATCHES["distinct scores"])
+    leaf = scores.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: $function(s, target, strength=0.5), leaf)
+
+
+def test_what_the_paper_proves_of_the_loss():
+    pytest.fail("write me: a property that a wrong formula would not have")
 '''
 
 GOLDEN = '''"""Ops of `$slug`."""
@@ -97,7 +117,7 @@ ops = Ops()
 
 @ops("$slug", "$function")
 def loss(inputs, params):
-    options = renamed(params, {"margin": "margin"})
+    options = renamed(params, {"strength": "strength"})
     return {"value": $function(inputs["scores"].double(), inputs["target"], **options)}
 '''
 
@@ -105,7 +125,7 @@ GOLDEN_CASE = """{
  "cases": [
   {
    "op": "$function",
-   "params": {"margin": 1.0},
+   "params": {"strength": 1.0},
    "inputs": {"scores": [2.0, 0.5, 0.0], "target": [1, 0, 0]},
    "expected": {"value": "write me"},
    "rtol": 1e-09,
@@ -147,24 +167,28 @@ CONTRACTS = '''"""The public names of `equipoise.$room`."""
 
 from contracts.model import Function, Loss, binary, one_class
 
+ROOM = "equipoise.$room"
+
 ENTRIES = (
 )
 
 OTHERS: dict[str, str] = {}
+
+COMPLETE = True
 '''
 
 CONTRACT = """    Loss(
-        "equipoise.$room.$Class",
-        {"margin": 1.0},
+        f"{ROOM}.$Class",
+        {"strength": 1.0},
         binary,
-        functional="equipoise.$room.$function",
+        functional=f"{ROOM}.$function",
         undefined=one_class,
     ),
-    Function("equipoise.$room.$function", {"margin": 1.0}, binary),
+    Function(f"{ROOM}.$function", {"strength": 1.0}, binary),
 """
 
 DOCS = """
-## $slug
+## `$Class`
 
 Write me: when `$Class` is the right choice, with an example that runs.
 """
@@ -172,7 +196,31 @@ Write me: when `$Class` is the right choice, with an example that runs.
 FILES = {
     "src/equipoise/$room/$folder$name.py": MODULE,
     "tests/$room/${folder}test_$name.py": TEST,
-    "tests/golden_ops/$name.py": GOLDEN,
+    "tests/golden_ops/$claim.py": GOLDEN,
     "tests/golden_cases/$slug.json": GOLDEN_CASE,
+    "src/equipoise/claims/$room/$claim.py": CLAIM,
 }
-"""Path → text of the new files, beside the claim."""
+"""Path → text of the new files of a method."""
+
+ROOM_FILES = {
+    "src/equipoise/$room/__init__.py": ROOM,
+    "src/equipoise/$room/registry.py": REGISTRY,
+    "src/equipoise/claims/$room/__init__.py": '"""The claims of `$room`, one module per paper."""\n',
+}
+"""Path → text of the new files of a room."""
+
+NEXT = """
+Next, as CONTRIBUTING.md says; `grep -rin "write me" src tests docs --exclude-dir=catalog` shows what is left:
+- golden cases, function, tests and contract entry, until these pass:
+    python tests/golden.py tests/golden_cases/$slug.json
+    python -m pytest tests/$room/${folder}test_$name.py src/equipoise/$room/$folder$name.py
+    python -m pytest tests/contracts tests/test_rooms.py -k "$Class or $function or rooms or entry"
+- the objective of `fit`, if there should be one, in src/equipoise/$room/registry.py
+- the section of docs/$room.md
+- the claim, which adds to docs/claims and docs/claims.md:
+    equipoise reproduce $slug --output docs
+- in src/equipoise/catalog/papers.toml: status = "working", and the source of the formulas
+- a line in CHANGELOG.md, and the lists:
+    python -m equipoise.catalog README.md
+    python -m equipoise.catalog reference docs/reference
+"""

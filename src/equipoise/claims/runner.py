@@ -36,7 +36,7 @@ def load_claim(slug: str) -> Claim:
         ImportError: if its experiment needs a library that is not installed.
     """
     paper = find_paper(slug)
-    if not paper.working:
+    if not paper.provides:
         raise ValueError(f"{slug!r} is planned and has no claim yet; those that run: {', '.join(available_claims())}")
     try:
         module = importlib.import_module(f"equipoise.claims.{paper.room}.{slug.replace('-', '_')}")
