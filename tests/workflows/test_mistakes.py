@@ -9,7 +9,8 @@ from torch import nn
 from equipoise.core.models.low_rank import LoRALinear, add_lora, merge_lora, trainable_state_dict
 from equipoise.data.procedures import procedure_world, split_recordings
 from equipoise.longtail.mistakes.video_features import EmbeddingCache, MeanPoolVideoEncoder
-from equipoise.workflows.mistakes import Segments, detect_mistakes
+from equipoise.workflows import MistakeDetector, Segments
+from equipoise.workflows.mistakes import detect_mistakes
 
 
 class Frames(nn.Module):
@@ -66,6 +67,53 @@ def test_a_live_encoder_is_tuned_through_lora_only():
     detect_mistakes(*sides(40), coarse_encoder=Frames(), fine_encoder=encoder, epochs=1)
     changed = {name for name, value in encoder.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"q.lora_a", "q.lora_b"}
+
+
+@pytest.mark.parametrize("method", ["experts", "collaboration"])
+def test_a_detector_scores_new_recordings_as_it_did_the_test_set_and_survives_the_disk(method, tmp_path):
+    *parts, test = sides(60)
+    encoder, large = Frames().requires_grad_(False), Frames(64).requires_grad_(False)
+    encoders = {"coarse_encoder": encoder, "fine_encoder": encoder}
+    if method == "collaboration":
+        encoders["large_encoder"] = large
+    report = detect_mistakes(*parts, test, method, **encoders, epochs=3)
+    new = Segments(test.coarse[5:9], test.fine[5:9])
+    detector = report.detector
+    torch.testing.assert_close(detector.probabilities(new), report.prob[5:9])
+    assert detector.predict(new).tolist() == (report.prob[5:9] >= detector.threshold).tolist()
+    detector.save(tmp_path / "detector")
+    again = MistakeDetector.load(tmp_path / "detector", **encoders)
+    assert again.threshold == detector.threshold
+    assert torch.equal(again.probabilities(test), detector.probabilities(test))
+    for wrong in ({}, encoders | {"fine_encoder": Frames()}):
+        with pytest.raises(ValueError, match=r"(coarse|fine)_encoder is missing or is not the one"):
+            MistakeDetector.load(tmp_path / "detector", **wrong)
+
+
+def test_a_trained_encoder_is_part_of_its_detector(tmp_path):
+    coarse, fine = Frames(), Frames()
+    add_lora(fine, ("q",), r=4)
+    *parts, test = sides(40)
+    detector = detect_mistakes(*parts, test, coarse_encoder=coarse, fine_encoder=fine, epochs=2).detector
+    wanted = detector.probabilities(test)
+    detector.save(tmp_path)
+    fresh = Frames()
+    add_lora(fresh, ("q",), r=4)
+    assert torch.equal(
+        MistakeDetector.load(tmp_path, coarse_encoder=coarse, fine_encoder=fresh).probabilities(test), wanted
+    )
+    with pytest.raises(ValueError, match="fine_encoder is missing; its trained weights are in the folder"):
+        MistakeDetector.load(tmp_path, coarse_encoder=coarse)
+
+
+def test_segments_without_a_view_are_refused_and_unmarked_ones_can_only_be_scored(plain_inputs):
+    view = torch.zeros(3, 4)
+    with pytest.raises(ValueError, match="coarse must be"):
+        Segments(None, view, torch.tensor([0, 1, 0]))
+    with pytest.raises(ValueError, match="coarse has 2 rows for 3"):
+        Segments(view[:2], view)
+    with pytest.raises(ValueError, match="target is missing"):
+        detect_mistakes(Segments(view, view), Segments(view, view), Segments(view, view))
 
 
 def test_a_recording_on_two_sides_is_refused():

@@ -1,8 +1,9 @@
 from .bench.request import BenchRequest as BenchRequest
 from .bench.tabular_benchmark import bench_tabular as bench_tabular
 from .errors import InputError as InputError
+from .mistake_detector import MistakeDetector as MistakeDetector
+from .mistake_detector import Segments as Segments
 from .mistakes import MistakeReport as MistakeReport
-from .mistakes import Segments as Segments
 from .mistakes import detect_mistakes as detect_mistakes
 from .scores.evaluate import evaluate_scores as evaluate_scores
 from .scores.evaluate_open import evaluate_open as evaluate_open

@@ -6,6 +6,9 @@
 Frozen encoders are asked once for all segments; embeddings are standardised with statistics of the training set only.
 The phases, the held-out part of the gate and the default numbers are a reconstruction of arXiv 2509.12990 and
 2606.02120, of which neither has code.
+
+The steps are not those of `equipoise.training`: that loop trains one network by one loss of its scores, here parts of a
+model are trained in turn, by losses with several backward passes in a step.
 """
 
 from __future__ import annotations
@@ -13,61 +16,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
-from equipoise.core.validate import check_choice, check_finite, check_fraction
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, NonNegative, Positive, Range, Whole
 from equipoise.data import StratifiedBatchSampler
-from equipoise.longtail.mistakes.branch_collaboration import (
-    CollaborationGate,
-    ContextBranch,
-    DetailBranch,
-    TwoBranchCollaboration,
-    tune_threshold,
-)
+from equipoise.longtail.mistakes.branch_collaboration import TwoBranchCollaboration, tune_threshold
 from equipoise.longtail.mistakes.dual_stage import DualStageLoss, DualStageMoE, Part
 from equipoise.longtail.mistakes.objectives import ComplementaryObjective, class_weights
+from equipoise.workflows.mistake_detector import Embedding, Method, MistakeDetector, Segments, build_model, embed
 
-METHODS = ("experts", "collaboration")
 LEAST_FOR_SPLIT = 50
 """With fewer segments a held-out part for the gate is refused, with a warning."""
-
-
-@dataclass(frozen=True)
-class Segments:
-    """Marked segments of recordings, as raw input of encoders or as embeddings.
-
-    Attributes:
-        coarse: (n, ...), the whole recording of each segment.
-        fine: (n, ...), the segment.
-        target: (n,), 1 for a mistake.
-        large: (n, ...), the segment as the large encoder sees it; `fine` if absent.
-        recording: (n,), for a split that keeps recordings together.
-        kind: (n,), any labels by which mistakes are reported apart.
-    """
-
-    coarse: Tensor
-    fine: Tensor
-    target: Int[Tensor, " n"]
-    large: Tensor | None = None
-    recording: Int[Tensor, " n"] | None = None
-    kind: Int[Tensor, " n"] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("coarse", "fine", "large", "recording", "kind"):
-            value = getattr(self, name)
-            if value is not None and len(value) != len(self.target):
-                raise ValueError(f"{name} has {len(value)} rows for {len(self.target)} targets")
-
-    def rows(self, index: Tensor) -> Segments:
-        """Some of the segments."""
-        values: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        kept: dict[str, Any] = {name: None if value is None else value[index] for name, value in values.items()}
-        return Segments(**kept)
 
 
 @dataclass(frozen=True)
@@ -78,59 +43,38 @@ class MistakeReport:
         metrics: the seven numbers of `mistake_detection_metrics`.
         recall_by_kind: recall among the mistakes of each kind.
         trust_by_kind: mean weight of the small branch among them; empty for "experts".
-        threshold: chosen on validation data.
         prob: (n,) probabilities of a mistake.
-        model: the trained model, on standardised embeddings.
+        detector: scores new segments, with the threshold chosen on validation data.
     """
 
     metrics: dict[str, float]
     recall_by_kind: dict[int, float]
     trust_by_kind: dict[int, float]
-    threshold: float
     prob: Float[Tensor, " n"]
-    model: nn.Module
+    detector: MistakeDetector
 
 
-@torch.no_grad()
-def embed(encoder: nn.Module, inputs: Tensor, batch_size: int = 256) -> Tensor:
-    """Ask a frozen encoder, in evaluation mode and in batches.
-
-    Raises:
-        ValueError: if embeddings are not of shape (n, D), or hold NaN.
-
-    >>> embed(torch.nn.Flatten(), torch.ones(3, 2, 2)).shape
-    torch.Size([3, 4])
-    """
-    training = encoder.training
-    encoder.eval()
-    found = torch.cat([encoder(part) for part in inputs.split(batch_size)])
-    encoder.train(training)
-    if found.ndim != 2:
-        raise ValueError(f"an encoder must give (n, D), got {tuple(found.shape)}; for raw video pass an encoder")
-    check_finite("embedding", found)
-    return found
-
-
+@checked
 def detect_mistakes(
     train: Segments,
     val: Segments,
     test: Segments,
-    method: str = "experts",
+    method: Method = "experts",
     *,
     coarse_encoder: nn.Module | None = None,
     fine_encoder: nn.Module | None = None,
     large_encoder: nn.Module | None = None,
-    dim: int = 64,
-    hidden: int = 64,
-    epochs: int = 20,
-    gate_epochs: int = 5,
-    gate_split: float | None = None,
+    dim: Count = 64,
+    hidden: Count = 64,
+    epochs: Whole = 20,
+    gate_epochs: Whole = 5,
+    gate_split: Annotated[float, Range(0, 1, high_open=True)] | None = None,
     joint: bool = False,
-    batch_size: int = 128,
-    lr: float = 1e-3,
-    weight_decay: float = 0.05,
-    rho: float = 0.05,
-    seed: int = 0,
+    batch_size: Count = 128,
+    lr: Positive = 1e-3,
+    weight_decay: NonNegative = 0.05,
+    rho: NonNegative = 0.05,
+    seed: Whole = 0,
 ) -> MistakeReport:
     """Train a detector of rare mistakes end to end, choose its threshold on `val`, report on `test`.
 
@@ -168,50 +112,46 @@ def detect_mistakes(
     >>> 0 <= detect_mistakes(train, val, test, epochs=1).metrics["macro_f1"] <= 1
     True
     """
-    check_choice("method", method, METHODS)
-    if gate_split is not None:
-        check_fraction("gate_split", gate_split, one=False)
     _check_apart(train, val, test)
-    counts = torch.bincount(train.target.long(), minlength=2)
-    weight = class_weights(counts)
-    live = method == "experts" and fine_encoder is not None and any(p.requires_grad for p in fine_encoder.parameters())
-    encoders = {"coarse": coarse_encoder, "fine": None if live else fine_encoder}
-    if method == "collaboration":
-        encoders["large"] = large_encoder
-    train, val, test = _embedded((train, val, test), encoders, keep_fine=live)
+    target = _targets(train)
+    counts = torch.bincount(target, minlength=2)
+    live = fine_encoder is not None and any(p.requires_grad for p in fine_encoder.parameters())
+    live = live and method == "experts"
+    encoders = {"coarse": coarse_encoder, "fine": fine_encoder, "large": large_encoder}
+    kept = [name for name in encoders if not ((name == "fine" and live) or (name == "large" and method == "experts"))]
+    embeddings = {name: Embedding.fit(encoders[name], train.view(name)) for name in kept}
+    seen = replace(train, **{name: embedding(train.view(name)) for name, embedding in embeddings.items()})
+    widths = {name: len(embedding.mean) for name, embedding in embeddings.items()}
+    if live and fine_encoder is not None:
+        widths["fine"] = embed(fine_encoder, train.fine[:1]).shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if method == "experts":
-            model, run = _experts(train, fine_encoder if live else None, dim, hidden, rho, counts, joint)
+        model = build_model(method, widths, dim, hidden, fine_encoder if live else None)
+        if isinstance(model, DualStageMoE):
+            run = _experts(model, seen, target, DualStageLoss(counts, rho=rho), joint)
         else:
-            model, run = _collaboration(train, hidden, counts, weight, joint, gate_split, seed)
+            run = _collaboration(model, seen, target, counts, joint, gate_split, seed)
         for part, steps, rows, parameters in run(epochs, gate_epochs):
-            _fit(part, rows, parameters, train.target, steps, batch_size, lr, weight_decay, seed)
-    model.eval()
-    threshold = tune_threshold(_prob(model, val)[0], val.target)
-    prob, trust = _prob(model, test)
-    return _report(model, test, prob, trust, threshold)
+            _fit(part, rows, parameters, target, steps, batch_size, lr, weight_decay, seed)
+    detector = MistakeDetector(method, model.eval(), embeddings, widths, dim, hidden)
+    detector = replace(detector, threshold=tune_threshold(detector.probabilities(val), _targets(val)))
+    return _report(detector, test)
 
 
 Stage = tuple[Callable[[Tensor], None], int, Tensor, list[nn.Parameter]]
 
 
 def _experts(
-    train: Segments, encoder: nn.Module | None, dim: int, hidden: int, rho: float, counts: Tensor, joint: bool
-) -> tuple[nn.Module, Callable[[int, int], Iterable[Stage]]]:
-    fine_dim = train.fine.shape[1] if encoder is None else embed(encoder, train.fine[:1]).shape[1]
-    fine = nn.Identity() if encoder is None else encoder
-    model = DualStageMoE(nn.Identity(), fine, dim, coarse_dim=train.coarse.shape[1], fine_dim=fine_dim, hidden=hidden)
-    loss = DualStageLoss(counts, rho=rho)
-
+    model: DualStageMoE, train: Segments, target: Tensor, loss: DualStageLoss, joint: bool
+) -> Callable[[int, int], Iterable[Stage]]:
     def both(rows: Tensor) -> None:
-        loss.backward(model, model(train.coarse[rows], train.fine[rows]), train.target[rows])
+        loss.backward(model, model(train.coarse[rows], train.fine[rows]), target[rows])
 
     def gate(rows: Tensor) -> None:
-        loss(model(train.coarse[rows], train.fine[rows]), train.target[rows])["gate"].backward()
+        loss(model(train.coarse[rows], train.fine[rows]), target[rows])["gate"].backward()
 
     def stages(epochs: int, gate_epochs: int) -> Iterable[Stage]:
-        everyone = torch.arange(len(train.target))
+        everyone = torch.arange(len(train))
         parts: list[tuple[Part, Callable[[Tensor], None], int]] = [("both", both, epochs)]
         if not joint:
             parts = [("features", both, epochs), ("gate", gate, gate_epochs)]
@@ -219,32 +159,35 @@ def _experts(
             model.train_only(part).train(part != "gate")
             yield step, steps, everyone, [value for value in model.parameters() if value.requires_grad]
 
-    return model, stages
+    return stages
 
 
 def _collaboration(
-    train: Segments, hidden: int, counts: Tensor, weight: Tensor, joint: bool, gate_split: float | None, seed: int
-) -> tuple[nn.Module, Callable[[int, int], Iterable[Stage]]]:
-    large_view = train.fine if train.large is None else train.large
-    small = ContextBranch(nn.Identity(), train.fine.shape[1], hidden=hidden)
-    large = DetailBranch(large_view.shape[1], hidden=hidden)
-    model = TwoBranchCollaboration(small, large, CollaborationGate(TwoBranchCollaboration.gate_width(small, large)))
+    model: TwoBranchCollaboration,
+    train: Segments,
+    target: Tensor,
+    counts: Tensor,
+    joint: bool,
+    gate_split: float | None,
+    seed: int,
+) -> Callable[[int, int], Iterable[Stage]]:
+    weight = class_weights(counts)
     objective = ComplementaryObjective(counts)
-    if gate_split and len(train.target) < LEAST_FOR_SPLIT and not joint:
+    if gate_split and len(train) < LEAST_FOR_SPLIT and not joint:
         warnings.warn(
-            f"{len(train.target)} segments are too few to hold out gate_split={gate_split}; training jointly",
+            f"{len(train)} segments are too few to hold out gate_split={gate_split}; training jointly",
             UserWarning,
             stacklevel=3,
         )
         joint = True
-    share = (0.2 if len(train.target) > 500 else 0.0) if gate_split is None else gate_split
-    branch_rows, gate_rows = _held_out(train, 0.0 if joint else share, seed)
+    share = (0.2 if len(train) > 500 else 0.0) if gate_split is None else gate_split
+    branch_rows, gate_rows = _held_out(train, target, 0.0 if joint else share, seed)
 
     def forward(rows: Tensor) -> dict[str, Any]:
-        return model(train.coarse[rows], train.fine[rows], large_view[rows])
+        return model(train.coarse[rows], train.fine[rows], train.view("large")[rows])
 
     def branches(rows: Tensor, with_gate: bool = False) -> None:
-        out, y = forward(rows), train.target[rows]
+        out, y = forward(rows), target[rows]
         total = objective(out["small"].head_logits, y) + objective(out["large"].head_logits, y)
         if with_gate:
             total = total + nll_loss(out["log_prob"], y, weight.to(out["log_prob"]))
@@ -252,31 +195,31 @@ def _collaboration(
 
     def gate(rows: Tensor) -> None:
         out = forward(rows)
-        nll_loss(out["log_prob"], train.target[rows], weight.to(out["log_prob"])).backward()
+        nll_loss(out["log_prob"], target[rows], weight.to(out["log_prob"])).backward()
 
     def stages(epochs: int, gate_epochs: int) -> Iterable[Stage]:
         model.train()
         if joint:
             yield lambda rows: branches(rows, True), epochs, branch_rows, list(model.parameters())
             return
-        yield branches, epochs, branch_rows, [*small.parameters(), *large.parameters()]
+        yield branches, epochs, branch_rows, [*model.small_branch.parameters(), *model.large_branch.parameters()]
         # Without dropout, so that the gate judges the branches as they will answer.
         model.eval()
         yield gate, gate_epochs, gate_rows, list(model.gate.parameters())
 
-    return model, stages
+    return stages
 
 
-def _held_out(train: Segments, share: float, seed: int) -> tuple[Tensor, Tensor]:
+def _held_out(train: Segments, target: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Rows for the branches and for the gate; whole recordings, or all rows for both."""
-    everyone = torch.arange(len(train.target))
+    everyone = torch.arange(len(train))
     if not share:
         return everyone, everyone
     group = everyone if train.recording is None else train.recording
     names = group.unique()
     order = names[torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))]
     away = torch.isin(group, order[: max(int(share * len(names)), 1)])
-    if any(train.target[side].unique().numel() < 2 for side in (away, ~away)):
+    if any(target[side].unique().numel() < 2 for side in (away, ~away)):
         warnings.warn("gate_split leaves a side without a class; the gate is trained on all", UserWarning, stacklevel=4)
         return everyone, everyone
     return everyone[~away], everyone[away]
@@ -306,47 +249,27 @@ def _fit(
             schedule.step()
 
 
-def _embedded(
-    parts: tuple[Segments, ...], encoders: dict[str, nn.Module | None], keep_fine: bool
-) -> tuple[Segments, ...]:
-    raw = parts
-    for name, encoder in encoders.items():
-        if name == "fine" and keep_fine:
-            continue
-        # From the raw segments: where the large view is absent it is the segment itself, not its embedding.
-        views = [part.fine if getattr(part, name) is None else getattr(part, name) for part in raw]
-        found = [embed(encoder or nn.Identity(), view) for view in views]
-        mean, scale = found[0].mean(0), found[0].std(0).clamp(min=1e-6)
-        parts = tuple(replace(part, **{name: (value - mean) / scale}) for part, value in zip(parts, found, strict=True))
-    return parts
-
-
-@torch.no_grad()
-def _prob(model: nn.Module, part: Segments) -> tuple[Tensor, Tensor | None]:
-    outs = []
-    for rows in torch.arange(len(part.target)).split(512):
-        views = [part.coarse[rows], part.fine[rows]]
-        if isinstance(model, TwoBranchCollaboration):
-            views.append((part.fine if part.large is None else part.large)[rows])
-        outs.append(model(*views))
-    trust = torch.cat([out["weight"] for out in outs]) if "weight" in outs[0] else None
-    return torch.cat([out["prob"][:, 1] for out in outs]).clamp(0, 1), trust
-
-
-def _report(model: nn.Module, test: Segments, prob: Tensor, trust: Tensor | None, threshold: float) -> MistakeReport:
+def _report(detector: MistakeDetector, test: Segments) -> MistakeReport:
     # Metrics load torchmetrics, which the room does not need otherwise.
     from equipoise.longtail.mistakes.metrics import mistake_detection_metrics
 
-    found = mistake_detection_metrics(prob, test.target, threshold)
+    prob, trust = detector.judge(test)
+    target = _targets(test)
+    found = mistake_detection_metrics(prob, target, detector.threshold)
     recall, trusted = {}, {}
     if test.kind is not None:
-        for kind in test.kind[test.target == 1].unique().tolist():
-            of_kind = (test.kind == kind) & (test.target == 1)
-            recall[kind] = float((prob[of_kind] >= threshold).double().mean())
+        for kind in test.kind[target == 1].unique().tolist():
+            of_kind = (test.kind == kind) & (target == 1)
+            recall[kind] = float((prob[of_kind] >= detector.threshold).double().mean())
             if trust is not None:
                 trusted[kind] = float(trust[of_kind].mean())
-    metrics = {name: float(value) for name, value in found.items()}
-    return MistakeReport(metrics, recall, trusted, threshold, prob, model)
+    return MistakeReport({name: float(value) for name, value in found.items()}, recall, trusted, prob, detector)
+
+
+def _targets(part: Segments) -> Tensor:
+    if part.target is None:
+        raise ValueError("target is missing; training, validation and test segments must be marked")
+    return part.target.long()
 
 
 def _check_apart(train: Segments, val: Segments, test: Segments) -> None:

@@ -11,6 +11,7 @@ OTHERS = {
     "equipoise.workflows.detect_mistakes": "a whole training of encoders; tests/workflows gives it bad segments",
     "equipoise.workflows.Segments": "a record of recordings that `detect_mistakes` is given",
     "equipoise.workflows.MistakeReport": "a result that the library makes",
+    "equipoise.workflows.MistakeDetector": "made by `detect_mistakes`; tests/workflows saves, loads and asks it",
     "equipoise.workflows.FitRequest": "a record of options, checked against the table by `fit_table`",
     "equipoise.workflows.EvaluateRequest": "a record of options, checked against the table by `evaluate_scores`",
     "equipoise.workflows.OpenRequest": "a record of options, checked against the table by `evaluate_open`",
