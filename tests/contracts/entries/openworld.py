@@ -1,8 +1,9 @@
 """The public names of `equipoise.openworld`."""
 
 import torch
+from torch import nn
 
-from contracts.model import Function, Loss, Measure, multiclass, renamed
+from contracts.model import Function, Loss, Measure, multiclass, multilabel, renamed
 
 logits = multiclass(6)
 scores = renamed(logits, logits="scores")
@@ -86,6 +87,41 @@ def _only_logits(generator, n):
     return {"logits": torch.randn(n, 6, generator=generator)}
 
 
+def _with_outliers(generator, n):
+    outliers = torch.randn(n // 2 + 2, 5, generator=generator)
+    return {**renamed(multilabel(5), logits="id_logits")(generator, n), "ood_logits": outliers}
+
+
+def _only_with_outliers(generator, n):
+    return {name: value for name, value in _with_outliers(generator, n).items() if name != "target"}
+
+
+def _energies(generator, n):
+    return {"id_energy": torch.rand(n, generator=generator), "ood_energy": torch.rand(n // 2 + 2, generator=generator)}
+
+
+def _features(generator, n):
+    known, foreign = torch.randn(2, n, 4, generator=generator)
+    return {"id_features": known, "ood_features": foreign}
+
+
+def _id_and_ood_scores(generator, n):
+    known, foreign = torch.randn(2, n, generator=generator)
+    return {"id_scores": known, "ood_scores": foreign}
+
+
+def _labelled_scores(generator, n):
+    # The first label is in every row.
+    return {**_id_and_ood_scores(generator, n), "target": multilabel(5)(generator, n)["target"][:, 1:]}
+
+
+class _Centre:
+    """An outlier estimator of scikit-learn's kind."""
+
+    def score_samples(self, x):
+        return -abs(x).sum(1)
+
+
 ENTRIES = (
     Loss(
         "equipoise.openworld.AUTKCLoss",
@@ -130,9 +166,54 @@ ENTRIES = (
         _embedded,
         exempt={"bad_arguments_are_refused_by_name": "an embedding may have any number of dimensions"},
     ),
+    Loss(
+        "equipoise.openworld.EDGELoss",
+        {"alpha": 0.5, "beta": 0.7, "k": 6, "margin": 0.3, "exclude_unlabelled": True},
+        _with_outliers,
+    ),
+    Loss("equipoise.openworld.EnergyMarginLoss", {"m_in": -3.0, "m_out": -1.0, "weight": 0.2}, _with_outliers),
+    Loss("equipoise.openworld.UniformExposureLoss", {"weight": 0.2}, _with_outliers),
+    Loss(
+        "equipoise.openworld.ConfidenceControlLoss",
+        {"train_accuracy": 0.9, "lambda_in": 0.1, "lambda_out": 0.2},
+        _with_outliers,
+    ),
+    Function("equipoise.openworld.energy_gap_loss", {"k": 6, "margin": 0.3, "surrogate": "square"}, _energies),
+    Function("equipoise.openworld.energy_margin_loss", {"m_in": -3.0, "m_out": -1.0}, _only_with_outliers),
+    Function(
+        "equipoise.openworld.uniform_exposure_loss",
+        inputs=lambda g, n: {"ood_logits": _with_outliers(g, n)["ood_logits"]},
+    ),
+    Function("equipoise.openworld.confidence_control_loss", {"train_accuracy": 0.9}, _only_with_outliers),
+    *(
+        Function(f"equipoise.openworld.{name}", inputs=_only_logits)
+        for name in ("msp", "energy", "entropy", "joint_energy", "max_energy", "sum_probability")
+    ),
+    Function("equipoise.openworld.multilabel_ood_scores", inputs=_only_logits),
+    Function("equipoise.openworld.ODIN", {"model": nn.Identity(), "temperature": 10.0, "epsilon": 0.1}),
+    Function("equipoise.openworld.Mahalanobis", {"num_features": 4, "num_classes": 3, "ridge": 1e-3}),
+    Function("equipoise.openworld.estimator_detector", {"name": "centre", "estimator": _Centre()}),
+    Function("equipoise.openworld.dilation_distance", {"k": 3, "normalize": True}, _features),
+    Function("equipoise.openworld.DilationDistance", {"k": 3, "normalize": True}),
+    Function(
+        "equipoise.openworld.select_outlier_set",
+        {
+            "id_loader": [torch.eye(3)],
+            "candidates": {"far": [9 * torch.eye(3)]},
+            "feature_fn": nn.Identity(),
+            "k": 2,
+            "prefer": "largest",
+        },
+    ),
+    Function("equipoise.openworld.ood_metrics", {"recall": 0.9}, _id_and_ood_scores),
+    Function("equipoise.openworld.tail_ood_metrics", {"num_head": 2, "recall": 0.9}, _labelled_scores),
+    Function("equipoise.openworld.tail_ood_profile", {"num_heads": (0, 2), "recall": 0.9}, _labelled_scores),
 )
 
 OTHERS: dict[str, str] = {
     "equipoise.openworld.OpenSetClassifier": "a network around a network, with a threshold that held-out samples set",
+    "equipoise.openworld.DETECTORS": "a table of detectors, whose scores are entered under their own names",
+    "equipoise.openworld.Detector": "a score with its name and its direction",
+    "equipoise.openworld.OutlierExposureLoader": "pairs the batches of two loaders and computes nothing",
     "equipoise.openworld.fooled_measures": "takes no argument: it computes examples",
 }
