@@ -37,22 +37,6 @@ from equipoise.core.validate import check_classes, check_finite
 from equipoise.openworld.openset.open_auc_loss import max_logit
 from equipoise.openworld.types import SampleClasses
 
-__all__ = [
-    "DETECTORS",
-    "ODIN",
-    "Detector",
-    "Mahalanobis",
-    "energy",
-    "entropy",
-    "estimator_detector",
-    "joint_energy",
-    "max_energy",
-    "max_logit",
-    "msp",
-    "multilabel_ood_scores",
-    "sum_probability",
-]
-
 
 @checked
 def msp(logits: ClassScores, temperature: Positive = 1.0) -> Scores:

@@ -35,8 +35,6 @@ from equipoise.core.validate import warn_once
 from equipoise.openworld.outliers.detectors import joint_energy
 from equipoise.openworld.outliers.rare_labels import head_classes
 
-__all__ = ["EDGELoss", "EnergyGapParts", "OutlierExposureLoader", "energy_gap_loss", "joint_energy"]
-
 Surrogate: TypeAlias = Literal["hinge", "squared_hinge", "square", "logistic"]
 IdLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(logits (n, C), targets) → scalar."""
