@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, overload
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -148,7 +148,7 @@ class EDGELoss(Phased):
         id_loss: IdLoss | None = None,
         surrogate: Surrogate = "hinge",
         tail: Literal["energy", "labels"] = "energy",
-        class_counts: Sequence[Whole] | None = None,
+        class_counts: Sequence[Whole] | Int[Tensor, " classes"] | None = None,
         num_head: Whole | None = None,
         exclude_unlabelled: bool = False,
         gather: bool = False,
@@ -162,7 +162,7 @@ class EDGELoss(Phased):
             if class_counts is None or num_head is None:
                 raise ValueError('tail="labels" needs class_counts and num_head, which say what labels are rare')
             head = torch.zeros(len(class_counts), dtype=torch.bool)
-            head[head_classes(torch.tensor(class_counts), num_head)] = True
+            head[head_classes(torch.as_tensor(class_counts), num_head).cpu()] = True
         elif class_counts is not None or num_head is not None:
             raise ValueError('class_counts and num_head are for tail="labels"; leave them out')
         # Known from the arguments, and so not in the state dict.
