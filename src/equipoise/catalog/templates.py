@@ -173,8 +173,6 @@ ENTRIES = (
 )
 
 OTHERS: dict[str, str] = {}
-
-COMPLETE = True
 '''
 
 CONTRACT = """    Loss(

@@ -18,6 +18,7 @@ OnUndefined: TypeAlias = Literal["nan", "raise"]
 _CORRECT = Values(((0, "wrong"), (1, "right")))
 _CLASS = ClassIndex(dim=None)
 
+SampleClasses: TypeAlias = Annotated[Integer[Tensor, " n"] | Bool[Tensor, " n"], _CLASS]
 KnownScores: TypeAlias = Annotated[Float[Tensor, " n_known"], MayBeInfinite()]
 UnknownScores: TypeAlias = Annotated[Float[Tensor, " n_unknown"], MayBeInfinite()]
 KnownCorrect: TypeAlias = Annotated[Integer[Tensor, " n_known"] | Bool[Tensor, " n_known"], _CORRECT]

@@ -18,5 +18,3 @@ OTHERS = {
     "equipoise.claims.judge_bound": "takes values of an experiment; its test holds NaN to be no support",
     "equipoise.claims.judge_gain": "takes values of an experiment; its test holds NaN to be no support",
 }
-
-COMPLETE = True

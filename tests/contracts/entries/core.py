@@ -38,5 +38,3 @@ OTHERS = {
     "equipoise.core.curves.RocCurve": "a result; its test gives `from_scores` bad scores",
     "equipoise.core.curves.Bounds": "a result that the library makes",
 }
-
-COMPLETE = True

@@ -8,5 +8,3 @@ OTHERS = {
     "equipoise.estimators.LightGBMRankingClassifier": HELD,
     "equipoise.estimators.XGBoostRankingClassifier": HELD,
 }
-
-COMPLETE = True

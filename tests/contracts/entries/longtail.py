@@ -272,5 +272,3 @@ ENTRIES = (
 )
 
 OTHERS: dict[str, str] = {}
-
-COMPLETE = True

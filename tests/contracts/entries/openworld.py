@@ -1,8 +1,10 @@
 """The public names of `equipoise.openworld`."""
 
 import torch
+from torch import nn
 
 from contracts.model import Function, Loss, Measure, multiclass, multilabel, renamed
+from word_tower import WordSum
 
 logits = multiclass(6)
 scores = renamed(logits, logits="scores")
@@ -114,6 +116,69 @@ def label_loss(name, settings, **options):
     return Loss(f"equipoise.openworld.{name}", settings, _labels, undefined=_no_label_known, **options)
 
 
+def _with_outliers(generator, n):
+    outliers = torch.randn(n // 2 + 2, 5, generator=generator)
+    return {**renamed(multilabel(5), logits="id_logits")(generator, n), "ood_logits": outliers}
+
+
+def _only_with_outliers(generator, n):
+    return {name: value for name, value in _with_outliers(generator, n).items() if name != "target"}
+
+
+def _energies(generator, n):
+    return {"id_energy": torch.rand(n, generator=generator), "ood_energy": torch.rand(n // 2 + 2, generator=generator)}
+
+
+def _features(generator, n):
+    known, foreign = torch.randn(2, n, 4, generator=generator)
+    return {"id_features": known, "ood_features": foreign}
+
+
+def _id_and_ood_scores(generator, n):
+    known, foreign = torch.randn(2, n, generator=generator)
+    return {"id_scores": known, "ood_scores": foreign}
+
+
+def _labelled_scores(generator, n):
+    # The first label is in every row.
+    return {**_id_and_ood_scores(generator, n), "target": multilabel(5)(generator, n)["target"][:, 1:]}
+
+
+def _gated(generator, n):
+    base, gate = torch.rand(2, n, generator=generator)
+    new, new_gate = torch.rand(2, n // 2 + 1, generator=generator)
+    return {"base_scores": base, "new_scores": new, "base_gate": gate, "new_gate": new_gate}
+
+
+def _no_new(generator, n):
+    return {**_gated(generator, n), "new_scores": torch.zeros(0), "new_gate": torch.zeros(0)}
+
+
+def _texts(generator, n):
+    """Features of two classes, their images, and candidates that are nearer to no class than its own text."""
+    images = torch.eye(6)[:2]
+    near = 0.1 * torch.randn(2, 6, generator=generator)
+    candidates = torch.randn(n, 6, generator=generator) - images.sum(0)
+    return {"id_text": images + near, "id_image_prototypes": images, "candidates": candidates}
+
+
+def _class_texts(generator, n):
+    texts = _texts(generator, n)
+    return {"image_features": torch.randn(n, 6, generator=generator), "id_text": texts["id_text"]}
+
+
+def _negative_texts(generator, n):
+    order = torch.randperm(5, generator=generator)
+    return {**_class_texts(generator, n), "negative_text": _texts(generator, 5)["candidates"], "permutation": order}
+
+
+class _Centre:
+    """An outlier estimator of scikit-learn's kind."""
+
+    def score_samples(self, x):
+        return -abs(x).sum(1)
+
+
 ENTRIES = (
     Loss(
         "equipoise.openworld.AUTKCLoss",
@@ -177,9 +242,102 @@ ENTRIES = (
         renamed(_with_fakes, logits="known_logits", target="known_target"),
     ),
     Function("equipoise.openworld.manifold_mixup_outliers", {"alpha": 0.5}, _embedded),
+    Loss(
+        "equipoise.openworld.EDGELoss",
+        {"alpha": 0.5, "beta": 0.7, "k": 6, "margin": 0.3, "exclude_unlabelled": True},
+        _with_outliers,
+    ),
+    Loss("equipoise.openworld.EnergyMarginLoss", {"m_in": -3.0, "m_out": -1.0, "weight": 0.2}, _with_outliers),
+    Loss("equipoise.openworld.UniformExposureLoss", {"weight": 0.2}, _with_outliers),
+    Loss(
+        "equipoise.openworld.ConfidenceControlLoss",
+        {"train_accuracy": 0.9, "lambda_in": 0.1, "lambda_out": 0.2},
+        _with_outliers,
+    ),
+    Function("equipoise.openworld.energy_gap_loss", {"k": 6, "margin": 0.3, "surrogate": "square"}, _energies),
+    Function("equipoise.openworld.energy_margin_loss", {"m_in": -3.0, "m_out": -1.0}, _only_with_outliers),
+    Function(
+        "equipoise.openworld.uniform_exposure_loss",
+        inputs=lambda g, n: {"ood_logits": _with_outliers(g, n)["ood_logits"]},
+    ),
+    Function("equipoise.openworld.confidence_control_loss", {"train_accuracy": 0.9}, _only_with_outliers),
+    *(
+        Function(f"equipoise.openworld.{name}", inputs=_only_logits)
+        for name in ("msp", "energy", "entropy", "joint_energy", "max_energy", "sum_probability")
+    ),
+    Function("equipoise.openworld.multilabel_ood_scores", inputs=_only_logits),
+    Function("equipoise.openworld.ODIN", {"model": nn.Identity(), "temperature": 10.0, "epsilon": 0.1}),
+    Function("equipoise.openworld.Mahalanobis", {"num_features": 4, "num_classes": 3, "ridge": 1e-3}),
+    Function("equipoise.openworld.estimator_detector", {"name": "centre", "estimator": _Centre()}),
+    Function("equipoise.openworld.dilation_distance", {"k": 3, "normalize": True}, _features),
+    Function("equipoise.openworld.DilationDistance", {"k": 3, "normalize": True}),
+    Function(
+        "equipoise.openworld.select_outlier_set",
+        {
+            "id_loader": [torch.eye(3)],
+            "candidates": {"far": [9 * torch.eye(3)]},
+            "feature_fn": nn.Identity(),
+            "k": 2,
+            "prefer": "largest",
+        },
+    ),
+    Function("equipoise.openworld.ood_metrics", {"recall": 0.9}, _id_and_ood_scores),
+    Function("equipoise.openworld.tail_ood_metrics", {"num_head": 2, "recall": 0.9}, _labelled_scores),
+    Function("equipoise.openworld.tail_ood_profile", {"num_heads": (0, 2), "recall": 0.9}, _labelled_scores),
+    Loss(
+        "equipoise.openworld.GatedPairwiseAUCLoss",
+        {"margin": 0.7, "detach_gate": False},
+        _gated,
+        functional="equipoise.openworld.gated_pairwise_auc_loss",
+        undefined=_no_new,
+        exempt={"the_integer_type_of_a_target_does_not_matter": "it takes two sets of scores and no target"},
+    ),
+    Function("equipoise.openworld.gated_pairwise_auc_loss", {"margin": 0.7, "detach_gate": False}, _gated),
+    Function(
+        "equipoise.openworld.base_to_new_score",
+        {"num_pseudo_base": 2},
+        lambda g, n: {"logits": torch.randn(3, n, 4, generator=g)},
+    ),
+    Function("equipoise.openworld.select_negative_texts", {"m": 2, "min_share": 0.5, "chunk": 5}, _texts),
+    Function(
+        "equipoise.openworld.neglabel_select",
+        {"m": 2, "quantile": 0.5, "chunk": 5},
+        lambda g, n: {name: value for name, value in _texts(g, n).items() if name != "id_image_prototypes"},
+    ),
+    Function("equipoise.openworld.grouped_negative_score", {"scale": 5.0, "groups": 2}, _negative_texts),
+    Function("equipoise.openworld.mcm_score", {"scale": 5.0, "temperature": 2.0}, _class_texts),
+    Function(
+        "equipoise.openworld.NegativeBank",
+        {"capacity": 3},
+        lambda g, n: {"id_text": torch.randn(n, 6, generator=g), "id_image_prototypes": torch.randn(n, 6, generator=g)},
+    ),
+    Function(
+        "equipoise.openworld.InterNeg",
+        {"tower": None, "m": 5, "groups": 2, "capacity": 3, "threshold": 0.2, "max_inversions": 2, "scale": 10.0},
+    ),
+    Function(
+        "equipoise.openworld.TextualInverter",
+        {"tower": WordSum(), "templates": ("a {}",), "steps": 2, "lr": 0.1, "weight_decay": 0.1, "init_std": 0.1},
+    ),
+    Function("equipoise.openworld.PromptLearner", {"tower": WordSum(), "n_ctx": 2}),
+    Function(
+        "equipoise.openworld.GMoP",
+        {
+            "tower": WordSum(),
+            "base_names": ("fox", "stone", "bird"),
+            "num_detectors": 2,
+            "n_ctx": 2,
+            "n_ctx_detector": 2,
+            "lam": 0.5,
+            "alpha": 0.25,
+        },
+    ),
 )
 
 OTHERS: dict[str, str] = {
     "equipoise.openworld.OpenSetClassifier": "a network around a network, with a threshold that held-out samples set",
+    "equipoise.openworld.DETECTORS": "a table of detectors, whose scores are entered under their own names",
+    "equipoise.openworld.Detector": "a score with its name and its direction",
+    "equipoise.openworld.OutlierExposureLoader": "pairs the batches of two loaders and computes nothing",
     "equipoise.openworld.fooled_measures": "takes no argument: it computes examples",
 }

@@ -187,5 +187,3 @@ OTHERS: dict[str, str] = {
     f"{ROOM}.WassersteinPerturbation": "an adversary with a price, whose ascent is `wasserstein_ascent`",
     f"{ROOM}.adversarial_auc_step": "a step of training, which changes a model",
 }
-
-COMPLETE = True

@@ -18,5 +18,3 @@ OTHERS = {
     "equipoise.workflows.BenchRequest": "a record of options, checked against the tables by `bench_tabular`",
     "equipoise.workflows.InputError": "the exception of bad files and options",
 }
-
-COMPLETE = True

@@ -209,3 +209,13 @@ def test_prediction_needs_a_threshold_and_leaves_modes_alone():
         model.calibrate([torch.ones(2, 3)], recall=95)
     model.calibrate([torch.ones(2, 3)])
     assert all(part.training for part in model.modules())
+
+
+def test_a_score_that_points_outwards_is_turned_in_the_pair_loss():
+    def outward(logits):
+        return -max_logit(logits)
+
+    outward.spec = HIGHER_IS_OUT
+    known, fake = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.5, 0.0]])
+    target = torch.tensor([0, 1])
+    assert torch.equal(open_auc_pair_loss(known, target, fake, score=outward), open_auc_pair_loss(known, target, fake))

@@ -58,8 +58,9 @@ def test_equally_frequent_classes_go_by_their_index():
     assert found["kept"].tolist() == [False, False, True, True]
 
 
-def test_samples_without_labels_are_kept():
-    found = tail_ood_metrics(torch.ones(2), torch.tensor([[True, True], [False, False]]), torch.ones(1), 2)
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
+def test_samples_without_labels_are_kept(dtype):
+    found = tail_ood_metrics(torch.ones(2), torch.tensor([[1, 1], [0, 0]]).to(dtype), torch.ones(1), 2)
     assert found["kept"].tolist() == [False, True]
 
 

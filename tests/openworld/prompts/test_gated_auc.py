@@ -67,12 +67,10 @@ def test_detached_gates_get_no_gradient_and_scores_the_same():
     assert float(again[2].grad.min()) > 0
 
 
-def test_without_gates_every_pair_counts_once_and_one_gate_serves_all():
+def test_without_gates_every_pair_counts_once():
     base, new, w, _ = (x.detach() for x in _draw(4))
     plain = gated_pairwise_auc_loss(base, new)
     torch.testing.assert_close(plain, _loop(base, new, torch.ones(6), torch.ones(4)))
-    half, one = torch.tensor(0.5, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
-    torch.testing.assert_close(gated_pairwise_auc_loss(base, new, half, one), plain / 2)
     torch.testing.assert_close(gated_pairwise_auc_loss(base, new, w), _loop(base, new, w, torch.ones(4)))
 
 
@@ -91,16 +89,6 @@ def test_far_apart_scores_stay_finite():
     assert float(gated_pairwise_auc_loss(torch.ones(3), torch.zeros(2))) == 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32_and_its_gradient_given_back(dtype):
-    given = _draw(6, dtype=dtype)
-    value = gated_pairwise_auc_loss(*given)
-    value.backward()
-    assert (value.dtype, given[0].grad.dtype) == (torch.float32, dtype)
-    wanted = _loop(*(x.detach().double() for x in given))
-    torch.testing.assert_close(value.detach().double(), wanted, rtol=2e-2, atol=0)
-
-
 @pytest.mark.parametrize(("n_base", "n_new"), [(0, 3), (3, 0), (0, 0)])
 def test_an_empty_side_is_zero_with_a_graph_and_a_warning(n_base, n_new):
     base, new, w, m = _draw(0, n_base, n_new)
@@ -108,25 +96,6 @@ def test_an_empty_side_is_zero_with_a_graph_and_a_warning(n_base, n_new):
         value = GatedPairwiseAUCLoss()(base, new, w, m)
     value.backward()
     assert float(value.detach()) == float(base.grad.sum()) == float(new.grad.sum()) == 0
-
-
-@pytest.mark.usefixtures("plain_inputs")
-def test_bad_scores_and_gates_are_named():
-    base, new = torch.rand(3), torch.rand(2)
-    for given, message in (
-        ((base[:, None], new), "base_scores must have shape"),
-        ((base, torch.tensor([0.1, torch.nan])), "new_scores holds 1 NaN"),
-        ((base.long(), new), "base_scores must be floating"),
-        ((base, new, torch.rand(2)), "base_gate must have the shape"),
-        ((base, new, torch.rand(1, 3)), "base_gate must have the shape"),
-        ((base, new, None, torch.tensor([0.5, -0.1])), "new_gate must not be negative"),
-        ((base, new, torch.tensor(torch.inf)), "base_gate holds"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            gated_pairwise_auc_loss(*given)
-    for margin in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="margin"):
-            GatedPairwiseAUCLoss(margin)
 
 
 @pytest.mark.parametrize(("classes", "detectors"), [(2, 2), (3, 2), (7, 3), (8, 3), (9, 3), (10, 10), (100, 4)])
@@ -142,7 +111,7 @@ def test_every_class_is_pseudo_new_exactly_once(classes, detectors):
         assert part.labels.tolist() == [base.index(j) if j in base else -1 for j in range(classes)]
 
 
-@pytest.mark.parametrize(("classes", "detectors"), [(5, 1), (5, 0), (2, 3), (1, 1)])
+@pytest.mark.parametrize(("classes", "detectors"), [(5, 1), (2, 3), (1, 1)])
 def test_a_detector_needs_classes_of_both_kinds(classes, detectors):
     with pytest.raises(ValueError, match=f"num_detectors={detectors} must lie between 2 and .* {classes}"):
         pseudo_base_new_partitions(classes, detectors)
@@ -175,25 +144,22 @@ def test_the_order_of_detectors_and_of_classes_on_one_side_does_not_matter():
     torch.testing.assert_close(base_to_new_score(z + 1e4, 2), wanted)
 
 
-def test_half_precision_logits_are_scored_in_float32():
-    z = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
-    assert base_to_new_score(z.bfloat16(), 3).dtype == torch.float32
-    sure = torch.tensor([[[1e4, -1e4], [-1e4, 1e4]]])
-    assert base_to_new_score(sure, 1).tolist() == [1, 0]
+def test_the_surest_of_float32_logits_do_not_tie():
+    z = torch.tensor([[[18.0, 0.0], [20.0, 0.0], [30.0, 0.0], [-1e4, 1e4], [1e4, -1e4]]])
+    score = base_to_new_score(z, 1)
+    assert bool((score[:3].diff() > 0).all())
+    assert score[3:].tolist() == [0, 1]
 
 
 @pytest.mark.usefixtures("plain_inputs")
-def test_bad_logits_are_named():
+def test_logits_that_do_not_go_together_are_named():
     z = torch.randn(2, 3, 4)
     for logits, count, message in (
-        (z, 0, "num_pseudo_base=0"),
         (z, 5, "num_pseudo_base=5"),
         (z, [2], "2 detectors and num_pseudo_base of 1"),
         ([], 2, "0 detectors"),
-        ([z[0], z[1, :2]], 2, "logits of detector 1"),
-        (z[0], 2, "logits of detector 0 must have shape"),
-        (z * torch.nan, 2, "NaN"),
-        (z[:, :0], 2, "empty"),
+        ([z[0], z[1, :2]], 2, r"logits\[1\] has 2 samples"),
+        ([z[0], z[1, 0]], 2, r"logits\[1\] must have shape"),
     ):
         with pytest.raises(ValueError, match=message):
             base_to_new_score(logits, count)

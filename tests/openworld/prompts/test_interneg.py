@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -5,7 +7,7 @@ from torch.nn.functional import normalize
 from equipoise.core.scores import HIGHER_IS_IN
 from equipoise.data.tiny_clip import tiny_tokenizer, untrained_tiny_clip
 from equipoise.integrations.clip import CLIPTower
-from equipoise.openworld import InterNeg, TextualInverter, grouped_negative_score
+from equipoise.openworld import InterNeg, TextualInverter, grouped_negative_score, ood_metrics
 from equipoise.openworld.prompts.negative_bank import Inversion
 from equipoise.openworld.prompts.negative_texts import class_image_prototypes, encode_names
 
@@ -48,10 +50,11 @@ def test_a_batch_is_scored_again_with_what_it_taught():
     assert torch.equal(before, detector.score_features(stream))
     detector.frozen = False
     after = detector.score_features(stream)
-    unsure = normalize(stream, dim=1)[torch.sort(before, stable=True).indices][: int((before < 0.5).sum())]
+    unsure = normalize(stream, dim=1)[torch.sort(before, stable=True).indices][: int((before < 0).sum())]
     torch.testing.assert_close(echo.asked[0], unsure)
     negatives = torch.cat([detector.negatives, detector.bank.embeddings])
-    torch.testing.assert_close(after, grouped_negative_score(stream, detector.id_text, negatives, scale=10.0))
+    share = grouped_negative_score(stream, detector.id_text, negatives, scale=10.0)
+    torch.testing.assert_close(after.double().sigmoid(), share)
     assert bool((after <= before + 1e-6).all())
     assert len(detector.bank) == 10
 
@@ -81,8 +84,29 @@ def test_groups_are_split_by_a_fixed_order():
     expected = grouped_negative_score(
         stream, detector.id_text, detector.negatives, scale=10.0, groups=2, permutation=order
     )
-    torch.testing.assert_close(detector.score_features(stream), expected)
-    torch.testing.assert_close(detector.score_features(stream[:3]), expected[:3])
+    torch.testing.assert_close(detector.score_features(stream).double().sigmoid(), expected)
+    torch.testing.assert_close(detector.score_features(stream[:3]).double().sigmoid(), expected[:3])
+
+
+def test_the_surest_images_keep_their_order_at_any_scale():
+    detector, stream = _detector(None, scale=300.0)
+    x, text, negatives = (normalize(rows.double(), dim=1) for rows in (stream, detector.id_text, detector.negatives))
+    wanted = (300 * x @ text.T).logsumexp(1) - (300 * x @ negatives.T).logsumexp(1)
+    found = detector.score_features(stream)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
+    surer = wanted > wanted.median()
+    assert len(found.sigmoid()[surer].unique()) == 1
+    assert float(ood_metrics(found[surer], found[~surer])["auroc"]) == 1
+    assert torch.equal(found.argsort(), wanted.argsort())
+
+
+def test_the_threshold_is_on_the_share_of_the_softmax():
+    detector, stream = _detector(Echo(), threshold=0.2)
+    detector.frozen = True
+    below = int((detector.score_features(stream) < math.log(0.2 / 0.8)).sum())
+    detector.frozen = False
+    detector.score_features(stream)
+    assert 0 < below == len(detector.inverter.asked[0]) < len(stream)
 
 
 @pytest.mark.parametrize("options", [{"threshold": 0.0}, {"capacity": 0}])
@@ -201,12 +225,11 @@ def test_use_before_fit_and_without_a_tower_says_so():
 
 @pytest.mark.usefixtures("plain_inputs")
 def test_bad_input_is_named(tower):
-    for bad in ({"m": 0}, {"groups": 0}, {"capacity": -1}, {"threshold": 1.5}, {"max_inversions": 0}, {"scale": 0.0}):
-        with pytest.raises(ValueError, match=next(iter(bad))):
-            InterNeg(None, **bad)
     detector, stream = _detector(None)
-    with pytest.raises(ValueError, match="image_features and id_text"):
+    with pytest.raises(ValueError, match="with d = 5"):
         detector.score_features(stream[:, :5])
+    with pytest.raises(ValueError, match="candidates must be a list or tuple, got str"):
+        InterNeg(tower).fit(["red circle"], _images(1), torch.tensor([0]), "bar")
     with pytest.raises(ValueError, match="no word"):
         InterNeg(tower).fit(["red circle"], _images(1), torch.tensor([0]), [" Red circle"])
     with pytest.raises(ValueError, match="class 1 has no image"):

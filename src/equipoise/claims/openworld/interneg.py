@@ -148,7 +148,7 @@ def _stream(seed: int, quick: bool) -> dict[str, dict[str, float]]:
         "largest excess over a class text": float(rule.max()),
         "rows": float(len(bank or ())),
     }
-    surely = features[without < detector.threshold]
+    surely = features[without.sigmoid() < detector.threshold]
     found["inversion"] = {
         f"cosine of image and text, {steps} steps": float(
             TextualInverter(tower, _TEMPLATES, steps=steps)(

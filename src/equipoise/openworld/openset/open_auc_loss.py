@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from equipoise.core.pairs.loss import pairwise_loss
 from equipoise.core.pairs.surrogates import SurrogateLike, resolve_surrogate
 from equipoise.core.reduction import attached_zero
+from equipoise.core.scores import HIGHER_IS_IN, ScoreSpec
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassIndex, ClassScores, ClassTarget, MayBeEmpty, NonNegative, Positive, Range, Scalar
 
@@ -80,7 +81,8 @@ def open_auc_pair_loss(
     >>> open_auc_pair_loss(known, torch.tensor([0, 0]), fake)
     tensor(0.2500)
     """
-    known, fake = score(known_logits), score(fake_logits)
+    spec: ScoreSpec = getattr(score, "spec", HIGHER_IS_IN)
+    known, fake = (spec.inward(score(logits)) for logits in (known_logits, fake_logits))
     hit = (known_logits.detach().argmax(1) == known_target).to(known.dtype)
     valid = torch.ones_like(fake) if fake_valid is None else fake_valid.to(fake.dtype)
     if pairing == "all":

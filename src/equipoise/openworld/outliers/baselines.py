@@ -14,25 +14,30 @@ binary cross-entropy of labels that go together if absent, and `nn.CrossEntropyL
 Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020; Hendrycks, Mazeika and Dietterich, "Deep Anomaly
 Detection with Outlier Exposure", ICLR 2019; Papadopoulos et al., "Outlier Exposure with Confidence Control for
 Out-of-Distribution Detection", Neurocomputing 2021 (OECC). The forms and weights are those of the baselines in the code
-of EDGE (see `energy_gap`); the default energy margins are stated from memory of the paper.
+of EDGE (see `energy_gap`); the default energy margins are reconstructed.
 """
 
 from __future__ import annotations
 
+from typing import Annotated, TypeAlias
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from equipoise.core.validate import check_fraction, check_nonempty, check_nonnegative, warn_once
-from equipoise.openworld.outliers.detectors import checked_logits, energy
-from equipoise.openworld.outliers.energy_gap import IdLoss, binary_cross_entropy, check_outliers
+from equipoise.core.reduction import attached_zero
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassScores, MayBeEmpty, NonNegative, Probability, Real, Scalar
+from equipoise.core.validate import warn_once
+from equipoise.openworld.outliers.detectors import energy
+from equipoise.openworld.outliers.energy_gap import IdLoss, binary_cross_entropy
 
-IdLogits = Float[Tensor, "n classes"]
-OodLogits = Float[Tensor, "m classes"]
+OutlierLogits: TypeAlias = Annotated[Float[Tensor, "m classes"], MayBeEmpty()]
 
 
+@checked
 def energy_margin_loss(
-    id_logits: IdLogits, ood_logits: OodLogits, *, m_in: float = -23.0, m_out: float = -5.0
-) -> Float[Tensor, ""]:
+    id_logits: ClassScores, ood_logits: OutlierLogits, *, m_in: Real = -23.0, m_out: Real = -5.0
+) -> Scalar:
     """Squared hinges that push the energy −logsumexp of known samples below m_in and that of outliers above m_out.
 
     Args:
@@ -45,20 +50,20 @@ def energy_margin_loss(
         The sum of both means; the outliers' is zero, attached to the graph, where there are none (warned once).
 
     Raises:
-        ValueError: if shapes differ, there is no known sample, a logit is not finite, or m_out is below m_in.
+        ValueError: on a bad argument, by name; if m_out is below m_in.
 
     >>> energy_margin_loss(torch.zeros(1, 1), torch.ones(2, 1), m_in=-0.5, m_out=0.0)
     tensor(1.2500)
     """
-    _check(id_logits, ood_logits)
-    if m_out < m_in:
-        raise ValueError(f"m_out={m_out!r} must not be below m_in={m_in!r}: outliers have the higher energy")
-    lack, excess = -energy(id_logits) - m_in, m_out + energy(ood_logits)
-    loss = lack.relu().square().mean() + (excess.relu().square().mean() if len(ood_logits) else excess.sum())
-    return loss.to(id_logits.dtype)
+    _check_margins(m_in, m_out)
+    loss = (-energy(id_logits) - m_in).relu().square().mean()
+    if not len(ood_logits):
+        return loss + _nothing(ood_logits)
+    return loss + (m_out + energy(ood_logits)).relu().square().mean()
 
 
-def uniform_exposure_loss(ood_logits: OodLogits) -> Float[Tensor, ""]:
+@checked
+def uniform_exposure_loss(ood_logits: OutlierLogits) -> Scalar:
     """Cross-entropy of the outliers' softmax with the uniform distribution.
 
     Args:
@@ -68,27 +73,23 @@ def uniform_exposure_loss(ood_logits: OodLogits) -> Float[Tensor, ""]:
         The mean of logsumexp_c z − mean_c z, which is log C for equal logits; zero, attached to the graph, without
         outliers (warned once).
 
-    Raises:
-        ValueError: if the logits are not (m, C) or one is not finite.
-
     >>> uniform_exposure_loss(torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
     tensor(0.6931)
     """
-    gaps = energy(ood_logits) - checked_logits(ood_logits).mean(1)
     if not len(ood_logits):
-        _warn_of_no_outliers()
-        return ood_logits.sum() * 0
-    return gaps.mean().to(ood_logits.dtype)
+        return _nothing(ood_logits)
+    return (energy(ood_logits) - ood_logits.mean(1)).mean()
 
 
+@checked
 def confidence_control_loss(
-    id_logits: IdLogits,
-    ood_logits: OodLogits,
+    id_logits: ClassScores,
+    ood_logits: OutlierLogits,
     *,
-    train_accuracy: float,
-    lambda_in: float = 0.07,
-    lambda_out: float = 0.05,
-) -> Float[Tensor, ""]:
+    train_accuracy: Probability,
+    lambda_in: NonNegative = 0.07,
+    lambda_out: NonNegative = 0.05,
+) -> Scalar:
     """Known samples as confident as the model is accurate, outliers uniform; sums over the batch.
 
     Args:
@@ -98,20 +99,17 @@ def confidence_control_loss(
         lambda_in: λ₁ of the squared differences of known samples.
         lambda_out: λ₂ of the absolute differences of outliers.
 
-    Raises:
-        ValueError: if shapes differ, there is no known sample, a logit is not finite, or a setting out of range.
+    Returns:
+        The sum of both parts; the outliers' is zero, attached to the graph, where there are none (warned once).
 
     >>> confidence_control_loss(torch.zeros(1, 2), torch.zeros(3, 2), train_accuracy=1.0, lambda_in=1.0)
     tensor(0.2500)
     """
-    _check(id_logits, ood_logits)
-    check_fraction("train_accuracy", train_accuracy, zero=True)
-    check_nonnegative("lambda_in", lambda_in)
-    check_nonnegative("lambda_out", lambda_out)
-    confidence = checked_logits(id_logits).softmax(1).max(1).values
-    uneven = checked_logits(ood_logits).softmax(1) - 1 / ood_logits.shape[1]
-    loss = lambda_in * (confidence - train_accuracy).square().sum() + lambda_out * uneven.abs().sum()
-    return loss.to(id_logits.dtype)
+    confidence = id_logits.softmax(1).max(1).values
+    loss = lambda_in * (confidence - train_accuracy).square().sum()
+    if not len(ood_logits):
+        return loss + _nothing(ood_logits)
+    return loss + lambda_out * (ood_logits.softmax(1) - 1 / ood_logits.shape[1]).abs().sum()
 
 
 class _LossWithOutliers(nn.Module):
@@ -122,7 +120,8 @@ class _LossWithOutliers(nn.Module):
     def _penalty(self, id_logits: Tensor, ood_logits: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def forward(self, id_logits: IdLogits, target: Tensor, ood_logits: OodLogits) -> Float[Tensor, ""]:
+    @checked
+    def forward(self, id_logits: ClassScores, target: Tensor, ood_logits: OutlierLogits) -> Scalar:
         """The loss of known samples' logits (n, C) by their targets, which `id_loss` reads, and outliers' (m, C)."""
         return self.id_loss(id_logits, target) + self._penalty(id_logits, ood_logits)
 
@@ -137,7 +136,7 @@ class EnergyMarginLoss(_LossWithOutliers):
         id_loss: (logits, targets) → scalar; see the module.
 
     Raises:
-        ValueError: if the weight is negative.
+        ValueError: if m_out is below m_in.
 
     >>> y, x = torch.arange(40) % 2, torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
     >>> x[:40] += 4 * torch.nn.functional.one_hot(y)
@@ -153,11 +152,12 @@ class EnergyMarginLoss(_LossWithOutliers):
     True
     """
 
+    @checked
     def __init__(
-        self, m_in: float = -23.0, m_out: float = -5.0, weight: float = 0.1, id_loss: IdLoss | None = None
+        self, m_in: Real = -23.0, m_out: Real = -5.0, weight: NonNegative = 0.1, id_loss: IdLoss | None = None
     ) -> None:
         super().__init__(id_loss)
-        check_nonnegative("weight", weight)
+        _check_margins(m_in, m_out)
         self.m_in, self.m_out, self.weight = m_in, m_out, weight
 
     def _penalty(self, id_logits: Tensor, ood_logits: Tensor) -> Tensor:
@@ -170,9 +170,6 @@ class UniformExposureLoss(_LossWithOutliers):
     Args:
         weight: of the cross-entropy of outliers.
         id_loss: (logits, targets) → scalar; see the module.
-
-    Raises:
-        ValueError: if the weight is negative.
 
     >>> x, y = torch.eye(3), torch.tensor([0, 1])
     >>> model, loss = torch.nn.Linear(3, 2), UniformExposureLoss(id_loss=nn.CrossEntropyLoss())
@@ -187,13 +184,12 @@ class UniformExposureLoss(_LossWithOutliers):
     True
     """
 
-    def __init__(self, weight: float = 0.5, id_loss: IdLoss | None = None) -> None:
+    @checked
+    def __init__(self, weight: NonNegative = 0.5, id_loss: IdLoss | None = None) -> None:
         super().__init__(id_loss)
-        check_nonnegative("weight", weight)
         self.weight = weight
 
     def _penalty(self, id_logits: Tensor, ood_logits: Tensor) -> Tensor:
-        check_outliers(id_logits, ood_logits)
         return self.weight * uniform_exposure_loss(ood_logits)
 
 
@@ -205,9 +201,6 @@ class ConfidenceControlLoss(_LossWithOutliers):
         lambda_in: as in `confidence_control_loss`.
         lambda_out: as in `confidence_control_loss`.
         id_loss: (logits, targets) → scalar; see the module.
-
-    Raises:
-        ValueError: if a setting is out of range.
 
     >>> x, y = torch.eye(3), torch.tensor([0, 1])
     >>> model, loss = torch.nn.Linear(3, 2), ConfidenceControlLoss(0.9, 1.0, 1.0, nn.CrossEntropyLoss())
@@ -222,17 +215,15 @@ class ConfidenceControlLoss(_LossWithOutliers):
     True
     """
 
+    @checked
     def __init__(
         self,
-        train_accuracy: float,
-        lambda_in: float = 0.07,
-        lambda_out: float = 0.05,
+        train_accuracy: Probability,
+        lambda_in: NonNegative = 0.07,
+        lambda_out: NonNegative = 0.05,
         id_loss: IdLoss | None = None,
     ) -> None:
         super().__init__(id_loss)
-        check_fraction("train_accuracy", train_accuracy, zero=True)
-        check_nonnegative("lambda_in", lambda_in)
-        check_nonnegative("lambda_out", lambda_out)
         self.train_accuracy, self.lambda_in, self.lambda_out = train_accuracy, lambda_in, lambda_out
 
     def _penalty(self, id_logits: Tensor, ood_logits: Tensor) -> Tensor:
@@ -245,13 +236,11 @@ class ConfidenceControlLoss(_LossWithOutliers):
         )
 
 
-def _check(id_logits: Tensor, ood_logits: Tensor) -> None:
-    checked_logits(id_logits)
-    check_nonempty("id_logits", id_logits)
-    check_outliers(id_logits, ood_logits)
-    if not len(ood_logits):
-        _warn_of_no_outliers()
+def _check_margins(m_in: float, m_out: float) -> None:
+    if m_out < m_in:
+        raise ValueError(f"m_out={m_out!r} must not be below m_in={m_in!r}: outliers have the higher energy")
 
 
-def _warn_of_no_outliers() -> None:
+def _nothing(ood_logits: Tensor) -> Tensor:
     warn_once("the batch holds no outliers: their part of the loss is zero")
+    return attached_zero(ood_logits)

@@ -13,8 +13,9 @@
 `DETECTORS` has them by name, each with its direction as a `ScoreSpec`. `ODIN` needs the model, `Mahalanobis` and any
 scikit-learn outlier estimator (`estimator_detector`: local outlier factor, isolation forest, ...) need its features.
 
-Energies have the sign of the score, the opposite of the physicist's. The formulas of ODIN and of the Mahalanobis score
-are stated from memory of their papers.
+Energies have the sign of the score, the opposite of the physicist's. What is near 1 for the known (`msp`,
+`sum_probability`, ODIN) comes in float64: in float32 all samples whose best logit leads by 17 or more would tie. The
+formulas of ODIN and of the Mahalanobis score are reconstructed.
 """
 
 from __future__ import annotations
@@ -24,66 +25,55 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from equipoise.core.scores import HIGHER_IS_IN, HIGHER_IS_OUT, ScoreSpec
+from equipoise.core.signature import checked
 from equipoise.core.solvers.perturbation import Model, evaluation_mode, input_gradient
-from equipoise.core.validate import check_finite, check_nonnegative, check_positive
+from equipoise.core.types import ClassScores, Count, MultilabelTarget, NonNegative, Positive, Scores
+from equipoise.core.validate import check_classes, check_finite
 from equipoise.openworld.openset.open_auc_loss import max_logit
-
-__all__ = [
-    "DETECTORS",
-    "ODIN",
-    "Detector",
-    "Mahalanobis",
-    "energy",
-    "entropy",
-    "estimator_detector",
-    "joint_energy",
-    "max_energy",
-    "max_logit",
-    "msp",
-    "multilabel_ood_scores",
-    "sum_probability",
-]
-
-Logits = Float[Tensor, "n classes"]
-Scores = Float[Tensor, " n"]
+from equipoise.openworld.types import SampleClasses
 
 
-def msp(logits: Logits, temperature: float = 1.0) -> Scores:
-    """Maximum softmax probability, of logits divided by the temperature.
+@checked
+def msp(logits: ClassScores, temperature: Positive = 1.0) -> Scores:
+    """Maximum softmax probability, of logits divided by the temperature, in float64.
 
     >>> msp(torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
-    tensor([0.5000, 0.8808])
+    tensor([0.5000, 0.8808], dtype=torch.float64)
     """
-    check_positive("temperature", temperature)
-    return (checked_logits(logits) / temperature).softmax(1).max(1).values
+    return (logits.double() / temperature).softmax(1).max(1).values
 
 
-def energy(logits: Logits, temperature: float = 1.0) -> Scores:
+@checked
+def energy(logits: ClassScores, temperature: Positive = 1.0) -> Scores:
     """T · logsumexp(z / T), the negative of what its paper calls the energy.
 
     >>> energy(torch.tensor([[0.0, 0.0]]))
     tensor([0.6931])
     """
-    check_positive("temperature", temperature)
-    return temperature * (checked_logits(logits) / temperature).logsumexp(1)
+    return temperature * (logits / temperature).logsumexp(1)
 
 
-def entropy(logits: Logits) -> Scores:
-    """Entropy of the softmax in nats: higher for what is unknown.
+@checked
+def entropy(logits: ClassScores) -> Scores:
+    """Entropy of the softmax in nats: higher for what is unknown, as its `spec` says to whatever takes a score.
 
     >>> entropy(torch.tensor([[0.0, 0.0], [9.0, 0.0]]))
     tensor([0.6931, 0.0012])
     """
-    logs = checked_logits(logits).log_softmax(1)
+    logs = logits.log_softmax(1)
     return -(logs.exp() * logs).sum(1)
 
 
-def joint_energy(logits: Logits) -> Scores:
+entropy.spec = HIGHER_IS_OUT  # type: ignore[attr-defined]
+
+
+@checked
+def joint_energy(logits: ClassScores) -> Scores:
     """Sum over classes of log(1 + exp z), the evidence of all labels together; never negative.
 
     It equals − Σ_c log(1 − sigmoid z_c), which would overflow from z = 17 on in float32; this form does not.
@@ -92,30 +82,32 @@ def joint_energy(logits: Logits) -> Scores:
         logits: (n, C).
 
     Returns:
-        (n,), differentiable; half precision is summed in float32.
+        (n,), differentiable.
 
     >>> joint_energy(torch.tensor([[0.0, 0.0], [100.0, -100.0]]))
     tensor([  1.3863, 100.0000])
     """
-    return _softplus(checked_logits(logits)).sum(1)
+    return _softplus(logits).sum(1)
 
 
-def max_energy(logits: Logits) -> Scores:
+@checked
+def max_energy(logits: ClassScores) -> Scores:
     """The largest class's log(1 + exp z); ranks as `max_logit` does.
 
     >>> max_energy(torch.tensor([[0.0, -3.0]]))
     tensor([0.6931])
     """
-    return _softplus(max_logit(checked_logits(logits)))
+    return _softplus(max_logit(logits))
 
 
-def sum_probability(logits: Logits) -> Scores:
-    """Sum over classes of sigmoid(z): how many labels the model expects.
+@checked
+def sum_probability(logits: ClassScores) -> Scores:
+    """Sum over classes of sigmoid(z), in float64: how many labels the model expects.
 
     >>> sum_probability(torch.tensor([[0.0, 0.0, 0.0]]))
-    tensor([1.5000])
+    tensor([1.5000], dtype=torch.float64)
     """
-    return checked_logits(logits).sigmoid().sum(1)
+    return logits.double().sigmoid().sum(1)
 
 
 @dataclass(frozen=True)
@@ -144,7 +136,7 @@ DETECTORS: dict[str, Detector] = {
     detector.name: detector
     for detector in (
         Detector("msp", msp),
-        Detector("max_logit", lambda logits: max_logit(checked_logits(logits))),
+        Detector("max_logit", max_logit),
         Detector("energy", energy),
         Detector("entropy", entropy, HIGHER_IS_OUT),
         Detector("joint_energy", joint_energy),
@@ -154,7 +146,8 @@ DETECTORS: dict[str, Detector] = {
 }
 
 
-def multilabel_ood_scores(logits: Logits) -> dict[str, Scores]:
+@checked
+def multilabel_ood_scores(logits: ClassScores) -> dict[str, Scores]:
     """All scores of `DETECTORS` that are higher for what is known, side by side.
 
     Args:
@@ -163,15 +156,13 @@ def multilabel_ood_scores(logits: Logits) -> dict[str, Scores]:
     Returns:
         name → scores (n,), for `joint_energy`, `max_energy`, `energy`, `max_logit`, `msp` and `sum_probability`.
 
-    Raises:
-        ValueError: if the logits are not (n, C), or one is NaN or infinite.
-
     >>> sorted(multilabel_ood_scores(torch.zeros(1, 2)))
     ['energy', 'joint_energy', 'max_energy', 'max_logit', 'msp', 'sum_probability']
     """
     return {name: detector(logits) for name, detector in DETECTORS.items() if detector.spec == HIGHER_IS_IN}
 
 
+@checked
 @dataclass(frozen=True)
 class ODIN:
     """The largest tempered probability, after a small step of the input that raises it.
@@ -193,18 +184,14 @@ class ODIN:
 
     >>> odin = ODIN(torch.nn.Identity(), temperature=1.0, epsilon=0.5)
     >>> odin(torch.tensor([[1.0, 0.0]]))
-    tensor([0.8808])
+    tensor([0.8808], dtype=torch.float64)
     """
 
     model: Model
-    temperature: float = 1000.0
-    epsilon: float = 0.0014
+    temperature: Positive = 1000.0
+    epsilon: NonNegative = 0.0014
     multilabel: bool = False
     spec: ScoreSpec = HIGHER_IS_IN
-
-    def __post_init__(self) -> None:
-        check_positive("temperature", self.temperature)
-        check_nonnegative("epsilon", self.epsilon)
 
     def __call__(self, inputs: Float[Tensor, " n *shape"]) -> Scores:
         """The scores (n,) of inputs (n, ...).
@@ -213,6 +200,7 @@ class ODIN:
             ValueError: if an input or a logit is NaN or infinite.
             RuntimeError: if the logits do not depend on the inputs.
         """
+        # In the model's own precision, so not made uniform.
         check_finite("inputs", inputs)
         with evaluation_mode(self.model):
             if self.epsilon:
@@ -223,8 +211,9 @@ class ODIN:
             with torch.no_grad():
                 return self._log_confidence(self.model(inputs)).exp()
 
-    def _log_confidence(self, logits: Tensor) -> Tensor:
-        tempered = checked_logits(logits) / self.temperature
+    @checked
+    def _log_confidence(self, logits: ClassScores) -> Scores:
+        tempered = logits.double() / self.temperature
         return (F.logsigmoid(tempered) if self.multilabel else tempered.log_softmax(1)).max(1).values
 
 
@@ -255,9 +244,9 @@ class Mahalanobis(nn.Module):
     known: Tensor
     spec = HIGHER_IS_IN
 
-    def __init__(self, num_features: int, num_classes: int, ridge: float = 1e-6) -> None:
+    @checked
+    def __init__(self, num_features: Count, num_classes: Count, ridge: Positive = 1e-6) -> None:
         super().__init__()
-        check_positive("ridge", ridge)
         self.ridge = ridge
         self.register_buffer("means", torch.zeros(num_classes, num_features, dtype=torch.float64))
         self.register_buffer("root", torch.zeros(num_features, num_features, dtype=torch.float64))
@@ -265,11 +254,8 @@ class Mahalanobis(nn.Module):
         self.register_buffer("known", torch.zeros(num_classes, dtype=torch.bool))
 
     @torch.no_grad()
-    def fit(
-        self,
-        features: Float[Tensor, "n d"],
-        target: Int[Tensor, " n"] | Int[Tensor, "n classes"] | Bool[Tensor, "n classes"],
-    ) -> Mahalanobis:
+    @checked
+    def fit(self, features: Float[Tensor, "n d"], target: SampleClasses | MultilabelTarget) -> Mahalanobis:
         """Take means and covariance from known samples.
 
         Args:
@@ -280,11 +266,10 @@ class Mahalanobis(nn.Module):
             The detector itself. A class without samples stays out of the maximum.
 
         Raises:
-            ValueError: on shapes or classes that do not fit, features that are not finite, no label at all, or features
-                that do not vary.
+            ValueError: on a bad argument, by name; on no label at all, or features that do not vary.
         """
-        self._check(features)
-        member = self._membership(features, target)
+        self._check_width(features)
+        member = self._membership(target)
         counts = member.sum(0)
         wide = features.double()
         means = member.T @ wide / counts.clamp_min(1)[:, None]
@@ -302,14 +287,15 @@ class Mahalanobis(nn.Module):
         self.known.copy_(counts > 0)
         return self
 
+    @checked
     def forward(self, features: Float[Tensor, "n d"]) -> Scores:
         """The scores (n,) of features (n, d), at most 0.
 
         Raises:
-            ValueError: if the features have another width or are not finite.
+            ValueError: on a bad argument, by name.
             RuntimeError: before `fit`.
         """
-        self._check(features)
+        self._check_width(features)
         if not bool(self.known.any()):
             raise RuntimeError("the class means are not set; call fit(features, target) first")
         # After the change of basis the distance is the plain one; about 0, where its squares keep their digits.
@@ -319,27 +305,21 @@ class Mahalanobis(nn.Module):
             torch.linalg.solve_triangular(self.root, (x - centre).T, upper=False).T for x in (features.double(), means)
         )
         score = -torch.cdist(whitened, middles).square().amin(1)
-        return score.to(torch.promote_types(features.dtype, torch.float32))
+        return score.to(features.dtype)
 
-    def _check(self, features: Tensor) -> None:
-        if features.ndim != 2 or features.shape[1] != self.means.shape[1]:
+    def _check_width(self, features: Tensor) -> None:
+        if features.shape[1] != self.means.shape[1]:
             raise ValueError(f"features must have shape (n, {self.means.shape[1]}), got {tuple(features.shape)}")
-        check_finite("features", features)
 
-    def _membership(self, features: Tensor, target: Tensor) -> Tensor:
+    def _membership(self, target: Tensor) -> Tensor:
         """(n, C) in {0, 1}, float64."""
-        n, classes = len(features), len(self.means)
-        if target.is_floating_point() or target.shape not in ((n,), (n, classes)):
-            raise ValueError(
-                f"target must hold integers in shape ({n},) or ({n}, {classes}), "
-                f"got {target.dtype} in {tuple(target.shape)}"
-            )
-        most = classes - 1 if target.ndim == 1 else 1
-        if n and (int(target.min()) < 0 or int(target.max()) > most):
-            raise ValueError(
-                f"target must hold values from 0 to {most}, got {int(target.min())} to {int(target.max())}"
-            )
-        return (F.one_hot(target.long(), classes) if target.ndim == 1 else target).double()
+        classes = len(self.means)
+        if target.ndim == 1:
+            check_classes(target, classes)
+            return F.one_hot(target, classes).double()
+        if target.shape[1] != classes:
+            raise ValueError(f"target must have shape (n,) or (n, {classes}), got {tuple(target.shape)}")
+        return target.double()
 
 
 @runtime_checkable
@@ -349,6 +329,7 @@ class _ScoresSamples(Protocol):
         ...
 
 
+@checked
 def estimator_detector(name: str, estimator: _ScoresSamples) -> Detector:
     """A detector of features (n, d) from a fitted scikit-learn outlier estimator.
 
@@ -364,10 +345,9 @@ def estimator_detector(name: str, estimator: _ScoresSamples) -> Detector:
     tensor([-3.])
     """
 
-    def score(features: Tensor) -> Tensor:
-        check_finite("features", features)
-        wide = features.detach().to(torch.promote_types(features.dtype, torch.float32))
-        return torch.as_tensor(estimator.score_samples(wide.cpu().numpy()), device=features.device)
+    @checked
+    def score(features: Float[Tensor, "n d"]) -> Scores:
+        return torch.as_tensor(estimator.score_samples(features.detach().cpu().numpy()), device=features.device)
 
     return Detector(name, score)
 
@@ -375,15 +355,3 @@ def estimator_detector(name: str, estimator: _ScoresSamples) -> Detector:
 def _softplus(x: Tensor) -> Tensor:
     # Beyond the threshold softplus is the identity; PyTorch's 20 is coarse for float64.
     return F.softplus(x, threshold=40.0)
-
-
-def checked_logits(logits: Tensor) -> Tensor:
-    """The logits (n, C), half precision as float32.
-
-    Raises:
-        ValueError: if they are not (n, C) with a class, or one is NaN or infinite.
-    """
-    if logits.ndim != 2 or not logits.shape[1]:
-        raise ValueError(f"logits must have shape (n, classes), got {tuple(logits.shape)}")
-    check_finite("logits", logits)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -17,46 +17,38 @@ the surrogates other than the hinge, the selection by labels, and the default of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, Literal, NamedTuple, overload
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, overload
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from equipoise.core.distributed import gather_rows
 from equipoise.core.pairs.loss import pairwise_loss
 from equipoise.core.phases import Phased
-from equipoise.core.validate import (
-    check_choice,
-    check_finite,
-    check_multilabel,
-    check_nonempty,
-    check_nonnegative,
-    warn_once,
-)
+from equipoise.core.reduction import attached_zero
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, LabelScores, MayBeEmpty, MultilabelTarget, NonNegative, Scalar, Scores, Whole
+from equipoise.core.validate import warn_once
 from equipoise.openworld.outliers.detectors import joint_energy
 from equipoise.openworld.outliers.rare_labels import head_classes
 
-__all__ = ["EDGELoss", "EnergyGapParts", "OutlierExposureLoader", "energy_gap_loss", "joint_energy"]
-
-SURROGATES = ("hinge", "squared_hinge", "square", "logistic")
-TAILS = ("energy", "labels")
-
-IdLoss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (n, C), targets (n, C)) → scalar."""
-Labels = Int[Tensor, "n classes"] | Bool[Tensor, "n classes"]
+Surrogate: TypeAlias = Literal["hinge", "squared_hinge", "square", "logistic"]
+IdLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(logits (n, C), targets) → scalar."""
 
 
+@checked
 def energy_gap_loss(
-    id_energy: Float[Tensor, " n"],
-    ood_energy: Float[Tensor, " m"],
+    id_energy: Scores,
+    ood_energy: Annotated[Float[Tensor, " m"], MayBeEmpty()],
     *,
-    k: int,
-    margin: float = 0.0,
-    surrogate: str = "hinge",
-) -> Float[Tensor, ""]:
+    k: Count,
+    margin: NonNegative = 0.0,
+    surrogate: Surrogate = "hinge",
+) -> Scalar:
     """Mean surrogate over all pairs of an outlier and one of the k known samples of least energy.
 
     Args:
@@ -71,28 +63,17 @@ def energy_gap_loss(
         The mean, in O((m + k) log (m + k)) time and O(m + k) memory beside the selection; zero, attached to the graph,
         if there are no outliers (warned once).
 
-    Raises:
-        ValueError: if there is no known sample, an energy is not finite, k < 1, the margin is negative, or the
-            surrogate unknown.
-
     >>> energy_gap_loss(torch.tensor([3.0, 1.0, 0.5]), torch.tensor([1.0, 0.0]), k=2, margin=0.25)
     tensor(0.2500)
     """
-    check_choice("surrogate", surrogate, SURROGATES)
-    _check_settings(k, margin)
-    for name, values in (("id_energy", id_energy), ("ood_energy", ood_energy)):
-        if values.ndim != 1:
-            raise ValueError(f"{name} must have shape (n,), got {tuple(values.shape)}")
-        check_finite(name, values)
-    check_nonempty("id_energy", id_energy)
     if not len(ood_energy):
         warn_once("the energy gap is zero: the batch holds no outliers")
-        return (id_energy.sum() + ood_energy.sum()) * 0
-    weakest = id_energy.detach().sort(stable=True).indices[:k]
-    # `pairwise_loss` wants a margin above 0 and takes that of the logistic surrogate for a rate: a shift of one side by
-    # the difference does for all. In float64, where it costs no digits that the energies have.
-    shift = (0.0 if surrogate == "logistic" else 1.0) - margin
-    loss = pairwise_loss(id_energy[weakest].double() + shift, ood_energy.double(), surrogate, 1.0)
+        return attached_zero(id_energy, ood_energy)
+    weakest = id_energy[id_energy.detach().sort(stable=True).indices[:k]]
+    if surrogate != "logistic":
+        return pairwise_loss(weakest, ood_energy, surrogate, margin)
+    # What `pairwise_loss` takes for its margin is a rate. The shift is in float64, where it costs no digits.
+    loss = pairwise_loss(weakest.double() - margin, ood_energy.double(), surrogate)
     return loss.to(torch.promote_types(id_energy.dtype, ood_energy.dtype))
 
 
@@ -136,8 +117,7 @@ class EDGELoss(Phased):
             it each process takes its own k weakest.
 
     Raises:
-        ValueError: if a weight or the margin is negative, k < 1, a name is unknown, or `class_counts` and `num_head` do
-            not go with `tail`.
+        ValueError: on a bad argument, by name; if `class_counts` and `num_head` do not go with `tail`.
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> target = (torch.rand(64, 5, generator=generator) < 0.3).long()
@@ -156,30 +136,24 @@ class EDGELoss(Phased):
 
     head: Tensor | None
 
+    @checked
     def __init__(
         self,
-        alpha: float = 1.0,
-        beta: float = 0.1,
-        k: int = 32,
-        margin: float = 0.0,
-        start_epoch: int | None = None,
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 0.1,
+        k: Count = 32,
+        margin: NonNegative = 0.0,
+        start_epoch: Whole | None = None,
         *,
         id_loss: IdLoss | None = None,
-        surrogate: str = "hinge",
-        tail: str = "energy",
-        class_counts: Int[Tensor, " classes"] | None = None,
-        num_head: int | None = None,
+        surrogate: Surrogate = "hinge",
+        tail: Literal["energy", "labels"] = "energy",
+        class_counts: Sequence[Whole] | Int[Tensor, " classes"] | None = None,
+        num_head: Whole | None = None,
         exclude_unlabelled: bool = False,
         gather: bool = False,
     ) -> None:
         super().__init__()
-        check_nonnegative("alpha", alpha)
-        check_nonnegative("beta", beta)
-        _check_settings(k, margin)
-        check_choice("surrogate", surrogate, SURROGATES)
-        check_choice("tail", tail, TAILS)
-        if start_epoch is not None:
-            check_nonnegative("start_epoch", start_epoch)
         self.alpha, self.beta, self.k, self.margin, self.start_epoch = alpha, beta, k, margin, start_epoch
         self.id_loss: IdLoss = binary_cross_entropy if id_loss is None else id_loss
         self.surrogate, self.tail, self.exclude_unlabelled, self.gather = surrogate, tail, exclude_unlabelled, gather
@@ -188,7 +162,7 @@ class EDGELoss(Phased):
             if class_counts is None or num_head is None:
                 raise ValueError('tail="labels" needs class_counts and num_head, which say what labels are rare')
             head = torch.zeros(len(class_counts), dtype=torch.bool)
-            head[head_classes(class_counts, num_head).cpu()] = True
+            head[head_classes(torch.as_tensor(class_counts), num_head).cpu()] = True
         elif class_counts is not None or num_head is not None:
             raise ValueError('class_counts and num_head are for tail="labels"; leave them out')
         # Known from the arguments, and so not in the state dict.
@@ -211,11 +185,12 @@ class EDGELoss(Phased):
         self, id_logits: Tensor, target: Tensor, ood_logits: Tensor, return_parts: Literal[True]
     ) -> EnergyGapParts: ...
 
+    @checked
     def forward(
         self,
-        id_logits: Float[Tensor, "n classes"],
-        target: Labels,
-        ood_logits: Float[Tensor, "m classes"],
+        id_logits: LabelScores,
+        target: MultilabelTarget,
+        ood_logits: Annotated[Float[Tensor, "m labels"], MayBeEmpty()],
         return_parts: bool = False,
     ) -> Tensor | EnergyGapParts:
         """The loss of known samples' logits (n, C) by their labels (n, C) in {0, 1}, and outliers' logits (m, C).
@@ -223,32 +198,25 @@ class EDGELoss(Phased):
         Returns:
             The scalar loss, or with `return_parts` also what it is made of. Without outliers, their two parts are zero
             and attached to the graph (warned once).
-
-        Raises:
-            ValueError: if shapes differ, there is no known sample, a logit is not finite or a label not in {0, 1}.
         """
-        check_batches(id_logits, target, ood_logits)
-        wide = torch.promote_types(torch.promote_types(id_logits.dtype, ood_logits.dtype), torch.float32)
-        known, outliers = id_logits.to(wide), ood_logits.to(wide)
-        loss_id = self.id_loss(known, target)
-        ood_energy = joint_energy(outliers)
-        nothing = ood_logits.sum() * 0
-        if not len(outliers):
+        loss_id = self.id_loss(id_logits, target)
+        nothing = attached_zero(ood_logits)
+        if not len(ood_logits):
             warn_once("the batch holds no outliers: the loss is that of the known samples alone")
-        loss_conf = ood_energy.mean() / outliers.shape[1] if len(outliers) else nothing
-        loss_gap = self._gap(known, target, ood_energy) if self.gap_active else nothing
+        ood_energy = joint_energy(ood_logits) if len(ood_logits) else ood_logits[:, 0]
+        loss_conf = ood_energy.mean() / ood_logits.shape[1] if len(ood_logits) else nothing
+        loss_gap = self._gap(id_logits, target, ood_energy) if self.gap_active else nothing
         value = loss_id + self.alpha * loss_conf + self.beta * loss_gap
-        parts = EnergyGapParts(*(part.to(id_logits.dtype) for part in (value, loss_id, loss_conf, loss_gap)))
-        return parts if return_parts else parts.value
+        return EnergyGapParts(value, loss_id, loss_conf, loss_gap) if return_parts else value
 
-    def _gap(self, known: Tensor, target: Tensor, ood_energy: Tensor) -> Tensor:
-        id_energy = joint_energy(known)[self._candidates(target)]
+    def _gap(self, id_logits: Tensor, target: Tensor, ood_energy: Tensor) -> Tensor:
+        id_energy = joint_energy(id_logits)[self._candidates(target)]
         if self.gather:
             id_energy, ood_energy = gather_rows(id_energy), gather_rows(ood_energy)
         if not len(id_energy):
             warn_once("the energy gap is zero: no known sample of the batch can take part; use larger batches")
         if not (len(id_energy) and len(ood_energy)):
-            return (id_energy.sum() + ood_energy.sum()) * 0
+            return attached_zero(id_energy, ood_energy)
         return energy_gap_loss(id_energy, ood_energy, k=self.k, margin=self.margin, surrogate=self.surrogate)
 
     def _candidates(self, target: Tensor) -> Tensor:
@@ -317,29 +285,11 @@ class OutlierExposureLoader:
         return len(self.id_loader)
 
 
-def binary_cross_entropy(logits: Float[Tensor, "n classes"], target: Labels) -> Float[Tensor, ""]:
+@checked
+def binary_cross_entropy(logits: LabelScores, target: MultilabelTarget) -> Scalar:
     """The mean over all entries of a matrix of logits.
 
     >>> binary_cross_entropy(torch.zeros(1, 2), torch.tensor([[0, 1]]))
     tensor(0.6931)
     """
     return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype))
-
-
-def check_batches(id_logits: Tensor, target: Tensor, ood_logits: Tensor) -> None:
-    """Raise `ValueError` unless logits and labels are (n, C), n >= 1, and outliers' logits (m, C)."""
-    check_multilabel(id_logits, target)
-    check_outliers(id_logits, ood_logits)
-
-
-def check_outliers(id_logits: Tensor, ood_logits: Tensor) -> None:
-    """Raise `ValueError` unless the outliers' logits are (m, C), finite, with the known samples' C."""
-    if ood_logits.ndim != 2 or ood_logits.shape[1] != id_logits.shape[1]:
-        raise ValueError(f"ood_logits must have shape (m, {id_logits.shape[1]}), got {tuple(ood_logits.shape)}")
-    check_finite("ood_logits", ood_logits)
-
-
-def _check_settings(k: int, margin: float) -> None:
-    if k < 1:
-        raise ValueError(f"k={k} must be at least 1")
-    check_nonnegative("margin", margin)

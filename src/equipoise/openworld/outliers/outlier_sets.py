@@ -15,22 +15,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from equipoise.core.validate import check_choice, check_finite
-
-PREFERENCES = ("smallest", "largest")
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, Scalar
 
 # A Gram matrix squares the singular values, and with them the rounding error of the small ones: from this share of the
 # largest downwards they are taken from the features themselves.
 _GRAM_RANGE = 1e-3
 
 
-def leading_singular_values(features: Float[Tensor, "batch d"], k: int = 32) -> Float[Tensor, " k"]:
+@checked
+def leading_singular_values(features: Float[Tensor, "batch d"], k: Count = 32) -> Float[Tensor, " k"]:
     """The k largest singular values of a batch of features, the largest first.
 
     Args:
@@ -41,19 +41,16 @@ def leading_singular_values(features: Float[Tensor, "batch d"], k: int = 32) -> 
         (k,) in float64.
 
     Raises:
-        ValueError: if the features are not (B, d) or not finite, or k is out of range.
+        ValueError: on a bad argument, by name.
 
     >>> leading_singular_values(torch.tensor([[3.0, 0.0], [0.0, 4.0]]), k=2)
     tensor([4., 3.], dtype=torch.float64)
     """
-    if features.ndim != 2:
-        raise ValueError(f"features must have shape (batch, d), got {tuple(features.shape)}; flatten them")
-    if not 1 <= k <= min(features.shape):
+    if k > min(features.shape):
         raise ValueError(
             f"k={k} must lie in 1..{min(features.shape)}: a batch of {features.shape[0]} with {features.shape[1]} "
             "features has no more singular values"
         )
-    check_finite("features", features)
     x = features.detach().double()
     largest = x.abs().max()
     if not largest > 0:
@@ -66,9 +63,10 @@ def leading_singular_values(features: Float[Tensor, "batch d"], k: int = 32) -> 
     return values * largest
 
 
+@checked
 def dilation_distance(
-    id_features: Float[Tensor, "n d"], ood_features: Float[Tensor, "m e"], k: int = 32, *, normalize: bool = False
-) -> Float[Tensor, ""]:
+    id_features: Float[Tensor, "n d"], ood_features: Float[Tensor, "m d"], k: Count = 32, *, normalize: bool = False
+) -> Scalar:
     """Distance between the k leading singular values of two batches of features.
 
     Args:
@@ -81,8 +79,7 @@ def dilation_distance(
         A float64 scalar; no gradient flows.
 
     Raises:
-        ValueError: if the features are not two-dimensional or not finite, their widths differ, k is out of range, or
-            the batches differ in size without `normalize`.
+        ValueError: on a bad argument, by name; if the batches differ in size without `normalize`.
 
     >>> dilation_distance(torch.eye(3), 3 * torch.eye(3), k=2)
     tensor(2.8284, dtype=torch.float64)
@@ -94,15 +91,12 @@ def dilation_distance(
 
 
 class DilationDistance:
-    """`dilation_distance` of the mean singular values over many batches, which takes k numbers of memory a side.
+    """`dilation_distance` of the mean singular values over many batches, which takes k numbers of memory per side.
 
     Args:
         k: as in `dilation_distance`.
         normalize: as in `dilation_distance`. Without it every batch of either side must have the same size, so drop
             incomplete ones.
-
-    Raises:
-        ValueError: if k < 1.
 
     >>> distance = DilationDistance(k=2)
     >>> for scale in (1.0, 2.0):
@@ -112,9 +106,8 @@ class DilationDistance:
     tensor(0.7071, dtype=torch.float64)
     """
 
-    def __init__(self, k: int = 32, *, normalize: bool = False) -> None:
-        if k < 1:
-            raise ValueError(f"k={k} must be at least 1")
+    @checked
+    def __init__(self, k: Count = 32, *, normalize: bool = False) -> None:
         self.k, self.normalize = k, normalize
         self._shape: tuple[int, int] | None = None
         self._sums: dict[str, Tensor] = {}
@@ -136,7 +129,7 @@ class DilationDistance:
         """
         self._update("ood", features)
 
-    def compute(self) -> Float[Tensor, ""]:
+    def compute(self) -> Scalar:
         """The distance so far.
 
         Raises:
@@ -144,14 +137,13 @@ class DilationDistance:
         """
         return torch.linalg.vector_norm(self.singular_values("id") - self.singular_values("ood").to(self._device))
 
-    def singular_values(self, side: str) -> Float[Tensor, " k"]:
-        """The mean singular values (k,) of a side, "id" or "ood".
+    @checked
+    def singular_values(self, side: Literal["id", "ood"]) -> Float[Tensor, " k"]:
+        """The mean singular values (k,) of a side.
 
         Raises:
-            ValueError: if the side is neither.
             RuntimeError: if it has had no batch.
         """
-        check_choice("side", side, self._batches)
         if not self._batches[side]:
             raise RuntimeError(f"there is no batch of the side {side!r} yet; call update_{side}(features) first")
         return self._sums[side] / self._batches[side]
@@ -191,13 +183,14 @@ class RankedOutlierSet(NamedTuple):
 
 
 @torch.no_grad()
+@checked
 def select_outlier_set(
     id_loader: Iterable[Any],
     candidates: Mapping[str, Iterable[Any]],
     feature_fn: Callable[[Any], Tensor],
-    k: int = 32,
+    k: Count = 32,
     *,
-    prefer: str = "smallest",
+    prefer: Literal["smallest", "largest"] = "smallest",
 ) -> list[RankedOutlierSet]:
     """Rank candidate outlier sets by their distance to the known samples, the preferred first.
 
@@ -220,7 +213,6 @@ def select_outlier_set(
     >>> select_outlier_set(known, sets, lambda x: x, k=1)
     [RankedOutlierSet(name='near', distance=1.0), RankedOutlierSet(name='far', distance=8.0)]
     """
-    check_choice("prefer", prefer, PREFERENCES)
     if not candidates:
         raise ValueError("candidates is empty; pass {name: loader} with at least one outlier set")
     distance = DilationDistance(k)

@@ -141,7 +141,7 @@ def tail_ood_profile(
 def class_score_histograms(
     scores: Scores, target: MultilabelTarget, *, bins: Count = 50
 ) -> tuple[Float[Tensor, " edges"], Int[Tensor, "classes bins"]]:
-    """How the scores of the samples that hold a class are spread, a row per class, on common bins.
+    """How the scores of the samples that hold a class are spread, one row per class, on common bins.
 
     Args:
         scores: (n,) finite scores.

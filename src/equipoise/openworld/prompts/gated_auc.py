@@ -17,25 +17,34 @@ classes; there is none here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from equipoise.core.pairs.loss import pairwise_loss
-from equipoise.core.validate import check_finite, check_nonempty, check_positive, check_weights, warn_once
+from equipoise.core.reduction import attached_zero
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, MayBeEmpty, Positive, Range, Scalar, Scores
+from equipoise.core.validate import warn_once
+
+BaseSide: TypeAlias = Annotated[Float[Tensor, " n_base"], MayBeEmpty()]
+NewSide: TypeAlias = Annotated[Float[Tensor, " n_new"], MayBeEmpty()]
+BaseGate: TypeAlias = Annotated[BaseSide, Range(0)]
+NewGate: TypeAlias = Annotated[NewSide, Range(0)]
 
 
+@checked
 def gated_pairwise_auc_loss(
-    base_scores: Float[Tensor, " n_base"],
-    new_scores: Float[Tensor, " n_new"],
-    base_gate: Float[Tensor, ...] | None = None,
-    new_gate: Float[Tensor, ...] | None = None,
+    base_scores: BaseSide,
+    new_scores: NewSide,
+    base_gate: BaseGate | None = None,
+    new_gate: NewGate | None = None,
     *,
-    margin: float = 1.0,
+    margin: Positive = 1.0,
     detach_gate: bool = True,
-) -> Float[Tensor, ""]:
+) -> Scalar:
     """Mean over all (base, new) pairs of the gated square loss; all pairs are counted in O(n_base + n_new).
 
     The mean is over the number of pairs, not over the weight of the gates: pairs that are gated out lower the loss.
@@ -43,8 +52,8 @@ def gated_pairwise_auc_loss(
     Args:
         base_scores: (n_base,) scores of base samples, higher for base; probabilities in the paper.
         new_scores: (n_new,) scores of (pseudo-)new samples.
-        base_gate: weights of base samples, at least 0, (n_base,) or what broadcasts to it; 1 if absent.
-        new_gate: weights of new samples, as `base_gate`.
+        base_gate: (n_base,) weights of base samples, at least 0; 1 if absent.
+        new_gate: (n_new,) weights of new samples, as `base_gate`.
         margin: γ, the difference of scores at which a pair costs nothing.
         detach_gate: take the gates as constants. The authors leave them attached, so that the loss also falls by
             making the classifier behind the gate less sure.
@@ -52,41 +61,19 @@ def gated_pairwise_auc_loss(
     Returns:
         The loss; zero, still attached to the graph, when a side is empty (warned once).
 
-    Raises:
-        ValueError: if a score or gate is not finite, a gate is negative or does not fit its scores, or margin <= 0.
-
     >>> base, new = torch.tensor([0.9, 0.6]), torch.tensor([0.4])
     >>> gated_pairwise_auc_loss(base, new, torch.tensor([0.7, 0.5]), torch.tensor([0.5]))
     tensor(0.1238)
     """
-    gates = []
-    for name, scores, gate in (("base", base_scores, base_gate), ("new", new_scores, new_gate)):
-        if scores.ndim != 1:
-            raise ValueError(f"{name}_scores must have shape (n,), got {tuple(scores.shape)}; flatten it")
-        check_finite(f"{name}_scores", scores)
-        gates.append(_gate(f"{name}_gate", gate, scores, detach_gate))
-    check_positive("margin", margin)
     if not len(base_scores) or not len(new_scores):
         warn_once("the gated pairwise loss is zero: it needs both base and new scores, use larger batches")
-        return base_scores.sum() * 0 + new_scores.sum() * 0
-    base, new = gates
-    mean = pairwise_loss(base_scores, new_scores, "square", margin, base, new)
+        return attached_zero(base_scores, new_scores)
+    base = torch.ones_like(base_scores) if base_gate is None else base_gate
+    new = torch.ones_like(new_scores) if new_gate is None else new_gate
+    if detach_gate:
+        base, new = base.detach(), new.detach()
     # The shared kernel divides by the gates' weight, the definition by the number of pairs.
-    return mean * base.mean() * new.mean()
-
-
-def _gate(name: str, gate: Tensor | None, scores: Tensor, detach: bool) -> Tensor:
-    if gate is None:
-        return torch.ones_like(scores)
-    try:
-        fitted = gate.expand(scores.shape)
-    except RuntimeError:
-        raise ValueError(
-            f"{name} must have the shape of its scores {tuple(scores.shape)} or broadcast to it, got "
-            f"{tuple(gate.shape)}"
-        ) from None
-    check_weights(name, fitted, scores)
-    return (fitted.detach() if detach else fitted).to(scores.dtype)
+    return pairwise_loss(base_scores, new_scores, "square", margin, base, new) * base.mean() * new.mean()
 
 
 class GatedPairwiseAUCLoss(nn.Module):
@@ -95,9 +82,6 @@ class GatedPairwiseAUCLoss(nn.Module):
     Args:
         margin: as in `gated_pairwise_auc_loss`.
         detach_gate: as in `gated_pairwise_auc_loss`.
-
-    Raises:
-        ValueError: if the margin is not positive.
 
     >>> x, new = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)), torch.arange(200) < 80
     >>> x, gate = x - new[:, None].float(), torch.linspace(0.5, 0.73, 200)
@@ -113,18 +97,18 @@ class GatedPairwiseAUCLoss(nn.Module):
     True
     """
 
-    def __init__(self, margin: float = 1.0, detach_gate: bool = True) -> None:
+    @checked
+    def __init__(self, margin: Positive = 1.0, detach_gate: bool = True) -> None:
         super().__init__()
-        check_positive("margin", margin)
         self.margin, self.detach_gate = margin, detach_gate
 
     def forward(
         self,
-        base_scores: Float[Tensor, " n_base"],
-        new_scores: Float[Tensor, " n_new"],
-        base_gate: Float[Tensor, ...] | None = None,
-        new_gate: Float[Tensor, ...] | None = None,
-    ) -> Float[Tensor, ""]:
+        base_scores: BaseSide,
+        new_scores: NewSide,
+        base_gate: BaseGate | None = None,
+        new_gate: NewGate | None = None,
+    ) -> Scalar:
         """The loss; arguments as `gated_pairwise_auc_loss`."""
         return gated_pairwise_auc_loss(
             base_scores, new_scores, base_gate, new_gate, margin=self.margin, detach_gate=self.detach_gate
@@ -149,7 +133,8 @@ class PseudoPartition(NamedTuple):
     labels: Int[Tensor, " classes"]
 
 
-def pseudo_base_new_partitions(num_classes: int, num_detectors: int) -> list[PseudoPartition]:
+@checked
+def pseudo_base_new_partitions(num_classes: Count, num_detectors: Count) -> list[PseudoPartition]:
     """Deal the base classes out to detectors, so that each is pseudo-new for exactly one of them.
 
     Args:
@@ -157,7 +142,7 @@ def pseudo_base_new_partitions(num_classes: int, num_detectors: int) -> list[Pse
         num_detectors: K, from 2 to C.
 
     Returns:
-        One `PseudoPartition` a detector. Class j is pseudo-new for detector j mod K; where K does not divide C, the
+        One `PseudoPartition` per detector. Class j is pseudo-new for detector j mod K; where K does not divide C, the
         detectors differ in size by one.
 
     Raises:
@@ -179,10 +164,11 @@ def pseudo_base_new_partitions(num_classes: int, num_detectors: int) -> list[Pse
     return found
 
 
+@checked
 def base_to_new_score(
     logits: Float[Tensor, "detectors n classes"] | Sequence[Float[Tensor, "n _"]],
-    num_pseudo_base: int | Sequence[int],
-) -> Float[Tensor, " n"]:
+    num_pseudo_base: Count | Sequence[Count],
+) -> Scores:
     """The base-to-new score: the largest probability that a detector gives to one of its pseudo-base classes.
 
     Args:
@@ -190,16 +176,14 @@ def base_to_new_score(
         num_pseudo_base: how many of the first classes are pseudo-base, for all detectors or each.
 
     Returns:
-        (n,) in (0, 1], higher for base, at least float32. Very sure detectors give ties at 1; pass float64 logits to
-        tell them apart further.
+        (n,) in (0, 1], higher for base; float64, in which the surest detectors do not tie so soon.
 
     Raises:
-        ValueError: if there is no detector, shapes do not fit, a logit is not finite, or a number of pseudo-base
-            classes is not between 1 and the number of classes.
+        ValueError: on a bad argument, by name; if the detectors differ in n, or have no such number of classes.
 
     >>> z = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 0.0, 9.0]]]).log1p()
     >>> base_to_new_score(z, 2)
-    tensor([0.6000, 0.0833])
+    tensor([0.6000, 0.0833], dtype=torch.float64)
     """
     each = list(logits)
     counts = [num_pseudo_base] * len(each) if isinstance(num_pseudo_base, int) else list(num_pseudo_base)
@@ -210,14 +194,9 @@ def base_to_new_score(
         )
     best = []
     for k, (z, count) in enumerate(zip(each, counts, strict=True)):
-        if z.ndim != 2 or z.shape[0] != each[0].shape[0]:
-            raise ValueError(
-                f"logits of detector {k} must have shape (n, classes) with the n of the others, got {tuple(z.shape)}"
-            )
-        if not 1 <= count <= z.shape[1]:
-            raise ValueError(f"num_pseudo_base={count!r} must lie between 1 and the {z.shape[1]} classes")
-        check_finite(f"logits of detector {k}", z)
-        wide = z.to(torch.promote_types(z.dtype, torch.float32))
-        best.append(wide.softmax(1)[:, :count].max(1).values)
-    check_nonempty("logits", each[0])
+        if len(z) != len(each[0]):
+            raise ValueError(f"logits[{k}] has {len(z)} samples, and logits[0] {len(each[0])}")
+        if count > z.shape[1]:
+            raise ValueError(f"num_pseudo_base={count} must be at most {z.shape[1]}, the number of classes")
+        best.append(z.double().softmax(1)[:, :count].max(1).values)
     return torch.stack(best).max(0).values

@@ -2,7 +2,7 @@
 
     detector = InterNeg(CLIPTower.from_pretrained("openai/clip-vit-base-patch16"))
     detector.fit(["tench", "goldfish", ...], images, target, {"The nice {}.": nouns, "This is a {} photo.": adjectives})
-    scores = detector(batch)                  in [0, 1], higher for known; images that score low make new negatives
+    scores = detector(batch)                  log-odds, higher for known; images that score low make new negatives
 
 Negatives are chosen by their distance to images of the classes (`negative_texts`). At test time every batch is scored,
 its images below a threshold are turned into text features that join the negatives (`negative_bank`), and the batch is
@@ -25,16 +25,20 @@ from torch import Tensor, nn
 
 from equipoise.core.models.two_tower import TwoTower, unit_rows
 from equipoise.core.scores import HIGHER_IS_IN, ScoreSpec
-from equipoise.core.validate import check_fraction, check_positive
-from equipoise.openworld.prompts.negative_bank import Inverter, NegativeBank, TextualInverter, check_capacity
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, Fraction, Positive, Probability, Scores, Whole
+from equipoise.openworld.prompts.negative_bank import Inverter, NegativeBank, TextualInverter
 from equipoise.openworld.prompts.negative_texts import (
+    Candidates,
+    ClassFeatures,
     TextSelection,
     class_image_prototypes,
     encode_names,
     foreign_words,
-    grouped_negative_score,
+    negative_log_odds,
     select_negative_texts,
 )
+from equipoise.openworld.types import SampleClasses
 
 TEMPLATE = "The nice {}."
 
@@ -49,7 +53,7 @@ class InterNeg(nn.Module):
         groups: in how many groups they are split for the score. The paper takes 5, and 1 where the foreign classes are
             near the known ones.
         capacity: the most texts made from images; 0 for none.
-        threshold: images that score below it are turned into texts, in [0, 1].
+        threshold: images are turned into texts whose share S of the softmax, in [0, 1], is below it.
         inverter: how; by default a `TextualInverter` of the tower. Without tower and inverter none are made.
         max_inversions: the most images of a batch that are turned into texts, those of the lowest scores; all if None.
         scale: factor on cosines; by default the tower's own, or 100.
@@ -68,7 +72,7 @@ class InterNeg(nn.Module):
     >>> detector = InterNeg(None, m=1)
     >>> classes = torch.eye(3)[:2]
     >>> _ = detector.fit_features(classes, classes, torch.eye(3)[2:])
-    >>> detector.score_features(torch.tensor([[1.0, 0.0, 0.0], [0.1, 0.0, 0.9]])) > 0.5
+    >>> detector.score_features(torch.tensor([[1.0, 0.0, 0.0], [0.1, 0.0, 0.9]])) > 0
     tensor([ True, False])
     """
 
@@ -78,28 +82,23 @@ class InterNeg(nn.Module):
     scale: Tensor
     batches_seen: Tensor
 
+    @checked
     def __init__(
         self,
         tower: TwoTower | None,
-        m: int = 2000,
+        m: Count = 2000,
         *,
-        groups: int = 1,
-        capacity: int = 2000,
-        threshold: float = 0.35,
+        groups: Count = 1,
+        capacity: Whole = 2000,
+        threshold: Probability = 0.35,
         inverter: Inverter | None = None,
-        max_inversions: int | None = None,
-        scale: float | None = None,
-        seed: int = 0,
+        max_inversions: Count | None = None,
+        scale: Positive | None = None,
+        seed: Whole = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("m", m), ("groups", groups), ("max_inversions", max_inversions)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value!r} must be at least 1")
-        check_capacity(capacity)
-        check_fraction("threshold", threshold, zero=True)
         if scale is None:
             scale = 100.0 if tower is None else float(tower.logit_scale.detach())
-        check_positive("scale", scale)
         # In a tuple, so that the model is no part of this one.
         self._tower = (tower,)
         self.m, self.groups, self.capacity, self.threshold = m, groups, capacity, threshold
@@ -117,21 +116,22 @@ class InterNeg(nn.Module):
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))
 
+    @checked
     def fit(
         self,
         id_names: Sequence[str],
         images: Tensor | Iterable[Tensor],
-        target: Int[Tensor, " n"],
+        target: SampleClasses,
         candidates: Sequence[str] | Mapping[str, Sequence[str]],
         *,
         template: str | Sequence[str] = TEMPLATE,
-        min_share: float = 1.0,
+        min_share: Fraction = 1.0,
     ) -> InterNeg:
         """Choose negatives from words, by a few images of the classes.
 
         Args:
             id_names: of the C known classes.
-            images: of known classes, as the tower takes them, or batches of them; 16 a class in the paper.
+            images: of known classes, as the tower takes them, or batches of them; 16 per class in the paper.
             target: (n,) their classes.
             candidates: words, or template → words, each list with its share of the negatives. Words that are names of
                 classes are left out, as are repetitions; their number is logged.
@@ -142,7 +142,7 @@ class InterNeg(nn.Module):
             The detector itself, with an empty bank.
 
         Raises:
-            ValueError: if a class has no image, no candidate passes the rule, or sizes do not fit.
+            ValueError: on a bad argument, by name; if a class has no image, or no candidate passes the rule.
             RuntimeError: if the detector has no tower.
         """
         tower = self._model()
@@ -175,12 +175,12 @@ class InterNeg(nn.Module):
     @torch.no_grad()
     def fit_features(
         self,
-        id_text: Float[Tensor, "classes d"],
-        id_image_prototypes: Float[Tensor, "classes d"],
-        candidates: Float[Tensor, "n d"],
+        id_text: ClassFeatures,
+        id_image_prototypes: ClassFeatures,
+        candidates: Candidates,
         *,
-        pools: Int[Tensor, " n"] | None = None,
-        min_share: float = 1.0,
+        pools: Int[Tensor, " candidates"] | None = None,
+        min_share: Fraction = 1.0,
     ) -> InterNeg:
         """Choose negatives from features; arguments and errors as `select_negative_texts`."""
         found = select_negative_texts(
@@ -194,24 +194,26 @@ class InterNeg(nn.Module):
         self.reset()
         return self
 
-    def forward(self, images: Tensor) -> Float[Tensor, " b"]:
+    def forward(self, images: Tensor) -> Scores:
         """`score_features` of images."""
         return self.score_features(self._encode(images))
 
     @torch.no_grad()
-    def score_features(self, features: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
+    @checked
+    def score_features(self, features: Float[Tensor, "n d"]) -> Scores:
         """Score a batch of the stream and, unless `frozen`, learn from it.
 
         Args:
-            features: (b, d) image features, normalised here.
+            features: (n, d) image features, normalised here.
 
         Returns:
-            (b,) in [0, 1], higher for known images, after the bank has learned from this batch. (The paper turns images
-            with S ≤ threshold into texts, its code those below; so does this.)
+            (n,) log S / (1 − S), higher for known images, after the bank has learned from this batch; its sigmoid is
+            the published S, in which the surest images tie. (The paper turns images with S ≤ threshold into texts, its
+            code those below; so does this.)
 
         Raises:
             RuntimeError: before `fit`.
-            ValueError: if the width differs, or a row is zero or not finite.
+            ValueError: on a bad argument, by name; if the width differs, or a row is zero.
         """
         bank = self._fitted()
         features = unit_rows("features", features.float())
@@ -221,7 +223,7 @@ class InterNeg(nn.Module):
         draw = np.random.SeedSequence((self.seed, int(self.batches_seen))).generate_state(1)
         self.batches_seen += 1
         order = torch.sort(scores, stable=True).indices
-        unsure = order[scores[order] < self.threshold][: self.max_inversions]
+        unsure = order[scores[order] < self._least_odds][: self.max_inversions]
         if not len(unsure):
             return scores
         inverted = self.inverter(features[unsure], torch.Generator().manual_seed(int(draw[0])))
@@ -230,7 +232,7 @@ class InterNeg(nn.Module):
         # With nothing new in the bank the scores stand.
         return scores if bool(update.from_bank.all()) else self._score(features, bank)
 
-    def predict(self, images: Tensor) -> Int[Tensor, " b"]:
+    def predict(self, images: Tensor) -> Int[Tensor, " n"]:
         """The class of every image among the known ones, whatever its score.
 
         Raises:
@@ -252,9 +254,14 @@ class InterNeg(nn.Module):
             # Always the same for so many negatives, whatever the batch.
             generator = torch.Generator().manual_seed(self.seed)
             order = torch.randperm(len(negatives), generator=generator).to(negatives.device)
-        return grouped_negative_score(
+        return negative_log_odds(
             features, self.id_text, negatives, scale=float(self.scale), groups=self.groups, permutation=order
         )
+
+    @property
+    def _least_odds(self) -> float:
+        """The threshold on the score; −∞ where no image is turned into a text, ∞ where all are."""
+        return float(torch.tensor(self.threshold, dtype=torch.float64).logit())
 
     @torch.no_grad()
     def _encode(self, images: Tensor) -> Tensor:

@@ -14,15 +14,16 @@ Xu et al., "Mind the Way You Select Negative Texts: Pursuing the Distance Consis
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from equipoise.core.models.two_tower import PromptTokens, TwoTower, encode_prompts, prompt_tokens, unit_rows
-from equipoise.core.validate import check_finite, check_nonempty, check_nonnegative, check_positive
-from equipoise.openworld.prompts.negative_texts import check_templates
+from equipoise.core.signature import checked
+from equipoise.core.types import MayBeEmpty, NonNegative, Positive, Whole
+from equipoise.openworld.prompts.negative_texts import ClassFeatures, check_templates
 
 INVERSION_TEMPLATES = (
     "a photo of a {}.",
@@ -53,11 +54,12 @@ class BankUpdate(NamedTuple):
     source_index: Int[Tensor, " k"]
 
 
+@checked
 def update_negative_bank(
-    bank_deviation: Float[Tensor, " held"],
-    new_similarity: Float[Tensor, "new classes"],
+    bank_deviation: Annotated[Float[Tensor, " held"], MayBeEmpty()],
+    new_similarity: Annotated[Float[Tensor, "new classes"], MayBeEmpty()],
     base_similarity: Float[Tensor, " classes"],
-    capacity: int,
+    capacity: Whole,
 ) -> BankUpdate:
     """Filter new rows by the rule and keep the largest deviations of old and new.
 
@@ -70,33 +72,12 @@ def update_negative_bank(
     Returns:
         A `BankUpdate`. Of equal deviations the older row stays, then the earlier one.
 
-    Raises:
-        ValueError: if shapes do not fit, a value is not finite, there is no class, or capacity < 0.
-
     >>> found = update_negative_bank(
     ...     torch.tensor([0.5]), torch.tensor([[0.1, 0.1], [0.9, 0.0]]), torch.tensor([0.8, 0.8]), capacity=2
     ... )
     >>> found.accepted, found.deviation, found.from_bank
     (tensor([0]), tensor([0.7000, 0.5000]), tensor([False,  True]))
     """
-    if bank_deviation.ndim != 1 or base_similarity.ndim != 1 or new_similarity.ndim != 2:
-        raise ValueError(
-            "bank_deviation, new_similarity and base_similarity must have shapes (held,), (new, classes) and "
-            f"(classes,), got {tuple(bank_deviation.shape)}, {tuple(new_similarity.shape)} and "
-            f"{tuple(base_similarity.shape)}"
-        )
-    if new_similarity.shape[1] != len(base_similarity):
-        raise ValueError(
-            f"new_similarity has {new_similarity.shape[1]} classes and base_similarity {len(base_similarity)}"
-        )
-    check_nonempty("base_similarity", base_similarity)
-    for name, values in (
-        ("bank_deviation", bank_deviation),
-        ("new_similarity", new_similarity),
-        ("base_similarity", base_similarity),
-    ):
-        check_finite(name, values)
-    check_capacity(capacity)
     accepted = (new_similarity < base_similarity).all(1).nonzero().squeeze(1)
     fresh = (base_similarity.double() - new_similarity[accepted].double()).mean(1)
     held = len(bank_deviation)
@@ -104,14 +85,7 @@ def update_negative_bank(
     deviation, order = deviation[:capacity], order[:capacity]
     from_bank = order < held
     sources = torch.cat([torch.arange(held, device=order.device), accepted])
-    dtype = torch.promote_types(new_similarity.dtype, torch.float32)
-    return BankUpdate(accepted, deviation.to(dtype), from_bank, sources[order])
-
-
-def check_capacity(capacity: int) -> None:
-    """Raise `ValueError` if a capacity is negative."""
-    if capacity < 0:
-        raise ValueError(f"capacity={capacity!r} must be at least 0")
+    return BankUpdate(accepted, deviation.to(new_similarity.dtype), from_bank, sources[order])
 
 
 class NegativeBank(nn.Module):
@@ -123,7 +97,7 @@ class NegativeBank(nn.Module):
         capacity: K, the most rows.
 
     Raises:
-        ValueError: if the shapes differ, a row is zero or not finite, or capacity < 0.
+        ValueError: on a bad argument, by name; if a row is zero.
 
     All of it travels in the state dict.
 
@@ -138,16 +112,9 @@ class NegativeBank(nn.Module):
     rows: Tensor
     deviations: Tensor
 
-    def __init__(
-        self, id_text: Float[Tensor, "classes d"], id_image_prototypes: Float[Tensor, "classes d"], capacity: int
-    ) -> None:
+    @checked
+    def __init__(self, id_text: ClassFeatures, id_image_prototypes: ClassFeatures, capacity: Whole) -> None:
         super().__init__()
-        check_capacity(capacity)
-        if id_text.shape != id_image_prototypes.shape:
-            raise ValueError(
-                "id_text and id_image_prototypes must have the same shape (classes, d), got "
-                f"{tuple(id_text.shape)} and {tuple(id_image_prototypes.shape)}"
-            )
         self.capacity = capacity
         text, images = unit_rows("id_text", id_text.double()), unit_rows("prototypes", id_image_prototypes.double())
         self.register_buffer("prototypes", images.float())
@@ -170,14 +137,15 @@ class NegativeBank(nn.Module):
         return self.deviations[: len(self)]
 
     @torch.no_grad()
-    def add(self, embeddings: Float[Tensor, "new d"]) -> BankUpdate:
+    @checked
+    def add(self, embeddings: Annotated[Float[Tensor, "new d"], MayBeEmpty()]) -> BankUpdate:
         """Offer text features; those that pass the rule and are among the largest deviations stay.
 
         Raises:
-            ValueError: if the width differs, or a row is zero or not finite.
+            ValueError: on a bad argument, by name; if the width differs, or a row is zero.
         """
         width = self.prototypes.shape[1]
-        if embeddings.ndim != 2 or embeddings.shape[1] != width:
+        if embeddings.shape[1] != width:
             raise ValueError(f"embeddings must have shape (new, {width}), got {tuple(embeddings.shape)}")
         new = unit_rows("embeddings", embeddings.float())
         found = update_negative_bank(self.deviation, new @ self.prototypes.T, self.base_similarity, self.capacity)
@@ -224,7 +192,7 @@ class TextualInverter:
         init_std: standard deviation of the first pseudo-word.
 
     Raises:
-        ValueError: if a setting is out of range, or a template has no single `{}` or is too long for the tower.
+        ValueError: if a template has no single `{}` or is too long for the tower.
 
     >>> from equipoise.integrations.clip import CLIPTower
     >>> from equipoise.data.tiny_clip import tiny_tokenizer, untrained_tiny_clip
@@ -235,21 +203,17 @@ class TextualInverter:
     torch.Size([2, 48])
     """
 
+    @checked
     def __init__(
         self,
         tower: TwoTower,
         templates: Sequence[str] = INVERSION_TEMPLATES,
         *,
-        steps: int = 10,
-        lr: float = 2e-2,
-        weight_decay: float = 0.01,
-        init_std: float = 0.02,
+        steps: Whole = 10,
+        lr: Positive = 2e-2,
+        weight_decay: NonNegative = 0.01,
+        init_std: NonNegative = 0.02,
     ) -> None:
-        if steps < 0:
-            raise ValueError(f"steps={steps!r} must be at least 0")
-        check_positive("lr", lr)
-        check_nonnegative("weight_decay", weight_decay)
-        check_nonnegative("init_std", init_std)
         check_templates(templates)
         self.tower = tower
         self.steps, self.lr, self.weight_decay, self.init_std = steps, lr, weight_decay, init_std

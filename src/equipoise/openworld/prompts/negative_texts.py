@@ -11,6 +11,9 @@ image and a text. So measure them there, from the class's mean image v_c (all ro
     score            S(x) = mean over groups g of  Σ_c e^{s x·t_c} / (Σ_c e^{s x·t_c} + Σ_{q in g} e^{s x·q})
                           = mean_g sigmoid(LSE_c s x·t_c − LSE_{q in g} s x·q)           in [0, 1], higher for known
 
+Near 1 most digits of S go to the leading nines, and samples tie; `negative_log_odds` gives log S / (1 − S), which keeps
+their order whatever the scale.
+
 Baselines: `neglabel_select` picks by text-to-text distance and is scored by the same S; `mcm_score` needs no negatives.
 
 Xu et al., "Mind the Way You Select Negative Texts: Pursuing the Distance Consistency in OOD Detection with VLMs", CVPR
@@ -24,20 +27,30 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from equipoise.core.models.two_tower import TwoTower, encode_texts, unit_rows
-from equipoise.core.validate import check_finite, check_fraction, check_nonempty, check_positive, warn_once
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassIndex, Count, Fraction, MayBeEmpty, Positive, Range, Scores
+from equipoise.core.validate import check_classes, warn_once
+from equipoise.openworld.types import SampleClasses
 
 _log = logging.getLogger(__name__)
 
 # A candidate that is a class's own text ties with it; the last digits of two sums must not decide that.
 _ROUNDING = 1e-12
 _TEXTS_AT_ONCE = 512
+
+ImageFeatures: TypeAlias = Float[Tensor, "n d"]
+ClassFeatures: TypeAlias = Float[Tensor, "classes d"]
+Candidates: TypeAlias = Float[Tensor, "candidates d"]
+NegativeFeatures: TypeAlias = Annotated[Float[Tensor, "m d"], MayBeEmpty()]
+Permutation: TypeAlias = Annotated[Integer[Tensor, " m"], ClassIndex(dim="m"), MayBeEmpty()]
 
 
 class TextSelection(NamedTuple):
@@ -56,13 +69,12 @@ class TextSelection(NamedTuple):
     num_passing: int
 
 
-def class_image_prototypes(
-    features: Float[Tensor, "n d"], target: Int[Tensor, " n"], num_classes: int
-) -> Float[Tensor, "classes d"]:
+@checked
+def class_image_prototypes(features: ImageFeatures, target: SampleClasses, num_classes: Count) -> ClassFeatures:
     """The mean direction of every class: normalised mean of its normalised image features.
 
     Args:
-        features: (n, d) image features, of any norm; 16 a class are the paper's setting.
+        features: (n, d) image features, of any norm; 16 per class are the paper's setting.
         target: (n,) their classes.
         num_classes: C.
 
@@ -70,38 +82,32 @@ def class_image_prototypes(
         (C, d), rows of norm 1.
 
     Raises:
-        ValueError: if a class has no image, a target is out of range, or a row is not finite or zero.
+        ValueError: on a bad argument, by name; if a class has no image, or a row is zero.
 
     >>> class_image_prototypes(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 1, 1]), 2)
     tensor([[1., 0.],
             [0., 1.]])
     """
-    if target.shape != features.shape[:1] or target.is_floating_point():
-        raise ValueError(
-            f"target must hold integers in shape ({len(features)},), got {target.dtype} in {tuple(target.shape)}"
-        )
+    check_classes(target, num_classes)
     unit = unit_rows("features", features.double())
-    if len(target) and not 0 <= int(target.min()) <= int(target.max()) < num_classes:
-        raise ValueError(
-            f"target must hold classes from 0 to {num_classes - 1}, got {int(target.min())} to {int(target.max())}"
-        )
-    counts = torch.bincount(target.long(), minlength=num_classes)
+    counts = torch.bincount(target, minlength=num_classes)
     if bool((counts == 0).any()):
         missing = int((counts == 0).nonzero()[0, 0])
         raise ValueError(f"class {missing} has no image, so it has no prototype; give at least one of every class")
-    sums = unit.new_zeros(num_classes, unit.shape[1]).index_add_(0, target.long(), unit)
-    return unit_rows("the class means", sums).to(_at_least_float32(features))
+    sums = unit.new_zeros(num_classes, unit.shape[1]).index_add_(0, target, unit)
+    return unit_rows("the class means", sums).to(features.dtype)
 
 
+@checked
 def select_negative_texts(
-    id_text: Float[Tensor, "classes d"],
-    id_image_prototypes: Float[Tensor, "classes d"],
-    candidates: Float[Tensor, "n d"],
-    m: int,
+    id_text: ClassFeatures,
+    id_image_prototypes: ClassFeatures,
+    candidates: Candidates,
+    m: Count,
     *,
-    pools: Int[Tensor, " n"] | None = None,
-    min_share: float = 1.0,
-    chunk: int = 8192,
+    pools: Annotated[Integer[Tensor, " candidates"], Range(0)] | None = None,
+    min_share: Fraction = 1.0,
+    chunk: Count = 8192,
 ) -> TextSelection:
     """Choose negative texts by their distance to images of the known classes.
 
@@ -122,24 +128,13 @@ def select_negative_texts(
         A `TextSelection`. Ties of the deviation are broken by the order of the candidates.
 
     Raises:
-        ValueError: if shapes do not fit, a row is zero or not finite, there are no candidates, m < 1, or none passes.
+        ValueError: on a bad argument, by name; if a row is zero, or no candidate passes.
 
     >>> t = v = torch.eye(3)[:2]
     >>> chosen = select_negative_texts(t, v, torch.tensor([[0.6, 0.0, 0.8], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), m=2)
     >>> chosen.indices, chosen.deviation
     (tensor([2, 0]), tensor([1.0000, 0.7000]))
     """
-    if id_text.shape != id_image_prototypes.shape:
-        raise ValueError(
-            "id_text and id_image_prototypes must have the same shape (classes, d), got "
-            f"{tuple(id_text.shape)} and {tuple(id_image_prototypes.shape)}"
-        )
-    _check_candidates(id_text, candidates, m, chunk)
-    check_fraction("min_share", min_share)
-    if pools is not None and (
-        pools.shape != candidates.shape[:1] or pools.is_floating_point() or bool((pools < 0).any())
-    ):
-        raise ValueError(f"pools must hold integers from 0 in shape ({len(candidates)},), got {tuple(pools.shape)}")
     text = unit_rows("id_text", id_text.double())
     images = unit_rows("id_image_prototypes", id_image_prototypes.double())
     base = (text * images).sum(1)
@@ -159,8 +154,7 @@ def select_negative_texts(
     if num_passing < m:
         warn_once(f"only {num_passing} of {len(candidates)} candidates pass the rule, fewer than m={m}; all are taken")
     chosen = torch.cat(list(_by_quota(passed, deviations, min(m, num_passing), pools)))
-    dtype = _at_least_float32(candidates)
-    return TextSelection(chosen, deviations[chosen].to(dtype), base.to(dtype), num_passing)
+    return TextSelection(chosen, deviations[chosen].to(candidates.dtype), base.to(candidates.dtype), num_passing)
 
 
 def _by_quota(passed: Tensor, deviation: Tensor, m: int, pools: Tensor | None) -> Iterator[Tensor]:
@@ -175,13 +169,9 @@ def _by_quota(passed: Tensor, deviation: Tensor, m: int, pools: Tensor | None) -
         yield members[torch.sort(deviation[members], descending=True, stable=True).indices[:quota]]
 
 
+@checked
 def neglabel_select(
-    id_text: Float[Tensor, "classes d"],
-    candidates: Float[Tensor, "n d"],
-    m: int,
-    *,
-    quantile: float = 0.95,
-    chunk: int = 8192,
+    id_text: ClassFeatures, candidates: Candidates, m: Count, *, quantile: Fraction = 0.95, chunk: Count = 8192
 ) -> Int[Tensor, " k"]:
     """The baseline's choice, text to text: candidates whose similarity to the class texts has the lowest quantile.
 
@@ -192,39 +182,38 @@ def neglabel_select(
         candidates: (n, d) features of the candidate texts.
         m: how many to choose; all if there are fewer.
         quantile: p in (0, 1]: of a candidate's C cosines in rising order, the ⌈p C⌉-th is its closeness. (The authors'
-            code has one index a data set; for 1,000 classes it is the one after this.)
+            code has one index per data set; for 1,000 classes it is the one after this.)
         chunk: candidates at once.
 
     Returns:
         (min(m, n),) indices by rising closeness, ties by the order of the candidates.
 
     Raises:
-        ValueError: if shapes do not fit, a row is zero or not finite, there are no candidates, or m < 1.
+        ValueError: on a bad argument, by name; if a row is zero.
 
     >>> neglabel_select(torch.eye(2), torch.tensor([[1.0, 0.0], [-1.0, 0.0], [-1.0, -1.0]]), m=2)
     tensor([2, 1])
     """
-    _check_candidates(id_text, candidates, m, chunk)
-    check_fraction("quantile", quantile)
     text = unit_rows("id_text", id_text.double())
     k = _ceil(quantile * len(text))
     closeness = torch.cat([(q @ text.T).kthvalue(k, dim=1).values for q in _unit_chunks(candidates, chunk)])
     return torch.sort(closeness, stable=True).indices[:m]
 
 
+@checked
 def grouped_negative_score(
-    image_features: Float[Tensor, "b d"],
-    id_text: Float[Tensor, "classes d"],
-    negative_text: Float[Tensor, "m d"],
+    image_features: ImageFeatures,
+    id_text: ClassFeatures,
+    negative_text: NegativeFeatures,
     *,
-    scale: float = 100.0,
-    groups: int = 1,
-    permutation: Int[Tensor, " m"] | None = None,
-) -> Float[Tensor, " b"]:
+    scale: Positive = 100.0,
+    groups: Count = 1,
+    permutation: Permutation | None = None,
+) -> Scores:
     """Share of the softmax that falls on the class texts, averaged over groups of negatives; higher for known images.
 
     Args:
-        image_features: (b, d), normalised here as all rows.
+        image_features: (n, d), normalised here as all rows.
         id_text: (C, d) class texts.
         negative_text: (m, d) negatives.
         scale: factor on cosines, above 0; CLIP's is 100.
@@ -233,68 +222,90 @@ def grouped_negative_score(
         permutation: (m,) order in which negatives are taken before they are split; as given where None.
 
     Returns:
-        (b,) in [0, 1], differentiable. Without any negative that would be 1 for every image, so `mcm_score` is returned
-        instead, with a warning.
+        (n,) in [0, 1], in float64, differentiable. Without any negative that would be 1 for every image, so `mcm_score`
+        is returned instead, with a warning.
 
     Raises:
-        ValueError: if widths differ, a row is zero or not finite, groups < 1, or the permutation is none.
+        ValueError: on a bad argument, by name; if a row is zero, or the permutation is none.
 
     >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     >>> grouped_negative_score(x, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), scale=2.0)
-    tensor([0.8808, 0.1192])
+    tensor([0.8808, 0.1192], dtype=torch.float64)
     """
-    check_positive("scale", scale)
-    if groups < 1:
-        raise ValueError(f"groups={groups!r} must be at least 1")
-    if negative_text.ndim != 2 or negative_text.shape[1] != id_text.shape[-1]:
-        raise ValueError(
-            f"negative_text must have shape (m, {id_text.shape[-1]}) as id_text has, got {tuple(negative_text.shape)}"
-        )
     if not len(negative_text):
         warn_once("there are no negative texts, so every score would be 1; the MCM score is given instead")
         return mcm_score(image_features, id_text, scale=scale)
+    odds = negative_log_odds(
+        image_features, id_text, negative_text, scale=scale, groups=groups, permutation=permutation
+    )
+    return odds.double().sigmoid()
+
+
+@checked
+def negative_log_odds(
+    image_features: ImageFeatures,
+    id_text: ClassFeatures,
+    negative_text: Float[Tensor, "m d"],
+    *,
+    scale: Positive = 100.0,
+    groups: Count = 1,
+    permutation: Permutation | None = None,
+) -> Scores:
+    """log S / (1 − S) of `grouped_negative_score`, which has the same order and no ends at which samples tie.
+
+    Args:
+        image_features: as in `grouped_negative_score`.
+        id_text: as in `grouped_negative_score`.
+        negative_text: (m, d) at least one.
+        scale: as in `grouped_negative_score`.
+        groups: as in `grouped_negative_score`.
+        permutation: as in `grouped_negative_score`.
+
+    Returns:
+        (n,), differentiable.
+
+    >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> negative_log_odds(x, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    tensor([ 100., -100.])
+    """
     if permutation is not None:
-        count = len(negative_text)
-        if permutation.is_floating_point() or sorted(permutation.tolist()) != list(range(count)):
-            raise ValueError(f"permutation must hold every index from 0 to {count - 1} once")
+        if len(permutation.unique()) < len(permutation):
+            raise ValueError(f"permutation must hold every index from 0 to {len(permutation) - 1} once")
         negative_text = negative_text[permutation]
     groups = min(groups, len(negative_text))
     kept = len(negative_text) // groups * groups
-    x, text = _pair(image_features, id_text)
-    negatives = unit_rows("negative_text", negative_text.to(x.dtype))[:kept]
+    x, text = unit_rows("image_features", image_features), unit_rows("id_text", id_text)
+    negatives = unit_rows("negative_text", negative_text)[:kept]
     known = (scale * x @ text.T).logsumexp(1)
     foreign = (scale * x @ negatives.T).unflatten(1, (groups, kept // groups)).logsumexp(2)
-    return (known[:, None] - foreign).sigmoid().mean(1)
+    # In float64, since groups that disagree leave a sum near 0.
+    apart = (known[:, None] - foreign).double()
+    return (logsigmoid(apart).logsumexp(1) - logsigmoid(-apart).logsumexp(1)).to(x.dtype)
 
 
+@checked
 def mcm_score(
-    image_features: Float[Tensor, "b d"],
-    id_text: Float[Tensor, "classes d"],
-    *,
-    scale: float = 100.0,
-    temperature: float = 1.0,
-) -> Float[Tensor, " b"]:
+    image_features: ImageFeatures, id_text: ClassFeatures, *, scale: Positive = 100.0, temperature: Positive = 1.0
+) -> Scores:
     """Maximum softmax probability over the class texts, without negatives; higher for known images.
 
     Args:
-        image_features: (b, d), normalised here.
+        image_features: (n, d), normalised here.
         id_text: (C, d) class texts, normalised here.
         scale: factor on cosines, above 0.
         temperature: what the scaled cosines are divided by, above 0.
 
     Returns:
-        (b,) in [1/C, 1].
+        (n,) in [1/C, 1], in float64.
 
     Raises:
-        ValueError: if widths differ, or a row is zero or not finite.
+        ValueError: on a bad argument, by name; if a row is zero.
 
     >>> mcm_score(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.eye(2), scale=2.0)
-    tensor([0.8808, 0.5000])
+    tensor([0.8808, 0.5000], dtype=torch.float64)
     """
-    check_positive("scale", scale)
-    check_positive("temperature", temperature)
-    x, text = _pair(image_features, id_text)
-    return (scale / temperature * x @ text.T).softmax(1).max(1).values
+    x, text = unit_rows("image_features", image_features), unit_rows("id_text", id_text)
+    return (scale / temperature * x @ text.T).double().softmax(1).max(1).values
 
 
 def foreign_words(candidates: Sequence[Sequence[str]], id_names: Sequence[str]) -> list[list[int]]:
@@ -368,35 +379,6 @@ def _plain(word: str) -> str:
 def _ceil(value: float) -> int:
     # 0.95 · 20 and its like may come out a little above the integer.
     return max(1, math.ceil(value - 1e-9))
-
-
-def _at_least_float32(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
-
-
-def _pair(image_features: Tensor, id_text: Tensor) -> tuple[Tensor, Tensor]:
-    if image_features.ndim != 2 or id_text.ndim != 2 or image_features.shape[1] != id_text.shape[1]:
-        raise ValueError(
-            "image_features and id_text must have shapes (b, d) and (classes, d), got "
-            f"{tuple(image_features.shape)} and {tuple(id_text.shape)}"
-        )
-    check_nonempty("id_text", id_text)
-    dtype = _at_least_float32(image_features)
-    return unit_rows("image_features", image_features.to(dtype)), unit_rows("id_text", id_text.to(dtype))
-
-
-def _check_candidates(id_text: Tensor, candidates: Tensor, m: int, chunk: int) -> None:
-    if id_text.ndim != 2 or candidates.ndim != 2 or id_text.shape[1] != candidates.shape[1]:
-        raise ValueError(
-            "id_text and candidates must have shapes (classes, d) and (n, d), got "
-            f"{tuple(id_text.shape)} and {tuple(candidates.shape)}"
-        )
-    check_nonempty("id_text", id_text)
-    check_nonempty("candidates", candidates)
-    check_finite("candidates", candidates)
-    for name, value in (("m", m), ("chunk", chunk)):
-        if value < 1:
-            raise ValueError(f"{name}={value!r} must be at least 1")
 
 
 def _unit_chunks(candidates: Tensor, chunk: int) -> Iterator[Tensor]:

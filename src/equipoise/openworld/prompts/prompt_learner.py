@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from equipoise.core.models.two_tower import PromptTokens, TwoTower, encode_prompts, prompt_tokens
+from equipoise.core.signature import checked
+from equipoise.core.types import Count
 
 _INIT_STD = 0.02
 
@@ -33,7 +35,7 @@ class PromptLearner(nn.Module):
         context: (n_ctx, width) float32, what is learned.
 
     Raises:
-        ValueError: if n_ctx < 1, or the first context has another length or width.
+        ValueError: on a bad argument, by name; if the first context has another length or width.
 
     >>> from equipoise.data.tiny_clip import tiny_tokenizer, untrained_tiny_clip
     >>> from equipoise.integrations.clip import CLIPTower
@@ -51,16 +53,15 @@ class PromptLearner(nn.Module):
     True
     """
 
+    @checked
     def __init__(
         self,
         tower: TwoTower,
-        n_ctx: int = 4,
-        init: str | Tensor | None = None,
+        n_ctx: Count = 4,
+        init: str | Float[Tensor, "n_ctx width"] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if n_ctx < 1:
-            raise ValueError(f"n_ctx={n_ctx!r} must be at least 1")
         # In a tuple, so that the model is no part of this one.
         self._tower = (tower,)
         self.n_ctx = n_ctx

@@ -25,7 +25,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,10 +35,23 @@ from torch.nn.functional import cross_entropy
 from equipoise.core.curves.thresholds import Threshold, guaranteed_threshold_at_tpr, threshold_at_tpr
 from equipoise.core.models.two_tower import PromptTokens, TwoTower, unit_rows
 from equipoise.core.scores import HIGHER_IS_IN, ScoreSpec
-from equipoise.core.validate import check_multiclass, check_nonnegative, check_positive
+from equipoise.core.signature import checked
+from equipoise.core.types import (
+    Count,
+    Fraction,
+    MayBeInfinite,
+    NonNegative,
+    OpenFraction,
+    Positive,
+    Scalar,
+    Scores,
+    Whole,
+)
+from equipoise.core.validate import check_classes
 from equipoise.openworld.prompts.gated_auc import base_to_new_score, gated_pairwise_auc_loss, pseudo_base_new_partitions
 from equipoise.openworld.prompts.negative_texts import encode_names
 from equipoise.openworld.prompts.prompt_learner import PromptLearner, encode_contexts
+from equipoise.openworld.types import SampleClasses
 
 _WEIGHTS, _SETTINGS = "prompts.safetensors", "prompts.json"
 _PROMPTS_AT_ONCE = 512
@@ -53,21 +66,21 @@ class GMoPTerms(NamedTuple):
         pairs: mean over detectors of the gated pair loss.
     """
 
-    base: Float[Tensor, ""]
-    detectors: Float[Tensor, ""]
-    pairs: Float[Tensor, ""]
+    base: Scalar
+    detectors: Scalar
+    pairs: Scalar
 
 
 class OpenWorldOutput(NamedTuple):
     """What the three sets of prompts say, before anything is decided.
 
     Attributes:
-        score: (n,) base-to-new score in (0, 1], higher for base.
+        score: (n,) base-to-new score in (0, 1], higher for base, float64.
         base_logits: (n, base classes) of g.
         new_logits: (n, new classes) of h.
     """
 
-    score: Float[Tensor, " n"]
+    score: Scores
     base_logits: Float[Tensor, "n base"]
     new_logits: Float[Tensor, "n new"]
 
@@ -83,7 +96,7 @@ class OpenWorldPrediction(NamedTuple):
 
     label: Int[Tensor, " n"]
     is_base: Bool[Tensor, " n"]
-    score: Float[Tensor, " n"]
+    score: Scores
 
 
 class _Texts(NamedTuple):
@@ -115,7 +128,7 @@ class GMoP(nn.Module):
         spec: higher scores are base.
 
     Raises:
-        ValueError: if names repeat (up to case and spaces), K does not fit, a setting is out of range, or a name with
+        ValueError: on a bad argument, by name; if names repeat (up to case and spaces), K does not fit, or a name with
             its context is longer than the tower reads.
 
     Contexts and threshold travel in the state dict; `save` and `load` keep names and settings too. A step costs
@@ -143,23 +156,22 @@ class GMoP(nn.Module):
     manual_new: Tensor
     labels: Tensor
 
+    @checked
     def __init__(
         self,
         tower: TwoTower,
         base_names: Sequence[str],
         template: str | Sequence[str] = "a photo of a {}.",
         *,
-        num_detectors: int = 3,
-        n_ctx: int = 4,
-        n_ctx_detector: int = 16,
-        lam: float = 1.0,
-        alpha: float = 0.5,
+        num_detectors: Count = 3,
+        n_ctx: Count = 4,
+        n_ctx_detector: Count = 16,
+        lam: NonNegative = 1.0,
+        alpha: NonNegative = 0.5,
         detach_gate: bool = True,
-        seed: int = 0,
+        seed: Whole = 0,
     ) -> None:
         super().__init__()
-        check_nonnegative("lam", lam)
-        check_nonnegative("alpha", alpha)
         _check_names("base_names", base_names)
         self._tower = (tower,)
         self.base_names, self.new_names = list(base_names), list[str]()
@@ -183,27 +195,28 @@ class GMoP(nn.Module):
         self.register_buffer("threshold", torch.tensor(math.nan, dtype=torch.float64, device=device))
         self._cached: tuple[object, _Texts] | None = None
 
-    def training_loss(self, image_features: Float[Tensor, "b d"], target: Int[Tensor, " b"]) -> Float[Tensor, ""]:
+    def training_loss(self, image_features: Float[Tensor, "n d"], target: SampleClasses) -> Scalar:
         """The objective of a batch of base images; arguments as `terms`."""
         return self._total(self.terms(image_features, target))
 
-    def terms(self, image_features: Float[Tensor, "b d"], target: Int[Tensor, " b"]) -> GMoPTerms:
+    @checked
+    def terms(self, image_features: Float[Tensor, "n d"], target: SampleClasses) -> GMoPTerms:
         """Its three parts, unweighted.
 
         Args:
-            image_features: (b, d) of base images, of any norm.
-            target: (b,) indices into the base names.
+            image_features: (n, d) of base images, of any norm.
+            target: (n,) indices into the base names.
 
         Returns:
             Scalars with gradients to the contexts. Where no detector has images of both kinds, the last two are zero,
             attached to the graph.
 
         Raises:
-            ValueError: if a feature row is zero or not finite, or a class out of range.
+            ValueError: on a bad argument, by name; if a row is zero.
         """
-        images = self._unit(image_features)
+        check_classes(target, len(self.base_names))
+        images = unit_rows("image_features", image_features)
         logits = self._logits(images, self.base_prompt(self._base_tokens))
-        check_multiclass(logits, target)
         base_gate = _gate(logits, target)
         new_gate = _gate(self._logits(images, self.manual_base), target)
 
@@ -227,17 +240,18 @@ class GMoP(nn.Module):
             cross_entropy(logits, target), torch.stack(own).sum() / number, torch.stack(pairs).sum() / number
         )
 
+    @checked
     def fit(
         self,
         image_features: Float[Tensor, "n d"],
-        target: Int[Tensor, " n"],
+        target: SampleClasses,
         *,
-        epochs: int = 40,
-        batch_size: int = 32,
-        lr: float = 2e-3,
-        seed: int = 0,
+        epochs: Count = 40,
+        batch_size: Count = 32,
+        lr: Positive = 2e-3,
+        seed: Whole = 0,
     ) -> list[GMoPTerms]:
-        """Train all contexts by plain SGD with a cosine to zero, a step of it an epoch; defaults are the authors'.
+        """Train all contexts by plain SGD with a cosine to zero, one step of it per epoch; defaults are the authors'.
 
         The authors have an optimiser for the base prompt and one for the detectors. Without momentum that is the same.
 
@@ -245,7 +259,7 @@ class GMoP(nn.Module):
             image_features: (n, d) of base images.
             target: (n,) indices into the base names.
             epochs: over the images; the authors take 10 for ImageNet.
-            batch_size: images a step.
+            batch_size: images per step.
             lr: learning rate of the first epoch.
             seed: of the order of the images.
 
@@ -253,14 +267,8 @@ class GMoP(nn.Module):
             The mean parts of the objective for every epoch.
 
         Raises:
-            ValueError: if a setting is out of range, or as `terms`.
+            ValueError: as `terms`.
         """
-        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"{name}={value!r} must be at least 1")
-        check_positive("lr", lr)
-        if len(image_features) != len(target) or not len(target):
-            raise ValueError(f"{len(image_features)} image features and {len(target)} targets: give as many of both")
         features, contexts = image_features.detach(), list(self.parameters())
         optimizer = torch.optim.SGD(contexts, lr=lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
@@ -279,6 +287,7 @@ class GMoP(nn.Module):
             history.append(GMoPTerms(*(torch.stack(seen).sum(0) / len(target))))
         return history
 
+    @checked
     def set_new_classes(self, names: Sequence[str]) -> GMoP:
         """Say which classes may be met besides the base classes; returns the model.
 
@@ -292,24 +301,26 @@ class GMoP(nn.Module):
         return self
 
     @torch.no_grad()
+    @checked
     def forward(self, image_features: Float[Tensor, "n d"]) -> OpenWorldOutput:
         """Score and logits; text features are kept until a context or the new classes change.
 
         Raises:
             RuntimeError: before `set_new_classes`.
-            ValueError: if a row is zero or not finite.
+            ValueError: on a bad argument, by name; if a row is zero.
         """
-        images, texts = self._unit(image_features), self._texts()
+        images, texts = unit_rows("image_features", image_features), self._texts()
         counts = [len(part.pseudo_base) for part in self.partitions]
         score = base_to_new_score([self._logits(images, text) for text in texts.detectors], counts)
         return OpenWorldOutput(score, self._logits(images, texts.base), self._logits(images, self.manual_new))
 
-    def score(self, image_features: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    def score(self, image_features: Float[Tensor, "n d"]) -> Scores:
         """The base-to-new score, higher for base; errors as `forward`."""
         return self(image_features).score
 
+    @checked
     def calibrate(
-        self, image_features: Float[Tensor, "n d"], recall: float = 0.95, confidence: float | None = None
+        self, image_features: Float[Tensor, "n d"], recall: Fraction = 0.95, confidence: OpenFraction | None = None
     ) -> Threshold:
         """Set the threshold so that the wanted share of base images is taken for base.
 
@@ -323,7 +334,7 @@ class GMoP(nn.Module):
 
         Raises:
             RuntimeError: before `set_new_classes`.
-            ValueError: if there are no images, or a rate is out of range.
+            ValueError: as `forward`.
         """
         scores = self.score(image_features)
         cut = (
@@ -334,7 +345,10 @@ class GMoP(nn.Module):
         self.threshold.fill_(cut.value)
         return cut
 
-    def predict(self, image_features: Float[Tensor, "n d"], threshold: float | None = None) -> OpenWorldPrediction:
+    @checked
+    def predict(
+        self, image_features: Float[Tensor, "n d"], threshold: Annotated[float, MayBeInfinite()] | None = None
+    ) -> OpenWorldPrediction:
         """Decide: g's class where the score reaches the threshold, h's class elsewhere.
 
         Args:
@@ -343,15 +357,13 @@ class GMoP(nn.Module):
 
         Raises:
             RuntimeError: before `set_new_classes`, or without a threshold.
-            ValueError: if the threshold is NaN, or as `forward`.
+            ValueError: as `forward`.
         """
         cut = float(self.threshold) if threshold is None else threshold
         if math.isnan(cut):
-            if threshold is None:
-                raise RuntimeError("the threshold is not set; call calibrate(held-out base images) or give one")
-            raise ValueError("threshold must not be NaN")
+            raise RuntimeError("the threshold is not set; call calibrate(held-out base images) or give one")
         score, base_logits, new_logits = self(image_features)
-        is_base = score.double() >= cut
+        is_base = score >= cut
         label = torch.where(is_base, base_logits.argmax(1), len(self.base_names) + new_logits.argmax(1))
         return OpenWorldPrediction(label, is_base, score)
 
@@ -408,9 +420,6 @@ class GMoP(nn.Module):
         # All have the same number of words, so the tokens of one serve all.
         return self._detectors()[0].tokens(names)
 
-    def _unit(self, image_features: Tensor) -> Tensor:
-        return unit_rows("image_features", image_features.to(torch.promote_types(image_features.dtype, torch.float32)))
-
     def _logits(self, images: Tensor, text: Tensor) -> Tensor:
         return self._tower[0].logit_scale.detach().to(images.dtype) * images @ text.to(images.dtype).T
 
@@ -450,8 +459,8 @@ def _in_chunks(prompt: PromptLearner, tokens: PromptTokens) -> Tensor:
 
 
 def _check_names(what: str, names: Sequence[str], taken: Sequence[str] = ()) -> None:
-    if isinstance(names, str) or not names:
-        raise ValueError(f"{what} must be a list with at least one name, got {names!r}")
+    if not names:
+        raise ValueError(f"{what} is empty; at least one name is needed")
     seen = {_plain(name): name for name in taken}
     for name in names:
         if _plain(name) in seen:
