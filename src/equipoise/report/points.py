@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.core.curves.roc import RocCurve
-from equipoise.core.validate import check_binary
+from equipoise.core.signature import checked
+from equipoise.core.types import BinaryTarget, Scores
 
 Points = NDArray[np.float64]
 
@@ -66,11 +67,12 @@ class Curves:
         return self.n_pos / (self.n_pos + self.n_neg)
 
     @classmethod
+    @checked
     def from_scores(
         cls,
         name: str,
-        scores: Float[Tensor, " n"],
-        target: Int[Tensor, " n"] | Bool[Tensor, " n"],
+        scores: Scores,
+        target: BinaryTarget,
         *,
         max_fpr: float | None = None,
         min_tpr: float | None = None,
@@ -91,7 +93,6 @@ class Curves:
         >>> curves.roc.tolist()
         [[0.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
         """
-        check_binary(scores, target)
         curve = RocCurve.from_scores(scores.detach().cpu(), target.detach().cpu())
         if not curve.defined:
             raise ValueError(f"curves of {name!r} need both classes, got {curve.n_pos} positives of {len(target)} rows")
