@@ -1,6 +1,6 @@
 """Input checks for what no signature says: messages name what was given, what is wanted, and how to mend it.
 
-`core.signature.checked` does the rest. Checks of values look at the data; under `torch.compile` they are skipped, since a
+`core.signature.checked` does the rest. Checks of values look at the data; under `torch.compile` they are skipped, for a
 branch on data would break the graph.
 """
 
