@@ -1,6 +1,9 @@
 """The command as a user meets it: what it writes, and one clear sentence where it cannot."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -174,6 +177,37 @@ def test_fit_says_what_it_read_and_what_it_left_out(tmp_path, capsys):
     assert "What the columns were read as" in page
     assert "labels of &#x27;y&#x27; that differ" in page or "labels of 'y' that differ" in page
     assert json.loads((tmp_path / "out" / "model" / "encoder.json").read_text())["object"].endswith("TableEncoder")
+
+
+def test_a_console_of_another_code_page_is_no_reason_to_stop(tmp_path):
+    pd.DataFrame({"y": [0, 1] * 20, "s": range(40)}).to_csv(tmp_path / "s.csv", index=False)
+    command = [sys.executable, "-m", "equipoise", "evaluate", tmp_path / "s.csv", "--target", "y", "--score", "s"]
+    found = subprocess.run(
+        [*command, "--resamples", "9", "--output", tmp_path / "out"],
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=True,
+    )
+    assert "TPAUC (FPR <= 0.05, TPR >= 0.5)" in found.stdout.decode("cp1252")
+
+
+def test_scores_that_say_nothing_or_all_are_called_that(tmp_path, capsys):
+    y = np.arange(60) % 2
+    pd.DataFrame({"y": y, "flat": 1.0, "clear": y + 0.1 * np.arange(60) / 60}).to_csv(tmp_path / "s.csv", index=False)
+    arguments = ["evaluate", str(tmp_path / "s.csv"), "--target", "y", "--score", "flat", "clear", "--resamples", "9"]
+    main([*arguments, "--output", str(tmp_path / "out")])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning: flat gives every row the same score" in said
+    assert "warning: clear separates these rows perfectly" in said
+    assert "of the 30 rows of the rarer class" in said
+
+
+def test_a_booster_meets_the_objectives_that_it_can_be_trained_with(table, tmp_path):
+    arguments = ["fit", str(table), "--target", "diagnosis", "--metric", "average_precision", "--model", "lightgbm"]
+    main([*arguments, "--folds", "2", "--output", str(tmp_path / "out")])
+    summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    compared = {entry["objective"] for entry in summary["cross_validation"]}
+    assert compared == {"cross_entropy", "weighted_cross_entropy", "auc"}
 
 
 def test_a_named_objective_is_trained_beside_the_log_losses(table, tmp_path):

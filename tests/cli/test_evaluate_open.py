@@ -87,6 +87,14 @@ def test_positions_of_classes_do_as_well_as_names(frame, tmp_path):
     assert any("numbered in the order" in note for note in by_position["notes"])
 
 
+def test_minus_one_is_unknown_beside_names_of_classes_and_none_may_be_its_mark(frame, tmp_path):
+    wanted = _written(frame, tmp_path, *_NAMED)[0]["measures"]
+    for mark, options in (("-1", ()), ("None", ("--unknown", "None"))):
+        folder = tmp_path / mark
+        folder.mkdir()
+        assert _written(frame.replace({"label": {"unknown": mark}}), folder, *_NAMED, *options)[0]["measures"] == wanted
+
+
 def test_without_an_open_score_the_highest_class_score_stands_for_it(frame, tmp_path):
     kept = frame[~frame["label"].isin(NEW)]
     summary, page = _written(kept, tmp_path, "--target", "label", "--score", "p_*")

@@ -6,6 +6,8 @@ Exit code 0 means done, 2 that the request cannot be carried out as given (one s
 
 from __future__ import annotations
 
+import codecs
+import io
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -37,6 +39,9 @@ for command in (fit, predict, evaluate, methods, datasets, reproduce, bench):
 def main(given: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit code."""
     arguments[:] = sys.argv[1:] if given is None else given
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAIN)
     try:
         with _interruptible():
             app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
@@ -46,6 +51,17 @@ def main(given: Sequence[str] | None = None) -> None:
     except (_Interrupted, KeyboardInterrupt):
         print_problem("interrupted before it was done")
         sys.exit(130)
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """What a console of another code page shows for what it lacks."""
+    assert isinstance(error, UnicodeEncodeError)
+    plain = {"≤": "<=", "≥": ">=", "−": "-", "–": "-", "…": "...", "·": "|", "∞": "inf"}
+    return "".join(plain.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
+_PLAIN = "equipoise.plain"
+codecs.register_error(_PLAIN, _plainly)
 
 
 class _Interrupted(BaseException):

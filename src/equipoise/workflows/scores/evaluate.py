@@ -30,6 +30,7 @@ from equipoise.workflows.scores.judging import (
     DEFAULT_MIN_TPR,
     check_bootstrap,
     curve_metrics,
+    doubts,
     judged,
     provenance,
     score_column,
@@ -49,8 +50,6 @@ _STREAMED = (
 )
 
 
-# An AUROC below this is taken for a mistake of signs rather than a bad model.
-_TURNED = 0.4
 _DEFAULT_TPR = f"TPAUC is drawn at TPR ≥ {DEFAULT_MIN_TPR:g} where --min-tpr is not given."
 
 
@@ -113,7 +112,7 @@ def evaluate_scores(path: str | Path, request: EvaluateRequest, *, command: str 
             gains=judged_columns.gains,
             curves=judged_columns.curves,
             thresholds=judged_columns.thresholds,
-            warnings=_warnings(judged_columns.models),
+            warnings=judged_columns.warnings,
             notes=judged_columns.notes if request.min_tpr is not None else (*judged_columns.notes, _DEFAULT_TPR),
             confidence=request.confidence,
         )
@@ -153,16 +152,6 @@ def _criterion(request: EvaluateRequest) -> Criterion:
     return Criterion(name, _region(request).max_fpr, request.min_tpr)
 
 
-def _warnings(models: Sequence[ModelMetrics]) -> tuple[str, ...]:
-    name = Criterion("auroc").title
-    turned = [model.name for model in models if (found := model.metrics[name]) and found.estimate < _TURNED]
-    return tuple(
-        f"{column} ranks the other way round ({name} below {_TURNED:g}): is a low score the sign of a positive, or "
-        "should --positive name the other class?"
-        for column in turned
-    )
-
-
 @dataclass(frozen=True)
 class _Judged:
     """What was found, as a report shows it; `classes` is value → rows."""
@@ -174,6 +163,7 @@ class _Judged:
     thresholds: tuple[ThresholdTable, ...]
     gains: dict[str, Interval] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def _judge_table(path: str | Path, request: EvaluateRequest) -> _Judged:
@@ -239,6 +229,7 @@ def _judge_table(path: str | Path, request: EvaluateRequest) -> _Judged:
         thresholds=tuple(tables),
         gains=gains,
         notes=task.notes,
+        warnings=tuple(words for name, scores in columns.items() for words in doubts(name, scores, truth)),
     )
 
 

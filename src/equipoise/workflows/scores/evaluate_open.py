@@ -200,7 +200,7 @@ def _class_indices(column: Any, target: str, names: Sequence[str], unknown: str)
         raise InputError(f"column {target!r} has {missing} empty cells; mark unknown samples by {unknown!r}")
     texts = [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in column.tolist()]
     seen = list(dict.fromkeys(texts))
-    positions = {name: k for k, name in enumerate(names)} | {unknown: UNKNOWN}
+    positions = {str(UNKNOWN): UNKNOWN} | {name: k for k, name in enumerate(names)} | {unknown: UNKNOWN}
     if not any(text in names for text in seen) and all(_is_position(text, len(names)) for text in seen):
         numbered = ", ".join(f"{k} is {name}" for k, name in enumerate(names[:3]))
         note = f"Classes are numbered in the order of their columns ({numbered}{', …' if len(names) > 3 else ''})."

@@ -36,6 +36,8 @@ from equipoise.workflows.scores.requests import ScoresRequest
 DEFAULT_MAX_FPR, DEFAULT_MIN_TPR = 0.05, 0.5
 _PACKAGES = ("torch", "numpy", "lightning", "scikit-learn", "skrub", "lightgbm", "xgboost")
 _MULTICLASS_BESIDE = ("ovo_auroc", "balanced_accuracy", "worst_class_accuracy", "top_k_accuracy")
+# An AUROC below this is taken for a mistake of signs rather than a bad model.
+_TURNED = 0.4
 WANTED_FPR = (0.001, 0.01, 0.05, 0.1)
 WANTED_TPR = (0.8, 0.9, 0.95)
 
@@ -99,6 +101,25 @@ def judged(
         confidence=confidence,
         seed=seed,
     )
+
+
+def doubts(name: str, scores: Tensor, target: Tensor) -> list[str]:
+    """What a reader of the metrics of these scores must know, in sentences."""
+    pos, neg = scores[target == 1], scores[target == 0]
+    if bool((scores == scores[0]).all()):
+        return [f"{name} gives every row the same score: it tells nothing apart."]
+    if len(pos) and len(neg) and bool(pos.min() > neg.max()):
+        few = min(len(pos), len(neg))
+        return [
+            f"{name} separates these rows perfectly: an interval of [1.000, 1.000] says no more than that of the {few} "
+            "rows of the rarer class none was on the wrong side."
+        ]
+    if RocCurve.from_scores(scores, target).auroc() < _TURNED:
+        return [
+            f"{name} ranks the other way round (AUROC below {_TURNED:g}): is a low score the sign of a positive, or "
+            "should --positive name the other class?"
+        ]
+    return []
 
 
 def multiclass_judged(

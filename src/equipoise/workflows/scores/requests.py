@@ -72,7 +72,7 @@ class OpenRequest(ScoresRequest):
     Attributes:
         open_score: With --open, the column that says how known a sample looks; the highest class score if not given.
         new: With --open, the columns of scores of new classes, which have names but were not trained on.
-        unknown: With --open, what the target holds for samples of no class.
+        unknown: With --open, what the target holds for samples of no class; -1 always means that.
         higher_is: With --open, "in" where a higher open score means known, "out" where it means unknown.
         k: With --open, the lengths of the top-k list; those of 1, 3 and 5 that fit if not given.
         known_recall: With --open, the share of known samples to accept at least.

@@ -75,7 +75,7 @@ class Contest:
             f"{x:+.3f}".replace("-", "−") for x in (first.gain.estimate, first.gain.low, first.gain.high)
         )
         gain = f"{estimate} (95 % interval {low} to {high})"
-        if first.gain.low > 0:
+        if round(first.gain.low, 3) > 0:
             return f"{lead}: {gain} against the best plain log loss, {self.baseline.name}, which would not have done."
         return (
             f"{lead}, but the contest was close: {gain} against the best plain log loss, {self.baseline.name}. "

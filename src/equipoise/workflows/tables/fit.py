@@ -35,7 +35,14 @@ from equipoise.training.objectives import OBJECTIVES
 from equipoise.training.optimizers import OPTIMIZERS
 from equipoise.workflows.errors import InputError, mendable
 from equipoise.workflows.output import staged_folder
-from equipoise.workflows.scores.judging import judged, multiclass_judged, provenance, threshold_table, write_summary
+from equipoise.workflows.scores.judging import (
+    doubts,
+    judged,
+    multiclass_judged,
+    provenance,
+    threshold_table,
+    write_summary,
+)
 from equipoise.workflows.tables.candidates import (
     LOG_LOSS,
     MODELS,
@@ -150,7 +157,7 @@ def _prepare(data: str | Path, request: FitRequest) -> _Job:
     # A report and a model folder hold text, numbers and booleans: a date or a decimal is its text.
     task = replace(task, classes=tuple(c if isinstance(c, bool | int | float | str) else str(c) for c in task.classes))
     criterion = _criterion(request, len(task.classes), target)
-    objectives = _objectives(request, criterion)
+    objectives = _objectives(request, criterion, families)
     if request.optimizer and not (set(families) & set(NEURAL) and any(map(averages_samples, objectives))):
         raise InputError(f"optimizer={request.optimizer!r} needs a network (--model mlp) and an objective per sample")
     for name in objectives:
@@ -177,14 +184,14 @@ def _prepare(data: str | Path, request: FitRequest) -> _Job:
     )
 
 
-def _objectives(request: FitRequest, criterion: Criterion) -> list[str]:
-    """The objectives to compare: those asked for beside the log losses, else those that aim at the criterion."""
+def _objectives(request: FitRequest, criterion: Criterion, families: Sequence[str]) -> list[str]:
+    """The objectives to compare: those asked for beside the log losses, else all that aim at it and can be trained."""
     if request.objective:
         names = [LOG_LOSS, "weighted_cross_entropy", *(request.compare or ()), request.objective]
     elif request.compare:
         names = [LOG_LOSS, *request.compare]
     else:
-        names = objectives_for(criterion)
+        names = [name for name in objectives_for(criterion) if any(trains(family, name) for family in families)]
     return list(dict.fromkeys(names))
 
 
@@ -257,8 +264,10 @@ def _report(
     groups = None if task.groups is None else torch.from_numpy(task.groups[job.test])
     binary = not criterion.multiclass
     models, curves, tables = [], [], []
+    doubtful: list[str] = []
     for candidate, found in scores.items():
         if binary:
+            doubtful += doubts(candidate.name, found, truth)
             metrics = judged(
                 found,
                 truth,
@@ -330,7 +339,7 @@ def _report(
         models=tuple(models),
         curves=tuple(curves),
         thresholds=tuple(tables),
-        warnings=job.warnings,
+        warnings=(*job.warnings, *doubtful),
         notes=_notes(job, binary),
         confidence=_CONFIDENCE,
     )
