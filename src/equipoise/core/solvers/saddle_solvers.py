@@ -279,16 +279,12 @@ class ProximalDescentAscent(_DescentAscent):
             FloatingPointError: if the loss or its gradient is not finite; no weight has moved then.
             NotImplementedError: on sparse gradients.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        gradients = [p.grad for p in self._owned() if p.grad is not None]
-        if any(gradient.is_sparse for gradient in gradients):
-            raise NotImplementedError("sparse gradients cannot be clipped here; use AcceleratedDescentAscent")
-        if gradients and not all_finite(gradients if loss is None else [loss, *gradients]):
+        try:
+            with RunningStatistics():
+                loss = self._loss(closure)
+        except NotFiniteError as error:
             self.zero_grad()
-            return NotFiniteError(loss).left_out(self.skip_nonfinite)
+            return error.left_out(self.skip_nonfinite)
         for group in self.param_groups:
             for parameter in (p for p in group["params"] if p.grad is not None):
                 state = self.state[parameter]
@@ -300,11 +296,21 @@ class ProximalDescentAscent(_DescentAscent):
                     past = state.setdefault("direction", direction.clone())
                     direction = past.lerp_(direction, 1 - group["momentum"])
                 parameter.add_(direction, alpha=group["lr"] if group["maximize"] else -group["lr"])
-                if group["epoch_decay"]:
-                    state["sum"].add_(parameter)
+            for parameter in group["params"] if group["epoch_decay"] else ():
+                self.state[parameter]["sum"].add_(parameter)
             group["iterates"] += 1
         for saddle in saddle_losses(*self._modules):
             saddle.project_()
+        return loss
+
+    def _loss(self, closure: Closure | None) -> Tensor | None:
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
+        gradients = [p.grad for p in self._owned() if p.grad is not None]
+        if any(gradient.is_sparse for gradient in gradients):
+            raise NotImplementedError("sparse gradients cannot be clipped here; use AcceleratedDescentAscent")
+        if gradients and not all_finite(gradients if loss is None else [loss, *gradients]):
+            raise NotFiniteError(loss)
         return loss
 
     @torch.no_grad()
