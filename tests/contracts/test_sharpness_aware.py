@@ -120,3 +120,26 @@ def test_the_integer_type_of_a_target_does_not_matter(entry):
 def test_a_step_without_a_closure_is_refused(entry):
     with pytest.raises(RuntimeError, match="closure"):
         made(entry, nn.Linear(1, 2)).step()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@parametrized(Optimizer)
+def test_a_scaler_of_half_precision_changes_no_step_and_skips_what_overflows(entry, dtype):
+    found = []
+    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=256.0)):
+        model, x, y = world(norm=True)
+        optimizer = made(entry, model.float())
+
+        def half(model=model, x=x, y=y):
+            with torch.autocast("cpu", dtype):
+                return cross_entropy(model(x.float()), y, reduction="none"), y
+
+        for _ in range(3):
+            optimizer.step(half, scaler=scaler)
+        found.append(weights(model))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-2, atol=1e-3)
+    # Beyond what float32 holds, as half precision meets at smaller scales.
+    huge = torch.amp.GradScaler("cpu", init_scale=2.0**126)
+    optimizer.step(lambda: (1e3 * half()[0], y), scaler=huge)
+    assert unchanged(model, found[1])
+    assert huge.get_scale() == 2.0**125
