@@ -185,6 +185,7 @@ class AcceleratedDescentAscent(_DescentAscent):
         rows, values = gradient.indices()[0], gradient.values()
         if not state:
             return values
+        # `load_state_dict` casts to the parameter's dtype.
         seen = state["seen"][rows].bool().view(-1, *[1] * (values.ndim - 1))
         return torch.where(seen, state["estimate"][rows], values)
 
@@ -210,11 +211,10 @@ class AcceleratedDescentAscent(_DescentAscent):
             return
         if not state:
             state["estimate"] = torch.zeros_like(parameter)
-            # In the parameter's dtype, to which `load_state_dict` casts.
-            state["seen"] = torch.zeros(len(parameter), dtype=parameter.dtype, device=parameter.device)
+            state["seen"] = torch.zeros(len(parameter), dtype=torch.bool, device=parameter.device)
         rows = after.indices()[0]
         state["estimate"][rows] = after.values() + share * (past - before.values())
-        state["seen"][rows] = 1
+        state["seen"][rows] = True
 
 
 class ProximalDescentAscent(_DescentAscent):
