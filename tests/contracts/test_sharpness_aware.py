@@ -143,3 +143,31 @@ def test_a_scaler_of_half_precision_changes_no_step_and_skips_what_overflows(ent
     optimizer.step(lambda: (1e3 * half()[0], y), scaler=huge)
     assert unchanged(model, found[1])
     assert huge.get_scale() == 2.0**125
+
+
+@parametrized(Optimizer)
+def test_to_maximise_the_negative_is_to_minimise(entry):
+    wanted, _ = stepped(entry, 2)
+    model, x, y = world()
+    optimizer = made(entry, model, maximize=True)
+    for _ in range(2):
+        optimizer.step(lambda: (-cross_entropy(model(x), y, reduction="none"), y))
+    assert unchanged(model, weights(wanted))
+
+
+@pytest.mark.parametrize("factor", [1e-25, 1e25])
+@parametrized(Optimizer)
+def test_the_perturbation_does_not_depend_on_the_scale_of_the_loss(entry, factor):
+    seen = []
+    for scale in (1.0, factor):
+        model, x, y = world()
+        optimizer = made(entry, model.float(), lr=0.0)
+        places = []
+
+        def closure(model=model, x=x, y=y, scale=scale, places=places):
+            places.append(weights(model))
+            return scale * cross_entropy(model(x.float()), y, reduction="none"), y
+
+        optimizer.step(closure)
+        seen.append(places)
+    torch.testing.assert_close(seen[0], seen[1])

@@ -14,6 +14,7 @@ al., "ASAM", 2021. The form over groups is reconstructed, and checked against fo
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
@@ -67,7 +68,8 @@ class GroupSAM(Optimizer):
     Learning-rate schedulers work on this optimizer: its parameter groups and its state are those of the base.
 
     Raises:
-        ValueError: if the number of radii is not that of the groups, or the base optimizer has a setting `rho` itself.
+        ValueError: if the number of radii is not that of the groups, or the base optimizer has a setting `rho` or
+            needs a closure itself.
 
     >>> weight = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
     >>> sam = GroupSAM([weight], torch.optim.SGD, rho=[0.1], lr=0.5)
@@ -95,6 +97,8 @@ class GroupSAM(Optimizer):
         own = {"rho": rho, "adaptive": adaptive}
         super().__init__(params, own)
         self.base = base_optimizer(self.param_groups, **base_options)
+        if any(p.default is p.empty for p in inspect.signature(self.base.step).parameters.values()):
+            raise ValueError(f"{base_optimizer.__name__} needs a closure itself; choose another base_optimizer")
         if "rho" in self.base.defaults:
             raise ValueError(f"{base_optimizer.__name__} has a setting rho itself; choose another base_optimizer")
         self.defaults = self.base.defaults | own
@@ -319,7 +323,7 @@ class _Weights:
 
     Attributes:
         params: the parameters.
-        radii: per parameter one radius per group of classes.
+        radii: per parameter one radius per group of classes, below 0 where the base optimizer maximises.
         adaptive: per parameter, whether it moves in proportion to its square.
     """
 
@@ -332,10 +336,12 @@ class _Weights:
     @classmethod
     def of(cls, optimizer: GroupSAM) -> _Weights:
         """Those that an optimizer moves."""
-        groups = [
-            (group["params"], optimizer.radii(group["rho"]), group["adaptive"]) for group in optimizer.param_groups
-        ]
-        return cls([(p, radii, adaptive) for params, radii, adaptive in groups for p in params if p.requires_grad])
+        rows = []
+        for group in optimizer.param_groups:
+            sign = -1 if group.get("maximize") else 1
+            radii = [sign * radius for radius in optimizer.radii(group["rho"])]
+            rows += [(p, radii, group["adaptive"]) for p in group["params"] if p.requires_grad]
+        return cls(rows)
 
     def kept(self, places: list[int]) -> _Weights:
         """Those at some places."""
@@ -343,7 +349,7 @@ class _Weights:
 
     def moves(self, g: int) -> bool:
         """Whether a group of classes has a radius."""
-        return any(radii[g] > 0 for radii in self.radii)
+        return any(radii[g] for radii in self.radii)
 
     @contextmanager
     def moved(self, g: int, gradients: Gradients) -> Iterator[bool]:
@@ -357,6 +363,9 @@ class _Weights:
             for p, gradient, adaptive in zip(self.params, gradients, self.adaptive, strict=True)
         ]
         norm = float(torch.stack(list(torch._foreach_norm(sizes))).norm())
+        if norm in (0.0, torch.inf):
+            # Squares leave float32 at gradients of 1e-23 and 1e19, and float16 much sooner.
+            norm = float(torch.stack([size.abs().double().norm() for size in sizes]).norm())
         if not (self.moves(g) and 0 < norm < torch.inf):
             yield False
             return
