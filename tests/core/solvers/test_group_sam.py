@@ -184,6 +184,11 @@ def test_two_processes_step_as_one_on_the_union(tmp_path):
         ),
         (lambda m: GroupSAM(m.parameters(), torch.optim.SGD, [0.1], sync="all", lr=0.1), ValueError, "sync"),
         (lambda m: GroupSAM(m.parameters(), torch.optim.SGD, [0.1], lr=0.1).step(), RuntimeError, "closure"),
+        (
+            lambda m: GroupSAM(m.requires_grad_(False).parameters(), torch.optim.SGD, [0.1], lr=0.1).step(lambda: None),
+            ValueError,
+            "requires a gradient",
+        ),
         (lambda m: GroupSAM(m.parameters(), torch.optim.LBFGS, [0.1], lr=0.1), ValueError, "LBFGS needs a closure"),
         (lambda m: GroupSAM(m.parameters(), torch.optim.Adadelta, [0.1], lr=0.1), ValueError, "Adadelta has a setting"),
     ],

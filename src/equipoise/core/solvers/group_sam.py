@@ -169,7 +169,7 @@ class GroupSAM(Optimizer):
         Raises:
             RuntimeError: without a closure; if gradients of an earlier backward were there, which PyTorch's kind of
                 closure added to: whether they were meant to count cannot be told.
-            ValueError: if a closure returns something else; no weight has moved then.
+            ValueError: if a closure returns something else, or all parameters are frozen; no weight has moved then.
             FloatingPointError: if a loss or gradient is not finite and there is no scaler; every weight is as before.
             NotImplementedError: on sparse gradients.
         """
@@ -177,6 +177,8 @@ class GroupSAM(Optimizer):
             raise RuntimeError("a sharpness-aware step needs a closure: it computes the losses more than once")
         self._prepare()
         weights = _Weights.of(self)
+        if not weights.params:
+            raise ValueError("no parameter of this optimizer requires a gradient")
         passes = _Passes([closure] if callable(closure) else list(closure), weights, self.same_dropout)
         try:
             with RunningStatistics() as statistics:
