@@ -1,8 +1,8 @@
 """What a public name is entered as, so that one suite can hold all of its kind to the same contract.
 
 Every name that a room exports stands in one list of `entries/<room>.py`: as a `Loss`, a `Measure` (a
-`torchmetrics.Metric`), an `Optimizer`, a `Function`, an estimator of `entries/estimators.py`, or in `OTHERS` with a
-reason. `test_complete.py` fails for a name that stands nowhere.
+`torchmetrics.Metric`), an `Optimizer`, a `Solver`, a `Function`, an estimator of `entries/estimators.py`, or in
+`OTHERS` with a reason. `test_complete.py` fails for a name that stands nowhere.
 
 `inputs(generator, n)` makes a good batch of n samples as keyword arguments. `exempt` maps the name of a contract test
 to the reason why it does not apply, which is printed where the test is skipped.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -98,6 +98,22 @@ class Optimizer(Entry):
     """
 
     per_sample: bool = True
+    passes: ClassVar[int] = 2
+
+
+@dataclass(frozen=True)
+class Solver(Entry):
+    """A `torch.optim.Optimizer` that is made of modules, and takes PyTorch's closure.
+
+    Attributes:
+        passes: how often a step calls its closure.
+    """
+
+    passes: int = 2
+
+    def build(self, *modules: Any, **changes: Any) -> Any:
+        """A fresh solver of some modules."""
+        return self.object(*modules, **{**self.settings, **changes})
 
 
 @dataclass(frozen=True)

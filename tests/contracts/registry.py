@@ -26,9 +26,9 @@ def others() -> dict[str, str]:
     return {name: why for module in MODULES for name, why in getattr(module, "OTHERS", {}).items()}
 
 
-def parametrized(kind: type[E]) -> Any:
-    """Run a test for every entry of a kind, but for those that are exempt from it."""
-    return pytest.mark.parametrize("entry", entered(kind), ids=str)
+def parametrized(*kinds: type[Entry]) -> Any:
+    """Run a test for every entry of some kinds, but for those that are exempt from it."""
+    return pytest.mark.parametrize("entry", [entry for kind in kinds for entry in entered(kind)], ids=str)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import torch
 
-from contracts.model import Function
+from contracts.model import Function, Solver
 
 PACKAGES = ["core.pairs", "core.curves"]
 
@@ -22,7 +22,19 @@ def _columns(generator, n):
     return {"scores": scores, "pos_weight": weight * positive, "neg_weight": weight * ~positive}
 
 
+_SOLVERS = "equipoise.core.solvers.saddle_solvers"
+_ONE_PASS = dict.fromkeys(
+    ("gradients_that_a_closure_adds_to_are_refused", "accumulation_by_lightning_is_refused"),
+    "takes one pass, and adds up gradients as PyTorch's own optimizers do",
+) | {
+    "half_precision_around_the_step_is_that_inside_its_closure": (
+        "takes one pass, and weights that autocast has cast are kept from step to step as under PyTorch's own"
+    )
+}
+
 ENTRIES = (
+    Solver(f"{_SOLVERS}.AcceleratedDescentAscent", {"lr": 0.5, "k": 1.0, "m": 8.0, "c1": 3.0, "c2": 2.0}),
+    Solver(f"{_SOLVERS}.ProximalDescentAscent", {"lr": 0.1, "momentum": 0.1, "clip": 0.5}, exempt=_ONE_PASS, passes=1),
     Function("equipoise.core.pairs.pairwise_loss", {"margin": 1.0}, _sides),
     Function("equipoise.core.pairs.pairwise_derivatives", {"margin": 1.0}, _sides),
     Function("equipoise.core.pairs.columnwise_pairwise_loss", {"margin": 1.0}, _columns),

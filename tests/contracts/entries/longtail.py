@@ -20,7 +20,7 @@ from equipoise.longtail import (
 from equipoise.longtail.experts.dirichlet_experts import Trials
 
 ROOM = "equipoise.longtail"
-_SGD = {"base_optimizer": torch.optim.SGD, "lr": 0.1}
+_SGD = {"base_optimizer": torch.optim.SGD, "lr": 0.1, "momentum": 0.9}
 _COUNTS = {"class_counts": (60, 20, 4)}
 _TREE = LabelTree.from_nested({"animal": ["cat", "dog"], "thing": ["cup"]})
 _MIXTURE = DirichletMixture((60, 20, 4), 50.0)

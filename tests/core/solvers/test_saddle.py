@@ -219,6 +219,30 @@ def test_only_the_rows_of_the_batch_move():
     assert loss.c[0].item() == pytest.approx(0.5 + 0.5 / 9 ** (1 / 3), rel=1e-6)
 
 
+def test_rows_that_were_seen_are_known_after_a_resumption():
+    drawn = [(torch.tensor([1, 4]), torch.tensor([1.0, -1.0])), (torch.tensor([4, 2]), torch.tensor([2.0, 0.5]))]
+    loss, again = Rows(6), Rows(6)
+    optimizer = AcceleratedDescentAscent(loss, lr=1.0, m=8)
+    optimizer.step(_closure(optimizer, loss, *drawn[0]))
+    resumed = AcceleratedDescentAscent(again, lr=1.0, m=8)
+    again.load_state_dict(loss.state_dict())
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for solver, rows in ((optimizer, loss), (resumed, again)):
+        for batch in drawn[::-1]:
+            solver.step(_closure(solver, rows, *batch))
+    assert torch.equal(again.c, loss.c)
+    assert optimizer.state[loss.c]["seen"].tolist() == [0, 1, 1, 0, 1, 0]
+
+
+def test_the_reference_of_what_gets_no_gradient_is_itself():
+    network = nn.Sequential(nn.Linear(2, 1), nn.Linear(2, 1))
+    optimizer = ProximalDescentAscent(network, lr=0.5)
+    for _ in range(3):
+        optimizer.step(_closure(optimizer, lambda: network[0](torch.ones(1, 2)).square().mean()))
+    optimizer.update_reference()
+    torch.testing.assert_close(optimizer.state[network[1].weight]["reference"], network[1].weight.detach())
+
+
 def test_the_reference_point_is_the_mean_of_a_stage_and_pulls():
     network = nn.Linear(1, 1, bias=False)
     network.weight.data.fill_(1.0)

@@ -152,6 +152,15 @@ def test_sharpness_of_a_class_is_the_rise_along_its_gradient():
         assert math.isnan(class_sharpness(model, _each, x, y, 0.2, 5)[4])
 
 
+def test_sharpness_is_seen_by_a_model_in_half_precision():
+    model, x, y = _world(3)
+    plain = class_sharpness(model.float(), _each, x.float(), y, 2.0, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = class_sharpness(model, lambda z, t: _each(z.float(), t), x.float(), y, 2.0, 4)
+    torch.testing.assert_close(half, plain, rtol=0.1, atol=0.05)
+    assert plain.min() > 0.5
+
+
 def test_curvature_is_that_of_the_full_hessian_and_lanczos_agrees():
     model, x, y = _world(4)
     names = [name for name, _ in model.named_parameters()]

@@ -14,22 +14,30 @@ al., "ASAM", 2021. The form over groups is reconstructed, and checked against fo
 
 from __future__ import annotations
 
-import threading
-import warnings
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch import Tensor
 from torch.optim import Optimizer
 
 from equipoise.core.distributed import world_size
 from equipoise.core.signature import checked
+from equipoise.core.solvers.closures import (
+    NoLossError,
+    NotFiniteError,
+    RandomState,
+    RunningStatistics,
+    all_finite,
+    clear_gradients,
+    kept_weights,
+    mark_spent,
+    refuse_added,
+)
 from equipoise.core.types import NonNegative
 from equipoise.core.validate import check_nonnegative
 
@@ -60,7 +68,8 @@ class GroupSAM(Optimizer):
     Learning-rate schedulers work on this optimizer: its parameter groups and its state are those of the base.
 
     Raises:
-        ValueError: if the number of radii is not that of the groups, or the base optimizer has a setting `rho` itself.
+        ValueError: if the number of radii is not that of the groups, or the base optimizer has a setting `rho` or
+            needs a closure itself.
 
     >>> weight = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
     >>> sam = GroupSAM([weight], torch.optim.SGD, rho=[0.1], lr=0.5)
@@ -88,6 +97,8 @@ class GroupSAM(Optimizer):
         own = {"rho": rho, "adaptive": adaptive}
         super().__init__(params, own)
         self.base = base_optimizer(self.param_groups, **base_options)
+        if any(p.default is p.empty for p in inspect.signature(self.base.step).parameters.values()):
+            raise ValueError(f"{base_optimizer.__name__} needs a closure itself; choose another base_optimizer")
         if "rho" in self.base.defaults:
             raise ValueError(f"{base_optimizer.__name__} has a setting rho itself; choose another base_optimizer")
         self.defaults = self.base.defaults | own
@@ -152,12 +163,13 @@ class GroupSAM(Optimizer):
         Gradients are cleared before every pass. Parameters that no loss depends on keep the gradient None.
 
         Returns:
-            The mean loss at the weights before the step, without graph.
+            The mean loss at the weights before the step, without graph; NaN, with a warning and no step, where the
+            closure returned None, as Lightning's does for a batch that is to be skipped.
 
         Raises:
             RuntimeError: without a closure; if gradients of an earlier backward were there, which PyTorch's kind of
                 closure added to: whether they were meant to count cannot be told.
-            ValueError: if a closure returns something else; no weight has moved then.
+            ValueError: if a closure returns something else, or all parameters are frozen; no weight has moved then.
             FloatingPointError: if a loss or gradient is not finite and there is no scaler; every weight is as before.
             NotImplementedError: on sparse gradients.
         """
@@ -165,8 +177,32 @@ class GroupSAM(Optimizer):
             raise RuntimeError("a sharpness-aware step needs a closure: it computes the losses more than once")
         self._prepare()
         weights = _Weights.of(self)
+        if not weights.params:
+            raise ValueError("no parameter of this optimizer requires a gradient")
         passes = _Passes([closure] if callable(closure) else list(closure), weights, self.same_dropout)
-        pending = self._clear_gradients()
+        try:
+            with RunningStatistics() as statistics:
+                loss = self._step(passes, weights, scaler, statistics)
+        except NotFiniteError as error:
+            self.zero_grad()
+            return error.left_out(self.skip_nonfinite)
+        mark_spent(self._owned())
+        return loss
+
+    def _prepare(self) -> None:
+        """What a subclass looks at before a step."""
+
+    def _owned(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def _step(
+        self,
+        passes: _Passes,
+        weights: _Weights,
+        scaler: torch.amp.GradScaler | None,
+        statistics: RunningStatistics,
+    ) -> Tensor:
+        pending = clear_gradients(self._owned())
         first = passes.run(0)
         touched = [k for k, p in enumerate(weights.params) if p.grad is not pending.get(p)]
         if isinstance(first, Tensor) and first.ndim == 0:
@@ -174,18 +210,15 @@ class GroupSAM(Optimizer):
                 raise ValueError("a scaler needs a closure that returns losses of shape (B,) and calls no backward")
             if self.group_weights is not None:
                 raise ValueError("the closure returned a scalar; groups need one loss per sample: reduction='none'")
-            if any(p.grad is held and bool((held != 0).any()) for p, held in pending.items()):
-                raise RuntimeError(
-                    "there were gradients before the step, and the closure added its own to them. Call zero_grad "
-                    "first in the closure; to accumulate over several batches (Lightning's accumulate_grad_batches), "
-                    "pass the list of their closures, each of which returns losses of shape (B,)"
-                )
+            refuse_added(pending)
             if len(passes.closures) > 1 or not touched:
                 raise ValueError("a closure that returns a scalar must be alone and call backward; or return losses")
-            return self._plain_step(passes, first, weights.kept(touched))
+            return self._plain_step(passes, first.detach(), weights.kept(touched))
         if touched:
             raise ValueError("a closure that calls backward must return a scalar; one that returns losses must not")
-        self._clear_gradients()
+        if first is None:
+            raise NoLossError
+        clear_gradients(self._owned())
         # Asked in this way, a new scaler sets itself up.
         scale = 1.0 if scaler is None else float(scaler.scale(torch.ones((), device=weights.params[0].device)))
         moving = {g: [g] for g in range(self.num_groups) if weights.moves(g)}
@@ -205,35 +238,33 @@ class GroupSAM(Optimizer):
         if self.sync == "local" and world_size() > 1:
             _all_reduce(result)
             torch._foreach_div_(result, world_size())
-        finite = self._finite(losses, result)
+        finite = all_finite([*losses, *result], everywhere=self.sync != "none")
         if not finite and scaler is None:
-            return self._refused(loss)
+            raise NotFiniteError(loss)
         for p, gradient, used in zip(weights.params, result, seen.tolist(), strict=True):
             p.grad = None if not used else gradient * (scale if finite else torch.inf) if scaler else gradient
         if scaler is None:
             self.base.step()
-        else:
-            # It unscales again, and steps only where every gradient is finite.
-            scaler.step(self.base)
-            scaler.update()
-        self._mark_spent()
+            return loss
+        if not finite:
+            statistics.restore()
+        # It unscales again, and steps only where every gradient is finite.
+        scaler.step(self.base)
+        scaler.update()
         return loss
-
-    def _prepare(self) -> None:
-        """What a subclass looks at before a step."""
 
     def _plain_step(self, passes: _Passes, loss: Tensor, weights: _Weights) -> Tensor:
         """SAM with PyTorch's closure, which was called once and has left its gradients on the parameters."""
-        losses = [loss.detach()]
+        losses = [loss]
         with weights.moved(0, [p.grad.detach().clone() for p in weights.params if p.grad is not None]) as moved:
             if moved:
-                self._clear_gradients()
+                clear_gradients(self._owned())
                 losses.append(passes.run(0).detach())
-        if not self._finite(losses, [p.grad for p in weights.params if p.grad is not None]):
-            return self._refused(losses[0])
+        gradients = [p.grad for p in weights.params if p.grad is not None]
+        if not all_finite([*losses, *gradients], everywhere=self.sync != "none"):
+            raise NotFiniteError(loss)
         self.base.step()
-        self._mark_spent()
-        return losses[0]
+        return loss
 
     def _gradients(
         self, passes: _Passes, groups: dict[int, list[int]], params: list[Tensor], scale: float, first: Any = None
@@ -288,52 +319,13 @@ class GroupSAM(Optimizer):
             raise ValueError(f"the closure's target must hold classes from 0 to {classes - 1}")
         return losses, self.group_weights.to(losses)[target]
 
-    def _clear_gradients(self) -> dict[Tensor, Tensor]:
-        """Clear all gradients; those that no step of ours has left are pending, and get a zero of their own."""
-        pending = {}
-        for p in (p for group in self.param_groups for p in group["params"]):
-            gradient, p.grad = p.grad, None
-            if gradient is None or getattr(gradient, _SPENT, None) == gradient._version or not p.requires_grad:
-                continue
-            _check_dense([gradient])
-            if bool((gradient != 0).any()):
-                pending[p] = p.grad = torch.zeros_like(gradient)
-        return pending
-
-    def _mark_spent(self) -> None:
-        """Mark the gradients of this step, so that the next one knows them unless something is added."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    setattr(p.grad, _SPENT, p.grad._version)
-
-    def _finite(self, losses: list[Tensor], gradients: Gradients) -> bool:
-        """Whether everything is finite, on all processes."""
-        bad = torch.zeros((), device=losses[0].device)
-        for tensor in (*losses, *gradients):
-            bad += (~tensor.isfinite()).any().to(bad)
-        if self.sync != "none" and world_size() > 1:
-            _all_reduce([bad])
-        return not bool(bad)
-
-    def _refused(self, loss: Tensor) -> Tensor:
-        self.zero_grad()
-        message = "the loss or its gradient is NaN or infinite"
-        if not self.skip_nonfinite:
-            raise FloatingPointError(f"{message}; nothing was changed. skip_nonfinite=True leaves such steps out")
-        warnings.warn(f"{message}; this step is left out", UserWarning, stacklevel=3)
-        return loss
-
-
-_SPENT = "_spent_at_version"
-
 
 class _Weights:
     """Parameters that take part in a step, and how far each may move.
 
     Attributes:
         params: the parameters.
-        radii: per parameter one radius per group of classes.
+        radii: per parameter one radius per group of classes, below 0 where the base optimizer maximises.
         adaptive: per parameter, whether it moves in proportion to its square.
     """
 
@@ -346,10 +338,12 @@ class _Weights:
     @classmethod
     def of(cls, optimizer: GroupSAM) -> _Weights:
         """Those that an optimizer moves."""
-        groups = [
-            (group["params"], optimizer.radii(group["rho"]), group["adaptive"]) for group in optimizer.param_groups
-        ]
-        return cls([(p, radii, adaptive) for params, radii, adaptive in groups for p in params if p.requires_grad])
+        rows = []
+        for group in optimizer.param_groups:
+            sign = -1 if group.get("maximize") else 1
+            radii = [sign * radius for radius in optimizer.radii(group["rho"])]
+            rows += [(p, radii, group["adaptive"]) for p in group["params"] if p.requires_grad]
+        return cls(rows)
 
     def kept(self, places: list[int]) -> _Weights:
         """Those at some places."""
@@ -357,7 +351,7 @@ class _Weights:
 
     def moves(self, g: int) -> bool:
         """Whether a group of classes has a radius."""
-        return any(radii[g] > 0 for radii in self.radii)
+        return any(radii[g] for radii in self.radii)
 
     @contextmanager
     def moved(self, g: int, gradients: Gradients) -> Iterator[bool]:
@@ -371,6 +365,9 @@ class _Weights:
             for p, gradient, adaptive in zip(self.params, gradients, self.adaptive, strict=True)
         ]
         norm = float(torch.stack(list(torch._foreach_norm(sizes))).norm())
+        if norm in (0.0, torch.inf):
+            # Squares leave float32 at gradients of 1e-23 and 1e19, and float16 much sooner.
+            norm = float(torch.stack([size.abs().double().norm() for size in sizes]).norm())
         if not (self.moves(g) and 0 < norm < torch.inf):
             yield False
             return
@@ -378,63 +375,33 @@ class _Weights:
             (size * p.detach().abs() if adaptive else size) * (radii[g] / norm)
             for p, size, adaptive, radii in zip(self.params, sizes, self.adaptive, self.radii, strict=True)
         ]
-        saved = [p.detach().clone() for p in self.params]
-        try:
+        with kept_weights(self.params), RunningStatistics() as statistics:
             with torch.no_grad():
                 torch._foreach_add_(self.params, steps)
-            with _kept_statistics():
-                yield True
-        finally:
-            with torch.no_grad():
-                torch._foreach_copy_(self.params, saved)
+            torch.clear_autocast_cache()
+            yield True
+            statistics.restore()
 
 
 class _Passes:
     """The closures of the parts of a batch; where asked, the later passes of a part see the first one's dropout."""
 
     def __init__(self, closures: list[Closure], weights: _Weights, same_dropout: bool) -> None:
-        self.closures, self.same_dropout = closures, same_dropout
-        self.devices = sorted({p.device.index for p in weights.params if p.device.type == "cuda"})
-        self.states: dict[int, list[Tensor]] = {}
+        self.closures, self.same_dropout, self.params = closures, same_dropout, weights.params
+        self.states: dict[int, RandomState | None] = {}
 
+    @torch.enable_grad()
     def run(self, part: int) -> Any:
         """What the closure of a part returns."""
-        with torch.enable_grad():
-            if not self.same_dropout:
-                return self.closures[part]()
-            if part not in self.states:
-                self.states[part] = [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in self.devices)]
-                return self.closures[part]()
-            with torch.random.fork_rng(self.devices):
-                torch.set_rng_state(self.states[part][0])
-                for device, state in zip(self.devices, self.states[part][1:], strict=True):
-                    torch.cuda.set_rng_state(state, device)
-                return self.closures[part]()
-
-
-@contextmanager
-def _kept_statistics() -> Iterator[None]:
-    """Restore the running statistics of every normalisation that is run by this thread meanwhile."""
-    known: set[nn.Module] = set()
-    saved: list[tuple[Tensor, Tensor]] = []
-    thread = threading.get_ident()
-
-    def remember(module: nn.Module, inputs: Any) -> None:
-        if module in known or threading.get_ident() != thread:
-            return
-        for part in module.modules():
-            if part not in known and isinstance(part, _NormBase):
-                saved.extend((buffer, buffer.clone()) for buffer in part.buffers(recurse=False))
-            known.add(part)
-
-    hook = register_module_forward_pre_hook(remember)
-    try:
-        yield
-    finally:
-        hook.remove()
-        with torch.no_grad():
-            for buffer, value in saved:
-                buffer.copy_(value)
+        if part not in self.states:
+            self.states[part] = RandomState(self.params) if self.same_dropout else None
+            return self.closures[part]()
+        state = self.states[part]
+        with nullcontext() if state is None else state.again():
+            found = self.closures[part]()
+        if found is None:
+            raise NoLossError
+        return found
 
 
 def _check_dense(gradients: Sequence[Tensor | None]) -> None:

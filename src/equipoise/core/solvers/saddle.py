@@ -219,6 +219,7 @@ def descent_ascent(
     """A PyTorch optimizer that descends, ascends and projects as the losses declare.
 
     Use it as any other: `zero_grad`, `backward`, `step`, `state_dict`, schedulers, Lightning's `configure_optimizers`.
+    Only a copy or pickle of it does not project, since PyTorch leaves hooks behind: make another and load its state.
 
     Args:
         optimizer: a class whose groups know `maximize`, such as `torch.optim.SGD`, `Adam` or `AdamW`.

@@ -14,29 +14,58 @@ gradients, and a pull towards the mean of the previous stage's iterates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from equipoise.core.signature import checked
+from equipoise.core.solvers.closures import (
+    NoLossError,
+    NotFiniteError,
+    RandomState,
+    RunningStatistics,
+    all_finite,
+    clear_gradients,
+    kept_weights,
+    mark_spent,
+    refuse_added,
+)
 from equipoise.core.solvers.saddle import NETWORK, Box, clamp_, parameter_groups, saddle_losses
 from equipoise.core.types import NonNegative, Positive, ProperFraction
 
 Closure = Callable[[], Tensor]
 
 
-class AcceleratedDescentAscent(Optimizer):
+class _DescentAscent(Optimizer):
+    """What both solvers keep beside PyTorch's state: the modules, whose boxes are read at every step."""
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        defaults: dict[str, Any],
+        modules: tuple[nn.Module, ...],
+        skip_nonfinite: bool,
+    ) -> None:
+        super().__init__(groups, defaults)
+        self._modules, self.skip_nonfinite = modules, skip_nonfinite
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_modules": self._modules, "skip_nonfinite": self.skip_nonfinite}
+
+    def _owned(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+
+class AcceleratedDescentAscent(_DescentAscent):
     """Stochastic descent-ascent with variance-reduced gradient estimates (ASGDA).
 
-    `step` takes a closure that clears the gradients, computes the loss of the *current* batch, calls `backward` and
-    returns the loss. It is called twice, before and after the move, with the same random numbers; running statistics
-    of batch norm count the batch once, at the new point. The estimates start at the first gradient [inferred: the
-    paper starts them at zero, which delays the start by some twenty steps].
+    `step` takes a closure that computes the loss of the *current* batch, calls `backward` and returns the loss. It is
+    called twice, before and after the move, with the same random numbers and gradients cleared; running statistics of
+    batch norm count the batch once, at the new point. The estimates start at the first gradient (our choice: the paper
+    starts them at zero, which delays the start by some twenty steps).
 
     A variable with sparse gradients, such as one value a training sample, moves only in the rows of the batch.
 
@@ -49,6 +78,7 @@ class AcceleratedDescentAscent(Optimizer):
         c1: speed at which old gradients of what is minimised are forgotten.
         c2: the same of what is maximised.
         weight_decay: L2 penalty on the network only.
+        skip_nonfinite: warn and leave out a step whose loss or gradient is NaN or infinite, rather than raise.
 
     Raises:
         ValueError: if a step size, k, m, c1 or c2 is not above 0, η₀ is above 1, or a loss does not declare a variable.
@@ -77,75 +107,87 @@ class AcceleratedDescentAscent(Optimizer):
         c1: Positive = 3.0,
         c2: Positive = 3.0,
         weight_decay: NonNegative = 0.0,
+        skip_nonfinite: bool = False,
     ) -> None:
         if k / m ** (1 / 3) > 1:
             raise ValueError(f"k / m^(1/3) = {k / m ** (1 / 3):.3g}, but eta_0 must be <= 1; raise m or lower k")
         groups = parameter_groups(*modules, lr=lr, dual_lr=dual_lr, weight_decay=weight_decay)
         for group in groups:
             group["forgetting"] = c2 if group["maximize"] else c1
-        super().__init__(groups, {"lr": lr, "k": k, "m": m, "steps": 0})
-        self._modules = modules
+        super().__init__(groups, {"lr": lr, "k": k, "m": m, "steps": 0}, modules, skip_nonfinite)
 
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """Move once.
 
         Returns:
-            The loss at the old point.
+            The loss at the old point; NaN, with a warning and no step, where the closure returned None.
 
         Raises:
             TypeError: without a closure.
+            RuntimeError: if gradients of an earlier backward were there, which the closure added to.
+            FloatingPointError: if the loss or its gradient is not finite, at either point; nothing has changed then.
         """
         if closure is None:
             raise TypeError("this solver needs step(closure): the loss is computed before and after the move")
-        random_state = _RandomState(self.param_groups)
-        with torch.enable_grad(), _running_statistics_kept(self._modules):
+        params = self._owned()
+        try:
+            with kept_weights(params, only_on_error=True), RunningStatistics() as statistics:
+                loss = self._step(closure, params, statistics)
+        except NotFiniteError as error:
+            self.zero_grad()
+            return error.left_out(self.skip_nonfinite)
+        mark_spent(params)
+        return loss
+
+    def _step(self, closure: Closure, params: list[Tensor], statistics: RunningStatistics) -> Tensor:
+        random_state = RandomState(params)
+        pending = clear_gradients(params)
+        with torch.enable_grad():
             loss = closure()
-        before = self._gradients()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                self._start(parameter, before.get(parameter))
+        refuse_added(pending)
+        statistics.restore()
+        before = self._gradients(loss)
         with torch.no_grad():
             self._move(before)
-        random_state.restore()
-        with torch.enable_grad():
-            closure()
-        after = self._gradients()
+        torch.clear_autocast_cache()
+        clear_gradients(params)
+        with torch.enable_grad(), random_state.again():
+            again = closure()
+        after = self._gradients(loss, again)
         with torch.no_grad():
             for group in self.param_groups:
                 share = 1 - min(1.0, group["forgetting"] * _eta(group) ** 2)
-                for parameter in group["params"]:
-                    self._estimate(parameter, before.get(parameter), after.get(parameter), share)
+                for parameter in (p for p in group["params"] if p in before and p in after):
+                    self._estimate(parameter, before[parameter], after[parameter], share)
                 group["steps"] += 1
         return loss
 
-    def _gradients(self) -> dict[nn.Parameter, Tensor]:
+    def _gradients(self, *losses: Tensor) -> dict[nn.Parameter, Tensor]:
         found = {}
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
+            for parameter in (p for p in group["params"] if p.grad is not None):
                 gradient = parameter.grad.detach()
                 if gradient.is_sparse:
                     found[parameter] = gradient.coalesce().clone()
                 else:
                     found[parameter] = gradient.add(parameter.detach(), alpha=group["weight_decay"])
+        if any(loss is None for loss in losses):
+            raise NoLossError
+        if not all_finite([*losses, *found.values()]):
+            raise NotFiniteError(losses[0])
         return found
 
-    def _start(self, parameter: nn.Parameter, gradient: Tensor | None) -> None:
-        state = self.state[parameter]
-        if gradient is None:
-            return
+    def _past(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
+        """The estimate, of the rows of a sparse gradient; where there is none yet, the gradient itself."""
+        state = self.state.get(parameter, {})
         if not gradient.is_sparse:
-            if "estimate" not in state:
-                state["estimate"] = gradient.clone()
-            return
-        if "estimate" not in state:
-            state["estimate"] = torch.zeros_like(parameter)
-            state["seen"] = torch.zeros(len(parameter), dtype=torch.bool, device=parameter.device)
-        rows = gradient.indices()[0]
-        new = ~state["seen"][rows]
-        state["estimate"][rows[new]] = gradient.values()[new]
-        state["seen"][rows] = True
+            return state.get("estimate", gradient)
+        rows, values = gradient.indices()[0], gradient.values()
+        if not state:
+            return values
+        # `load_state_dict` casts to the parameter's dtype.
+        seen = state["seen"][rows].bool().view(-1, *[1] * (values.ndim - 1))
+        return torch.where(seen, state["estimate"][rows], values)
 
     def _move(self, gradients: Mapping[nn.Parameter, Tensor]) -> None:
         losses = list(saddle_losses(*self._modules))
@@ -155,29 +197,27 @@ class AcceleratedDescentAscent(Optimizer):
             for group in (g for g in self.param_groups if g["maximize"] == ascends):
                 eta, rate = _eta(group), group["lr"] if ascends else -group["lr"]
                 for parameter in (p for p in group["params"] if p in gradients):
-                    estimate, box = self.state[parameter]["estimate"], boxes.get(parameter)
-                    if gradients[parameter].is_sparse:
-                        rows = gradients[parameter].indices()[0]
-                        wanted = parameter[rows] + rate * estimate[rows]
-                        parameter[rows] = parameter[rows].lerp(wanted if box is None else clamp_(wanted, box), eta)
-                    else:
-                        wanted = parameter + rate * estimate
-                        parameter.lerp_(wanted if box is None else clamp_(wanted, box), eta)
+                    box, sparse = boxes.get(parameter), gradients[parameter].is_sparse
+                    rows = gradients[parameter].indices()[0] if sparse else ...
+                    wanted = parameter[rows] + rate * self._past(parameter, gradients[parameter])
+                    parameter[rows] = parameter[rows].lerp(wanted if box is None else clamp_(wanted, box), eta)
         for loss in losses:
             loss.project_()
 
-    def _estimate(self, parameter: nn.Parameter, before: Tensor | None, after: Tensor | None, share: float) -> None:
-        if before is None or after is None:
+    def _estimate(self, parameter: nn.Parameter, before: Tensor, after: Tensor, share: float) -> None:
+        past, state = self._past(parameter, before), self.state[parameter]
+        if not after.is_sparse:
+            state["estimate"] = after + share * (past - before)
             return
-        estimate = self.state[parameter]["estimate"]
-        if after.is_sparse:
-            rows = after.indices()[0]
-            estimate[rows] = after.values() + share * (estimate[rows] - before.values())
-        else:
-            estimate.sub_(before).mul_(share).add_(after)
+        if not state:
+            state["estimate"] = torch.zeros_like(parameter)
+            state["seen"] = torch.zeros(len(parameter), dtype=torch.bool, device=parameter.device)
+        rows = after.indices()[0]
+        state["estimate"][rows] = after.values() + share * (past - before.values())
+        state["seen"][rows] = True
 
 
-class ProximalDescentAscent(Optimizer):
+class ProximalDescentAscent(_DescentAscent):
     """Descent-ascent with clipped gradients and a pull towards a reference point, renewed at every stage.
 
         d = clip(g, −clip, clip) + epoch_decay (w − w_ref) + weight_decay w       (the last two for the network only)
@@ -195,6 +235,7 @@ class ProximalDescentAscent(Optimizer):
         weight_decay: of the network only.
         epoch_decay: strength of the pull towards the reference point; 0 switches it off.
         clip: largest absolute value of a gradient's entry.
+        skip_nonfinite: as in `AcceleratedDescentAscent`.
 
     Raises:
         ValueError: if a setting is out of range, or a loss does not declare a variable.
@@ -216,12 +257,13 @@ class ProximalDescentAscent(Optimizer):
         weight_decay: NonNegative = 0.0,
         epoch_decay: NonNegative = 2e-3,
         clip: Positive = 1.0,
+        skip_nonfinite: bool = False,
     ) -> None:
         groups = parameter_groups(*modules, lr=lr, dual_lr=dual_lr, weight_decay=weight_decay)
         for group in groups:
             group["epoch_decay"] = epoch_decay if group["role"] == NETWORK else 0.0
-        super().__init__(groups, {"lr": lr, "momentum": momentum, "clip": clip, "iterates": 0})
-        self._losses = list(saddle_losses(*modules))
+        defaults = {"lr": lr, "momentum": momentum, "clip": clip, "iterates": 0}
+        super().__init__(groups, defaults, modules, skip_nonfinite)
         for parameter in (p for group in self.param_groups if group["epoch_decay"] for p in group["params"]):
             self.state[parameter]["reference"] = parameter.detach().clone()
             self.state[parameter]["sum"] = torch.zeros_like(parameter)
@@ -232,11 +274,17 @@ class ProximalDescentAscent(Optimizer):
 
         Returns:
             The closure's loss, or None.
+
+        Raises:
+            FloatingPointError: if the loss or its gradient is not finite; no weight has moved then.
+            NotImplementedError: on sparse gradients.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        try:
+            with RunningStatistics():
+                loss = self._loss(closure)
+        except NotFiniteError as error:
+            self.zero_grad()
+            return error.left_out(self.skip_nonfinite)
         for group in self.param_groups:
             for parameter in (p for p in group["params"] if p.grad is not None):
                 state = self.state[parameter]
@@ -248,11 +296,21 @@ class ProximalDescentAscent(Optimizer):
                     past = state.setdefault("direction", direction.clone())
                     direction = past.lerp_(direction, 1 - group["momentum"])
                 parameter.add_(direction, alpha=group["lr"] if group["maximize"] else -group["lr"])
-                if group["epoch_decay"]:
-                    state["sum"].add_(parameter)
+            for parameter in group["params"] if group["epoch_decay"] else ():
+                self.state[parameter]["sum"].add_(parameter)
             group["iterates"] += 1
-        for saddle in self._losses:
+        for saddle in saddle_losses(*self._modules):
             saddle.project_()
+        return loss
+
+    def _loss(self, closure: Closure | None) -> Tensor | None:
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
+        gradients = [p.grad for p in self._owned() if p.grad is not None]
+        if any(gradient.is_sparse for gradient in gradients):
+            raise NotImplementedError("sparse gradients cannot be clipped here; use AcceleratedDescentAscent")
+        if gradients and not all_finite(gradients if loss is None else [loss, *gradients]):
+            raise NotFiniteError(loss)
         return loss
 
     @torch.no_grad()
@@ -268,29 +326,3 @@ class ProximalDescentAscent(Optimizer):
 
 def _eta(group: Mapping[str, Any]) -> float:
     return float(group["k"] / (group["m"] + group["steps"]) ** (1 / 3))
-
-
-class _RandomState:
-    """Torch's generators on the CPU and on the devices of the parameters, to be drawn from a second time."""
-
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
-        devices = {p.device for group in groups for p in group["params"] if p.device.type == "cuda"}
-        self._cpu = torch.get_rng_state()
-        self._cuda = {device: torch.cuda.get_rng_state(device) for device in devices}
-
-    def restore(self) -> None:
-        torch.set_rng_state(self._cpu)
-        for device, state in self._cuda.items():
-            torch.cuda.set_rng_state(state, device)
-
-
-@contextmanager
-def _running_statistics_kept(modules: tuple[nn.Module, ...]) -> Iterator[None]:
-    """Undo what normalisation layers record inside the block."""
-    layers = [part for module in modules for part in module.modules() if isinstance(part, _NormBase)]
-    kept = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers(recurse=False)]
-    try:
-        yield
-    finally:
-        for buffer, value in kept:
-            buffer.copy_(value)

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from equipoise.core.signature import checked
+from equipoise.core.solvers.closures import kept_weights
 from equipoise.core.solvers.perturbation import evaluation_mode
 from equipoise.core.types import ClassTarget, Count, NonNegative, Whole
 from equipoise.core.validate import check_classes, warn_once
@@ -89,14 +90,10 @@ def class_sharpness(
             gradients = torch.autograd.grad(before, params, allow_unused=True)
             dense = [torch.zeros_like(p) if g is None else g for p, g in zip(params, gradients, strict=True)]
             norm = float(torch.stack(list(torch._foreach_norm(dense))).norm())
-            saved = [p.detach().clone() for p in params]
-            try:
-                with torch.no_grad():
-                    torch._foreach_add_(params, dense, alpha=rho / norm if norm > 0 else 0.0)
-                    found[c] = float(mean_loss()) - float(before)
-            finally:
-                with torch.no_grad():
-                    torch._foreach_copy_(params, saved)
+            with kept_weights(params), torch.no_grad():
+                torch._foreach_add_(params, dense, alpha=rho / norm if norm > 0 else 0.0)
+                torch.clear_autocast_cache()
+                found[c] = float(mean_loss()) - float(before)
     return found
 
 
