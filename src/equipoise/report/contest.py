@@ -54,7 +54,7 @@ def contest_table(rows: Sequence[ContestRow], metric: str, number_of: str, again
     gain_axis = _Axis.over([0.0, *(value for row in rows for value in _ends(row.gain))], most=3)
     head = ["", metric, f"{number_of} [interval]"]
     head += [f"difference to {against}", "difference [interval]"] if gains else []
-    head += ["time a fold"] if times else []
+    head += ["time per fold"] if times else []
     kinds = ["", "plot", "number"] + (["plot gain", "number"] if gains else []) + (["number"] if times else [])
 
     def line(cells: Sequence[Element | str | None], class_: str | None = None) -> Element:

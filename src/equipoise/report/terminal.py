@@ -41,7 +41,7 @@ def terminal_table(report: Report) -> Group:
     if report.models:
         names = list(dict.fromkeys(name for model in report.models for name in model.metrics))
         title = "on the test part" if isinstance(report, FitReport) else "metrics"
-        # A metric a line: names of metrics are many and long, models few.
+        # One metric per line: names of metrics are many and long, models few.
         metrics = table(title, "", *(model.name for model in report.models))
         for name in names:
             metrics.add_row(Text(name), *(Text(with_interval(model.metrics.get(name))) for model in report.models))
@@ -107,7 +107,7 @@ def _contest_cells(report: FitReport) -> tuple[list[str], list[list[str]]]:
     # A column that nobody fills is left out.
     gains = any(row.gain is not None for row in report.contest)
     times = any(known(row.seconds) for row in report.contest)
-    head = ["", report.metric] + ["against plain log loss"] * gains + ["time a fold"] * times
+    head = ["", report.metric] + ["against plain log loss"] * gains + ["time per fold"] * times
     rows = []
     for row in report.contest:
         cells = [row.name, with_interval(row.mean)]

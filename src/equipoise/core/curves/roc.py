@@ -102,7 +102,7 @@ class RocCurve:
     def auroc(self) -> Float[Tensor, ""]:
         """Area under the whole ROC polygon, counted in whole pairs."""
         tps, fps = self.tps.numpy(), self.fps.numpy()
-        # Trapezoids, doubled; twice the number of pairs fits an int64 up to two billion samples a class.
+        # Trapezoids, doubled; twice the number of pairs fits an int64 up to two billion samples per class.
         twice = fps[0] * tps[0] + (np.diff(fps) * (tps[1:] + tps[:-1])).sum()
         return _tensor(twice / (2 * self.n_pos * self.n_neg))
 

@@ -18,7 +18,7 @@ NORMS = ("linf", "l2")
 Bounds = tuple[float | Tensor, float | Tensor]
 Model = Callable[[Tensor], Tensor]
 Objective = Callable[[Tensor], Tensor]
-"""Outputs of the model → one value a sample, to be raised."""
+"""Outputs of the model → one value per sample, to be raised."""
 
 _TOLERANCE = 1e-6
 _LEAST_NORM = 1e-10

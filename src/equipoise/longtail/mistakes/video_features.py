@@ -87,7 +87,7 @@ class EmbeddingCache:
     """Embeddings of a frozen encoder by key, kept in half precision.
 
     Args:
-        keys: distinct names, one a row; kept as text.
+        keys: distinct names, one per row; kept as text.
         values: (n, D).
         hash: of the encoder; see `model_hash`.
 

@@ -42,7 +42,7 @@ class MultiTaskAUC:
         max_iter: steps at most.
         tol: stop where the objective falls by less than this share.
         lipschitz: "backtracking" to find the length of the steps, "auto" for the safe and shorter ones of the bound
-            (users + 2) · max_u λ_max(A_u) [inferred: θ couples all users, G and P each].
+            (users + 2) · max_u λ_max(A_u) (reconstructed: θ couples all users, G and P each).
         accelerate: momentum with restarts; the objective never rises either way.
         warm_start: begin where the last fit ended, for a path of settings over the same users.
 
