@@ -36,7 +36,7 @@ def _frame(classes=2):
 def _fitted(model, folder, classes=2):
     frame, target = _frame(classes)
     candidate = Candidate(model, "cross_entropy")
-    encoder = TableEncoder(candidate.encoding)
+    encoder = TableEncoder(candidate.family.encoding)
     criterion = Criterion("auroc" if classes == 2 else "ovo_auroc")
     estimator = candidate.estimator(criterion, 0).fit(encoder.fit_transform(frame), target)
     labels = tuple(f"kind {k}" for k in range(classes))

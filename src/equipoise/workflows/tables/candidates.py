@@ -9,16 +9,13 @@ from typing import Any
 
 from equipoise.core.registry import Request
 from equipoise.core.validate import check_choice
-from equipoise.estimators.boosting import OWN_LOSSES, RANKING_OBJECTIVES
+from equipoise.estimators.families import FAMILIES, Family
 from equipoise.ranking.criteria import Criterion
 from equipoise.training.module import sample_losses
 from equipoise.training.objectives import OBJECTIVES
 from equipoise.training.optimizers import OPTIMIZERS, PLAIN
 
 LOG_LOSS = "cross_entropy"
-NEURAL = ("mlp", "linear")
-BOOSTERS = ("lightgbm", "xgboost")
-MODELS = (*NEURAL, *BOOSTERS)
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class Candidate:
     """One contender.
 
     Attributes:
-        model: one of `MODELS`.
+        model: one of `FAMILIES`.
         objective: one of `OBJECTIVES`.
         optimizer: one of `OPTIMIZERS`; of networks only.
 
@@ -39,7 +36,7 @@ class Candidate:
     optimizer: str = PLAIN
 
     def __post_init__(self) -> None:
-        check_choice("model", self.model, MODELS)
+        check_choice("model", self.model, FAMILIES)
         check_choice("objective", self.objective, OBJECTIVES)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
 
@@ -59,41 +56,23 @@ class Candidate:
         return " · ".join(self.choices.values())
 
     @property
-    def encoding(self) -> str:
-        """Which table encoding the family reads: boosters keep missing cells, networks need them filled."""
-        return "tree" if self.model in BOOSTERS else "neural"
+    def family(self) -> Family:
+        """The model family."""
+        return FAMILIES[self.model]
 
     def estimator(self, criterion: Criterion, seed: int) -> Any:
         """An unfitted classifier that stops early on `criterion`."""
+        own = {"model": self.model, "optimizer": self.optimizer} if self.family.network else {}
         # The objective's region is the metric's, where the metric has one.
-        common: dict[str, Any] = {
-            "objective": self.objective,
-            "metric": criterion.name,
-            "max_fpr": criterion.max_fpr,
-            "min_tpr": criterion.min_tpr,
-            "k": criterion.k,
-            "random_state": seed,
-        }
-        if self.model in NEURAL:
-            from equipoise.estimators.network_classifier import EquipoiseClassifier
-
-            return EquipoiseClassifier(model=self.model, optimizer=self.optimizer, **common)
-        if self.model == "lightgbm":
-            from equipoise.estimators.lightgbm import LightGBMRankingClassifier
-
-            return LightGBMRankingClassifier(**common)
-        from equipoise.estimators.xgboost import XGBoostRankingClassifier
-
-        return XGBoostRankingClassifier(**common)
-
-
-def trains(model: str, objective: str) -> bool:
-    """Whether a model family can be trained with an objective: networks with every one, boosters with some.
-
-    >>> trains("mlp", "average_precision"), trains("lightgbm", "average_precision"), trains("lightgbm", "auc")
-    (True, False, True)
-    """
-    return model in NEURAL or objective in (*OWN_LOSSES, *RANKING_OBJECTIVES)
+        return self.family.load()(
+            objective=self.objective,
+            metric=criterion.name,
+            max_fpr=criterion.max_fpr,
+            min_tpr=criterion.min_tpr,
+            k=criterion.k,
+            random_state=seed,
+            **own,
+        )
 
 
 @cache
@@ -122,9 +101,9 @@ def contenders(families: Sequence[str], objectives: Sequence[str], optimizers: S
         Candidate(model, objective, optimizer)
         for model in families
         for objective in objectives
-        if trains(model, objective)
+        if FAMILIES[model].trains(objective)
         for optimizer in dict.fromkeys([PLAIN, *optimizers])
-        if optimizer == PLAIN or (model in NEURAL and averages_samples(objective))
+        if optimizer == PLAIN or (FAMILIES[model].network and averages_samples(objective))
     ]
 
 

@@ -124,9 +124,9 @@ def run_contest(
         encoded: dict[str, tuple[Any, Any]] = {}
         for candidate in candidates:
             progress(f"fold {number + 1} of {len(folds)}: {candidate.name}")
-            if candidate.encoding not in encoded:
-                encoded[candidate.encoding] = encode(candidate.encoding, train, held_out)
-            fit_features, test_features = encoded[candidate.encoding]
+            if candidate.family.encoding not in encoded:
+                encoded[candidate.family.encoding] = encode(candidate.family.encoding, train, held_out)
+            fit_features, test_features = encoded[candidate.family.encoding]
             start = time.perf_counter()
             estimator = candidate.estimator(criterion, seed + number).fit(fit_features, target[train])
             seconds[candidate].append(time.perf_counter() - start)

@@ -19,6 +19,7 @@ from equipoise.core.registry import list_length
 from equipoise.core.validate import check_choice
 from equipoise.data import fold_splits, holdout_split, list_datasets, load_dataset, make_encoder, read_table, table_task
 from equipoise.data.tables.leaks import find_leaks
+from equipoise.estimators.families import FAMILIES, Family
 from equipoise.ranking.criteria import Criterion
 from equipoise.report import (
     ContestRow,
@@ -45,13 +46,10 @@ from equipoise.workflows.scores.judging import (
 )
 from equipoise.workflows.tables.candidates import (
     LOG_LOSS,
-    MODELS,
-    NEURAL,
     Candidate,
     averages_samples,
     contenders,
     objectives_for,
-    trains,
 )
 from equipoise.workflows.tables.contest import Contest, decision_scores, run_contest
 from equipoise.workflows.tables.model_folder import FittedModel
@@ -138,9 +136,9 @@ def fit_table(
 def _prepare(data: str | Path, request: FitRequest) -> _Job:
     if request.folds < 2:
         raise InputError(f"folds={request.folds} must be at least 2")
-    families = tuple(dict.fromkeys(request.models or _DEFAULT_MODELS))
-    for family in families:
-        check_choice("model", family, MODELS)
+    for name in request.models or ():
+        check_choice("model", name, FAMILIES)
+    families = [FAMILIES[name] for name in dict.fromkeys(request.models or _DEFAULT_MODELS)]
     asked = [*([request.objective] if request.objective else []), *(request.compare or ())]
     for name in asked:
         check_choice("objective", name, OBJECTIVES)
@@ -158,7 +156,9 @@ def _prepare(data: str | Path, request: FitRequest) -> _Job:
     task = replace(task, classes=tuple(c if isinstance(c, bool | int | float | str) else str(c) for c in task.classes))
     criterion = _criterion(request, len(task.classes), target)
     objectives = _objectives(request, criterion, families)
-    if request.optimizer and not (set(families) & set(NEURAL) and any(map(averages_samples, objectives))):
+    if request.optimizer and not (
+        any(family.network for family in families) and any(map(averages_samples, objectives))
+    ):
         raise InputError(f"optimizer={request.optimizer!r} needs a network (--model mlp) and an objective per sample")
     for name in objectives:
         _check_objective(name, criterion, families, f"column {target!r} has {len(task.classes)}")
@@ -175,7 +175,7 @@ def _prepare(data: str | Path, request: FitRequest) -> _Job:
         request=request,
         task=task,
         criterion=criterion,
-        candidates=tuple(contenders(families, objectives, request.optimizer or ())),
+        candidates=tuple(contenders([family.name for family in families], objectives, request.optimizer or ())),
         train=train,
         test=test,
         folds=fold_splits(task.take(train), request.folds, request.seed),
@@ -184,18 +184,18 @@ def _prepare(data: str | Path, request: FitRequest) -> _Job:
     )
 
 
-def _objectives(request: FitRequest, criterion: Criterion, families: Sequence[str]) -> list[str]:
+def _objectives(request: FitRequest, criterion: Criterion, families: Sequence[Family]) -> list[str]:
     """The objectives to compare: those asked for beside the log losses, else all that aim at it and can be trained."""
     if request.objective:
         names = [LOG_LOSS, "weighted_cross_entropy", *(request.compare or ()), request.objective]
     elif request.compare:
         names = [LOG_LOSS, *request.compare]
     else:
-        names = [name for name in objectives_for(criterion) if any(trains(family, name) for family in families)]
+        names = [name for name in objectives_for(criterion) if any(family.trains(name) for family in families)]
     return list(dict.fromkeys(names))
 
 
-def _check_objective(name: str, criterion: Criterion, families: Sequence[str], classes: str) -> None:
+def _check_objective(name: str, criterion: Criterion, families: Sequence[Family], classes: str) -> None:
     needed = OBJECTIVES[name]
     if not (needed.multiclass if criterion.multiclass else needed.binary):
         wanted = "two" if criterion.multiclass else "several"
@@ -204,7 +204,7 @@ def _check_objective(name: str, criterion: Criterion, families: Sequence[str], c
         raise InputError(f"objective {name!r} needs a false-positive budget: --metric opauc --max-fpr 0.05")
     if needed.needs_min_tpr and criterion.min_tpr is None:
         raise InputError(f"objective {name!r} needs a least true-positive rate: --metric tpauc --min-tpr 0.5")
-    if not any(trains(family, name) for family in families):
+    if not any(family.trains(name) for family in families):
         raise InputError(f"objective {name!r} is trained by networks only; add `--model mlp`")
 
 
@@ -240,7 +240,7 @@ def _criterion(request: FitRequest, classes: int, target: str) -> Criterion:
 
 
 def _refit(job: _Job, candidate: Candidate) -> tuple[FittedModel, torch.Tensor]:
-    encoder = make_encoder(candidate.encoding)
+    encoder = make_encoder(candidate.family.encoding)
     features, codes = job.task.features, job.task.target
     encoded = encoder.fit_transform(features.iloc[job.train])
     estimator = candidate.estimator(job.criterion, job.request.seed).fit(encoded, codes[job.train])

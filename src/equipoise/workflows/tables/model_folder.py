@@ -17,7 +17,7 @@ from equipoise.training.optimizers import PLAIN
 from equipoise.workflows.errors import InputError
 from equipoise.workflows.manifest import check_manifest, write_manifest
 from equipoise.workflows.tables.booster_check import check_booster
-from equipoise.workflows.tables.candidates import BOOSTERS, NEURAL, Candidate
+from equipoise.workflows.tables.candidates import Candidate
 from equipoise.workflows.tables.encoder_file import TREE, read_encoder, write_encoder
 
 _DESCRIPTION, _ESTIMATOR = "model.json", "estimator"
@@ -104,30 +104,14 @@ def _readable(path: Path, hint: str = "") -> Iterator[None]:
 
 def _estimator(candidate: Candidate, folder: Path, classes: int, features: int) -> Any:
     """The estimator, after a look at its numbers and one prediction."""
-    kind = _estimator_class(candidate)
-    if candidate.model in BOOSTERS:
+    kind, network = candidate.family.load(), candidate.family.network
+    if not network:
         path = folder / _ESTIMATOR / kind._booster_file
         check_booster(path, features=features, outputs=1 if classes == 2 else classes)
     estimator = kind.load(folder / _ESTIMATOR)
-    if candidate.model in NEURAL and not all(
-        bool(w.isfinite().all()) for w in estimator.network_.state_dict().values()
-    ):
+    if network and not all(bool(w.isfinite().all()) for w in estimator.network_.state_dict().values()):
         raise ValueError("its weights are not finite")
     tried = estimator.predict_proba(np.zeros((1, features), dtype=np.float32))
     if tried.shape != (1, classes) or not np.isfinite(tried).all():
         raise ValueError(f"it gives no probabilities of {classes} classes")
     return estimator
-
-
-def _estimator_class(candidate: Candidate) -> Any:
-    if candidate.model in NEURAL:
-        from equipoise.estimators.network_classifier import EquipoiseClassifier
-
-        return EquipoiseClassifier
-    if candidate.model == "lightgbm":
-        from equipoise.estimators.lightgbm import LightGBMRankingClassifier
-
-        return LightGBMRankingClassifier
-    from equipoise.estimators.xgboost import XGBoostRankingClassifier
-
-    return XGBoostRankingClassifier
