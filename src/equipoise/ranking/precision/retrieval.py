@@ -48,7 +48,8 @@ def embedding_similarity(embeddings: Float[Tensor, "n d"], *, normalize: bool = 
             [0., 1.]])
     """
     unit = unit_embeddings(embeddings) if normalize else embeddings
-    return unit @ unit.T
+    with torch.autocast(unit.device.type, enabled=False):
+        return unit @ unit.T
 
 
 def unit_embeddings(embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
