@@ -64,8 +64,8 @@ def neural_collapse_metrics(
     Returns:
         float64 scalars: nc1, nc1_trace_ratio (tr Σ_W / tr Σ_B), cdnv (mean over pairs of the classes' variances over
         twice the squared distance of their means), nc2_equinorm, nc2_equiangle, nc2_max_angle, nc2_etf_error, gnc2_gap
-        (where the optimum is not known, above the best that a search finds, which takes seconds, once for each number
-        of classes and dimensions; NaN there with more than 100 classes), and with a classifier w_equinorm, w_equiangle, nc3, gnc3 and
+        (to the best that a search finds where the optimum is not known, which takes seconds, once per C and d; NaN
+        there with more than 100 classes), and with a classifier w_equinorm, w_equiangle, nc3, gnc3 and
         nc4_disagreement. Infinite or NaN where all means are equal.
 
     Raises:

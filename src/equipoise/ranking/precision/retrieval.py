@@ -37,6 +37,7 @@ ClassLabels: TypeAlias = Annotated[Integer[Tensor, " n"] | Bool[Tensor, " n"], C
 _TABLE = 1 << 22
 
 
+@checked
 def embedding_similarity(embeddings: Float[Tensor, "n d"], *, normalize: bool = True) -> Float[Tensor, "n n"]:
     """Cosine similarities of all pairs, or inner products of embeddings that are normalised already.
 
