@@ -21,9 +21,9 @@ from equipoise.longtail.experts.dirichlet_experts import Trials
 
 ROOM = "equipoise.longtail"
 _SGD = {"base_optimizer": torch.optim.SGD, "lr": 0.1}
-_COUNTS = {"class_counts": (60, 20, 4)}
+_COUNTS = {"class_counts": (61, 23, 7)}
 _TREE = LabelTree.from_nested({"animal": ["cat", "dog"], "thing": ["cup"]})
-_MIXTURE = DirichletMixture((60, 20, 4), 50.0)
+_MIXTURE = DirichletMixture((61, 23, 7), 50.0)
 _TRIALS = Trials(torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4], [0.1, 0.2, 0.7]]), torch.tensor([0, 1, 2]))
 _SMALL, _LARGE = ContextBranch(nn.Identity(), 4), DetailBranch(6)
 _WIDTH = _SMALL.out_dim + _LARGE.out_dim + 4
@@ -150,7 +150,7 @@ ENTRIES = (
     Loss(f"{ROOM}.CVSLoss", {**_COUNTS, "gamma": 0.2, "tau": 0.8, "rho": 0.1}, logits),
     Loss(
         f"{ROOM}.PhasedLoss",
-        {"early": BalancedSoftmaxLoss((60, 20, 4)), "late": VSLoss((60, 20, 4)), "start": 0.5},
+        {"early": BalancedSoftmaxLoss((61, 23, 7)), "late": VSLoss((60, 20, 4)), "start": 0.5},
         logits,
         undefined=_all_ignored,
         exempt={"bad_batches_are_refused_by_name": "the loss of the epoch takes the batch and refuses a bad one"},
@@ -216,7 +216,7 @@ ENTRIES = (
     Loss(f"{ROOM}.ComplementaryObjective", {**_COUNTS, "weights": (1.0, 0.5, 2.0), "tau": 0.7, "beta": 0.99}, logits),
     Loss(
         f"{ROOM}.DualStageLoss",
-        {"class_counts": (60, 4), "tau": 0.7, "weights": (1.0, 0.5, 2.0), "rho": 0.1},
+        {"class_counts": (61, 7), "tau": 0.7, "weights": (1.0, 0.5, 2.0), "rho": 0.1},
         _columns(11, 2),
         adapt=OneHeadAfterAnother,
         exempt={"bad_batches_are_refused_by_name": "it takes what a model gives; its own test gives it bad targets"},

@@ -129,7 +129,7 @@ ENTRIES = (
     Function(f"{ROOM}.soprc_batch_loss", {}, similarities),
     Loss(
         f"{ROOM}.SOPRCLoss",
-        {"class_counts": (30, 20, 10)},
+        {"class_counts": (31, 23, 11)},
         embeddings,
         exempt={
             GRADIENTS: CONSTANT,
