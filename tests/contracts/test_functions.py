@@ -23,6 +23,19 @@ def test_bad_arguments_are_refused_by_name(entry):
 
 
 @parametrized(Function)
+def test_autocast_changes_nothing(entry):
+    good = {**entry.settings, **entry.batch()}
+    torch.manual_seed(0)
+    wanted = entry.object(**good)
+    if not isinstance(wanted, torch.Tensor | dict | tuple):
+        pytest.skip("it gives no tensors")
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = entry.object(**good)
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7, equal_nan=True)
+
+
+@parametrized(Function)
 def test_arguments_are_left_alone(entry):
     good = {**entry.settings, **entry.batch()}
     kept = {name: value.clone() for name, value in good.items() if isinstance(value, torch.Tensor)}

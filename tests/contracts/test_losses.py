@@ -15,6 +15,7 @@ from contracts.model import Loss
 from contracts.registry import contract, parametrized  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("contract", "plain_inputs")
+_SINGLE = torch.float32
 
 
 def _floats(batch):
@@ -68,6 +69,70 @@ def test_a_loss_under_autocast_is_float32(entry):
         loss = entry.build()(**{**batch, name: batch[name].to(torch.bfloat16)})
     assert loss.dtype is torch.float32
     assert torch.isfinite(loss)
+
+
+@parametrized(Loss)
+def test_autocast_does_not_round_what_is_given_in_float32(entry):
+    batch = entry.batch()
+    wanted = _value(entry, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = _value(entry, batch)
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@parametrized(Loss)
+def test_extreme_logits_in_half_precision_have_the_value_that_they_have_in_float64(entry, dtype):
+    batch = entry.batch()
+    name = _floats(batch)[0]
+    sizes = 0.5 + 0.5 * torch.rand(batch[name].shape, generator=torch.Generator().manual_seed(1))
+    half = _to({**batch, name: 300 * batch[name].sign() * sizes}, dtype)
+    torch.manual_seed(0)
+    wanted = entry.build().double()(**_to(half, torch.float64))
+    half[name].requires_grad_()
+    found = _value(entry, half)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+    found.backward()
+    assert torch.isfinite(half[name].grad).all()
+
+
+@parametrized(Loss)
+def test_the_default_grad_scaler_takes_its_step(entry):
+    batch, name = _leaves(entry.batch())
+    weight = torch.nn.Parameter(batch[name].detach().clone())
+    _value(entry, batch).backward()
+    scaler, optimizer = torch.amp.GradScaler("cpu"), torch.optim.SGD([weight], lr=1.0)
+    # A sum, or a steep loss, may overflow at the first scale of 65536, which is then halved.
+    for _ in range(8):
+        optimizer.zero_grad()
+        before = weight.detach().clone()
+        with torch.autocast("cpu", dtype=torch.float16):
+            # What a layer does there: its output is in half precision.
+            loss = _value(entry, {**batch, name: weight.to(torch.float16)})
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        if not weight.equal(before):
+            break
+    wanted = batch[name].grad
+    torch.testing.assert_close(before - weight.detach(), wanted, rtol=0.02, atol=0.02 * float(wanted.abs().max()))
+
+
+@parametrized(Loss)
+def test_nothing_is_rounded_to_float32_on_the_way_of_float64(entry, monkeypatch):
+    batch = _to(entry.batch(), torch.float64)
+    torch.manual_seed(0)
+    found = entry.build().double()(**batch)
+    # Whatever asks for float32, by default or by name, now gets float64.
+    monkeypatch.setattr(torch, "float32", torch.float64)
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.manual_seed(0)
+        wanted = entry.build().double()(**batch)
+    finally:
+        torch.set_default_dtype(_SINGLE)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
 @parametrized(Loss)

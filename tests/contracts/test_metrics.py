@@ -110,6 +110,27 @@ def test_half_precision_scores_are_what_they_are(entry, dtype):
 
 
 @parametrized(Measure)
+def test_autocast_changes_nothing(entry):
+    batch = entry.batch()
+    wanted = _computed(entry.build(), batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = _computed(entry.build(), batch)
+    _same(found, wanted, rtol=1e-6, atol=1e-7)
+
+
+@parametrized(Measure)
+def test_equal_scores_give_the_same_in_every_order(entry):
+    batch = {
+        name: torch.full_like(value, 0.5) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for name, value in entry.batch(24).items()
+    }
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _same(_computed(entry.build(), _cut(batch, order)), _computed(entry.build(), batch), rtol=1e-12, atol=1e-12)
+
+
+@parametrized(Measure)
 def test_the_integer_type_of_a_target_does_not_matter(entry):
     batch = entry.batch()
     wanted = _computed(entry.build(), batch)

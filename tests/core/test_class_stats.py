@@ -28,6 +28,15 @@ def test_weights_sum_to_the_number_of_classes_and_rise_with_rarity():
     assert stats.aligned_weights(0.0).tolist() == [1, 1, 1, 1]
 
 
+def test_weights_are_those_of_float64_for_counts_that_divide_badly():
+    counts, beta = np.array([61.0, 23.0, 7.0]), 0.99
+    for found, wanted in (
+        (ClassStats.of(counts).aligned_weights(0.7), counts**-0.7),
+        (ClassStats.of(counts).effective_number_weights(beta), (1 - beta) / (1 - beta**counts)),
+    ):
+        np.testing.assert_allclose(found.numpy(), 3 * wanted / wanted.sum(), rtol=1e-13)
+
+
 def test_groups_are_strict_at_both_thresholds():
     groups = ClassStats.of([101, 100, 20, 19]).groups(100, 20)
     assert {name: members.tolist() for name, members in groups.items()} == {"many": [0], "medium": [1, 2], "few": [3]}

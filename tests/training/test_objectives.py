@@ -73,6 +73,15 @@ def test_cross_entropy_is_the_same_in_both_shapes():
     torch.testing.assert_close(CrossEntropy(weight)(logits, target), CrossEntropy(weight)(two, target))
 
 
+def test_cross_entropy_weighs_in_the_precision_of_the_logits():
+    logits, target = _batch()
+    logits, weight = logits.double(), [0.1, 0.7]
+    losses = torch.nn.functional.softplus(torch.where(target == 1, -logits, logits))
+    wanted = (losses * torch.tensor(weight, dtype=torch.float64)[target.long()]).mean()
+    torch.testing.assert_close(CrossEntropy(weight)(logits, target), wanted, rtol=1e-14, atol=0)
+    assert CrossEntropy(weight)(logits.half(), target).dtype is torch.float32
+
+
 def test_the_warm_up_reads_the_clock():
     loss = WarmUp(CrossEntropy(), CrossEntropy([0.0, 0.0]), epochs=2)
     logits, target = _batch()

@@ -113,7 +113,7 @@ class ClassStats:
         """
         check_nonnegative("nu", nu)
         # Scaled before the power, so that no share underflows.
-        return self._scaled((self.counts / self.counts.min()).double().pow(-nu))
+        return self._scaled((self.counts.double() / self.counts.min()).pow(-nu))
 
     def groups(self, many: int = 100, few: int = 20) -> dict[str, Int[Tensor, " size"]]:
         """The classes with more than `many` samples, fewer than `few`, and those between, as class indices.

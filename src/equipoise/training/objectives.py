@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from equipoise.catalog.declarations import declared
 from equipoise.core.reduction import Reduction, reduce_losses
 from equipoise.core.registry import Objective, Request, by_name
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassScores, ClassTarget, Scalar, Scores
 from equipoise.core.validate import check_choice, check_fraction
 
 
@@ -34,22 +36,19 @@ class CrossEntropy(nn.Module):
 
     def __init__(self, class_weight: Sequence[float] | None = None, reduction: Reduction = "mean") -> None:
         super().__init__()
-        weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
+        weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float64)
         self.register_buffer("class_weight", weight)
         self.reduction: Reduction = reduction
 
-    def forward(
-        self,
-        logits: Float[Tensor, " n"] | Float[Tensor, "n classes"],
-        target: Int[Tensor, " n"] | Bool[Tensor, " n"],
-    ) -> Float[Tensor, ""] | Float[Tensor, " n"]:
+    @checked
+    def forward(self, logits: Scores | ClassScores, target: ClassTarget) -> Scalar | Float[Tensor, " n"]:
         """The loss of every sample, weighted by class, and reduced."""
         if logits.ndim == 1:
             each = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
         else:
             each = F.cross_entropy(logits, target, reduction="none")
         # PyTorch's weighted mean divides by the batch's own weights, which undoes them on a batch of one class.
-        weight = None if self.class_weight is None else self.class_weight[target.long()]
+        weight = None if self.class_weight is None else self.class_weight[target].to(each.dtype)
         return reduce_losses(each, self.reduction, weight=weight)
 
 

@@ -66,6 +66,18 @@ def test_value_and_gradient_are_those_of_the_double_loop(surrogate, margin, size
     torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-14)
 
 
+@pytest.mark.parametrize("surrogate", NAMES)
+def test_what_all_scores_have_in_common_costs_float64_no_digit(surrogate):
+    # Whole multiples of 2^-10, so that the scores themselves lose none.
+    pos, neg = (x.mul(1024).round() / 1024 for x in sample()[:2])
+    w, v = sample()[2:]
+    for weights in ((), (w, v)):
+        far, near = (
+            pairwise_derivatives(pos + shift, neg + shift, surrogate, 0.3, *weights) for shift in (2.0**40, 0.0)
+        )
+        torch.testing.assert_close(far, near, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("surrogate", ["square", "squared_hinge", "hinge"])
 def test_a_margin_may_be_zero(surrogate):
     for pos, neg in (sample()[:2], (torch.zeros(3, dtype=torch.float64), torch.zeros(4, dtype=torch.float64))):

@@ -141,3 +141,22 @@ def test_the_start_is_left_as_it_was_and_a_wrong_gradient_is_said():
 def test_bad_input_is_named(make, message, plain_inputs):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_backtracking_lowers_a_guess_of_the_curvature_that_is_too_high():
+    target = torch.tensor([3.0, 0.2], dtype=torch.float64)
+
+    def distance(point):
+        return float((point[0] - target).square().sum()) / 2, (point[0] - target,)
+
+    found = proximal_gradient(
+        (torch.zeros(2, dtype=torch.float64),),
+        distance,
+        lambda point: float(point[0].abs().sum()),
+        lambda point, step: (prox_l1(point[0], step),),
+        lipschitz=1000.0,
+        tol=1e-12,
+    )
+    assert found.converged
+    assert found.lipschitz < 2
+    torch.testing.assert_close(found.point[0], torch.tensor([2.0, 0.0], dtype=torch.float64), rtol=0, atol=1e-5)

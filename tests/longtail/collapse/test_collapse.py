@@ -154,6 +154,23 @@ def test_measures_do_not_see_shift_rotation_and_scale():
     assert float(turned["gnc2_gap"]) == pytest.approx(float(plain["gnc2_gap"]))
 
 
+def test_means_far_from_the_origin_keep_their_distances():
+    # Enough classes for the distances that PyTorch would take from inner products.
+    h, y, w, b = _draw(6, 120, 30, 3)
+    near, far = neural_collapse_metrics(h, y, w, b), neural_collapse_metrics(h + 1e7, y, w, b - 1e7 * w.sum(1))
+    for name in ("cdnv", "nc4_disagreement"):
+        assert float(far[name]) == pytest.approx(float(near[name]), rel=1e-6), name
+
+
+def test_the_gap_to_a_frame_that_must_be_searched_for():
+    assert optimal_coherence(9, 4) is None
+    best = grassmannian_frame(9, 4, restarts=2)
+    chance = normalize(torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=1)
+    for frame, gap in ((best.vectors, 0), (chance, frame_correlation(chance).max_cosine - best.max_cosine)):
+        found = neural_collapse_metrics(frame.repeat(2, 1), torch.arange(18) % 9)
+        assert float(found["gnc2_gap"]) == pytest.approx(gap, abs=1e-9)
+
+
 def test_the_metric_adds_up_batches_and_leaves_missing_classes_out():
     h, y, w, b = _draw(8)
     metric = NeuralCollapse(4)

@@ -52,6 +52,9 @@ def test_gate_statistics_tell_use_from_collapse():
     collapsed = torch.tensor([[1.0, 0.0]] * 4)
     assert gate_entropy(collapsed) == 0
     assert gate_imbalance(collapsed) == pytest.approx(0.6931, abs=1e-4)
+    half = torch.rand(64, 2, generator=torch.Generator().manual_seed(0)).softmax(1).bfloat16()
+    for statistic in (gate_entropy, gate_imbalance):
+        torch.testing.assert_close(statistic(half), statistic(half.double()).float(), rtol=1e-4, atol=1e-6)
 
 
 def test_concatenated_experts_may_differ_in_width():

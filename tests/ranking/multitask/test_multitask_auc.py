@@ -76,6 +76,20 @@ def test_scores_of_every_precision_and_far_from_zero_keep_their_digits(dtype):
         again.sum().backward()
 
 
+def test_what_all_scores_have_in_common_costs_float64_no_digit():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(-3000, 3000, (40,), generator=generator, dtype=torch.float64) / 1024
+    target, user = (torch.arange(40) % 3 == 0).long(), torch.arange(40) // 10
+    values = [gradients(s, target, user) for s in (scores, scores + 2.0**40)]
+    torch.testing.assert_close(values[1], values[0], rtol=1e-12, atol=1e-14)
+
+
+def gradients(scores, target, user):
+    leaf = scores.clone().requires_grad_()
+    value = multitask_auc_loss(leaf, target, user)
+    return value.detach(), *torch.autograd.grad(value, leaf)
+
+
 def test_both_ways_to_the_gradient_agree_with_autograd():
     x, y, user = _world(per_user=9)
     y[user == "u2"] = 1
@@ -195,6 +209,18 @@ def test_labels_of_every_kind_and_any_order_of_rows_give_one_model():
     mixed = MultiTaskAUC(kappa=1).fit(x[order], y[order], user[order])
     columns = [mixed.users_.index(u) for u in base.users_]
     np.testing.assert_allclose(mixed.W_[:, columns], base.W_, atol=1e-8)
+
+
+@pytest.mark.parametrize("accelerate", [False, True])
+@pytest.mark.parametrize("unit", [2.0**-20, 2.0**20])
+def test_the_unit_of_the_features_does_not_matter(unit, accelerate):
+    x, y, user = _world()
+    plain = MultiTaskAUC(0.3, 0.7, 0.2, 1, accelerate=accelerate, max_iter=50).fit(x, y, user)
+    # The same problem in other units: weights are divided by it, so that prices go with its powers.
+    strengths = (0.3 * unit**2, 0.7 * unit**2, 0.2 * unit, 1)
+    scaled = MultiTaskAUC(*strengths, accelerate=accelerate, max_iter=50).fit(unit * x, y, user)
+    np.testing.assert_allclose(scaled.objective_history_, plain.objective_history_, rtol=1e-9)
+    np.testing.assert_allclose(unit * scaled.W_, plain.W_, rtol=1e-6, atol=1e-9)
 
 
 def test_adding_a_constant_to_a_feature_changes_no_ranking():

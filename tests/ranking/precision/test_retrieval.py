@@ -111,6 +111,26 @@ def test_blocks_of_queries_change_nothing(monkeypatch):
     torch.testing.assert_close(soprc_batch_loss(x @ x.T, TARGET, v, priors), _by_queries(x @ x.T, TARGET, v, priors))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nearest_neighbours_far_from_the_origin_are_the_same(dtype):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-300, 300, (60, 5), generator=generator).to(dtype) / 256
+    target = torch.arange(60) % 6
+    far, near = (retrieval_metrics(x + shift, target, similarity="euclidean") for shift in (8192.0, 0.0))
+    assert far == near
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
+def test_equal_items_tie_wherever_they_stand(similarity):
+    one = torch.randn(1, 37, generator=torch.Generator().manual_seed(0))
+    target = torch.arange(67) % 2
+    found = retrieval_metrics(one.expand(67, -1).contiguous(), target, similarity=similarity)
+    # 34 of one class and 33 of the other; nobody is found before an item of the other class.
+    wanted = (34 * 33 / 66 + 33 * 32 / 66) / 67
+    assert float(found["mAP"]) == pytest.approx(wanted)
+    assert float(found["recall@1"]) == 0
+
+
 def test_a_gallery_is_ranked_for_queries_apart():
     gallery = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.3]])
     found = retrieval_metrics(

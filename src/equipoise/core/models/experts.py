@@ -85,6 +85,7 @@ def mix_experts(experts: Sequence[Tensor], weights: Float[Tensor, "n k"], fusion
     return torch.stack(scaled).sum(0) if fusion == "sum" else torch.cat(scaled, 1)
 
 
+@checked
 def gate_entropy(weights: Float[Tensor, "n k"]) -> Float[Tensor, ""]:
     """Mean entropy of the rows in nats: 0 where one expert decides alone, log K where all weigh alike.
 
@@ -94,6 +95,7 @@ def gate_entropy(weights: Float[Tensor, "n k"]) -> Float[Tensor, ""]:
     return torch.special.entr(weights).sum(1).mean()
 
 
+@checked
 def gate_imbalance(weights: Float[Tensor, "n k"]) -> Float[Tensor, ""]:
     """KL of the mean gate from uniform: 0 where experts are used alike over the batch, log K after a collapse.
 

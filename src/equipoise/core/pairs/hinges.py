@@ -56,8 +56,6 @@ def hinge_means(pos: Tensor, neg: Tensor, w: Share, v: Share, margin: float, wan
     # sums keep most digits.
     u_middle, a_middle = (x[..., x.shape[-1] // 2, None].to(wide(x)) for x in (u, a))
     apart = (a_middle - u_middle) / 2
-    u_side = _Sorted(u, u_order, _pick(w, u_order) if isinstance(w, Tensor) else w, apart - margin / 2)
-    a_side = _Sorted(a, a_order, _pick(v, a_order) if isinstance(v, Tensor) else v, -apart - margin / 2)
     # Where what is wanted has a jump, a tie must be told from a near miss.
     exact = "curvature" in want or not squared
     if u.shape[-1] <= a.shape[-1]:
@@ -66,9 +64,17 @@ def hinge_means(pos: Tensor, neg: Tensor, w: Share, v: Share, margin: float, wan
     else:
         a_count = _count(a, u, margin, exact)
         u_count = _turned(a_count, u.shape[-1])
+    u_side, a_side = _side(u, u_order, w, apart, margin), _side(a, a_order, v, -apart, margin)
     of_u, u_value = _look_up(u_side, u_count, a_side, w, want, squared)
     of_a, a_value = _look_up(a_side, a_count, u_side, v, want, squared)
     return PairMeans((u_value + a_value).clamp_min(0), of_u, of_a)
+
+
+def _side(scores: Tensor, order: Tensor, share: Share, apart: Tensor, margin: float) -> _Sorted:
+    if scores.dtype == apart.dtype:
+        # Beside an offset as wide as the scores themselves the margin would lose its digits.
+        scores, apart = scores + apart, torch.zeros_like(apart)
+    return _Sorted(scores, order, _pick(share, order) if isinstance(share, Tensor) else share, apart - margin / 2)
 
 
 def _sort(x: Tensor, negated: bool = False) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ Point = tuple[Tensor, ...]
 # A difference this small beside the objective is rounding.
 _ROUNDING = 1e-12
 _MOST_DOUBLINGS = 30
+_EASE = 0.9
 
 
 @checked
@@ -126,7 +127,7 @@ def proximal_gradient(
         penalty: point → value of the penalty.
         prox: (point, step) → the proximal map of step · penalty.
         lipschitz: L, the curvature that steps 1/L assume: a first guess, or a bound without `backtrack`.
-        backtrack: double L until the quadratic bound holds at the new point.
+        backtrack: lower L by a tenth before every step, and double it until the quadratic bound holds at the new point.
         accelerate: Nesterov's momentum, dropped whenever the objective would rise.
         max_iter: steps at most.
         tol: stop where the objective falls by less than this share of its size.
@@ -152,6 +153,8 @@ def proximal_gradient(
     history = [at_point[0] + penalty(point)]
     for _ in range(max_iter):
         origin, at_origin, next_momentum = point, at_point, 1.0
+        if backtrack:
+            lipschitz *= _EASE
         if accelerate and momentum > 1:
             next_momentum = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
             weight = (momentum - 1) / next_momentum

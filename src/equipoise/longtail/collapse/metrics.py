@@ -17,6 +17,7 @@ Grassmannian Frame, Symmetry and Generalization", 2023.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal, TypeAlias
 
@@ -29,11 +30,15 @@ from equipoise.core.metrics import SampleMetric
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassTarget, NumClasses
 from equipoise.core.validate import check_classes, warn_once
-from equipoise.longtail.collapse.grassmannian import frame_correlation, optimal_coherence
+from equipoise.longtail.collapse.grassmannian import frame_correlation, grassmannian_frame, optimal_coherence
 
 GlobalMean: TypeAlias = Literal["class_average", "sample"]
 # Directions of the means that are smaller than this, relative to the largest, are no directions.
 _RANK = 1e-12
+# Distances by differences: inner products lose the digits of means that lie far from the origin.
+_EXACT = "donot_use_mm_for_euclid_dist"
+# Searching for the optimal frame of more classes takes minutes.
+_SEARCHED = 100
 
 
 @checked
@@ -59,7 +64,8 @@ def neural_collapse_metrics(
     Returns:
         float64 scalars: nc1, nc1_trace_ratio (tr Σ_W / tr Σ_B), cdnv (mean over pairs of the classes' variances over
         twice the squared distance of their means), nc2_equinorm, nc2_equiangle, nc2_max_angle, nc2_etf_error, gnc2_gap
-        (NaN where the optimum is not known), and with a classifier w_equinorm, w_equiangle, nc3, gnc3 and
+        (to the best that a search finds where the optimum is not known, which takes seconds, once per C and d; NaN
+        there with more than 100 classes), and with a classifier w_equinorm, w_equiangle, nc3, gnc3 and
         nc4_disagreement. Infinite or NaN where all means are equal.
 
     Raises:
@@ -84,7 +90,7 @@ def neural_collapse_metrics(
     # Σ_B = MᵀM / C has eigenvalues s²/C, so that the C of the definition cancels.
     projected = within @ directions[kept].T
     nc1 = (projected.square() / singular[kept].square()).sum() / len(h) if bool(kept.any()) else _number(math.inf, h)
-    distance = torch.cdist(means, means).square()
+    distance = torch.cdist(means, means, compute_mode=_EXACT).square()
     pairs = ~torch.eye(c, dtype=torch.bool, device=h.device)
     spread = (variance[:, None] + variance[None]) / (2 * distance)
     gram = centred @ centred.T
@@ -105,7 +111,7 @@ def neural_collapse_metrics(
         w_centred = w - w.mean(0)
         w_norms = w_centred.norm(dim=1)
         logits = h @ w.T + b
-        nearest = torch.cdist(h, means).argmin(1)
+        nearest = torch.cdist(h, means, compute_mode=_EXACT).argmin(1)
         found |= {
             "w_equinorm": w_norms.std(correction=0) / w_norms.mean(),
             "w_equiangle": _cosines(w_centred)[pairs].std(correction=0),
@@ -187,10 +193,16 @@ def _cosines(rows: Tensor) -> Tensor:
 
 
 def _gap(means: Tensor) -> float:
-    best = optimal_coherence(len(means), means.shape[1])
-    if best is None or bool((means.norm(dim=1) == 0).any()):
-        return math.nan
-    return frame_correlation(means).max_cosine - best
+    best = _best_coherence(*means.shape)
+    return math.nan if bool((means.norm(dim=1) == 0).any()) else frame_correlation(means).max_cosine - best
+
+
+@functools.cache
+def _best_coherence(c: int, d: int) -> float:
+    known = optimal_coherence(c, d)
+    if known is None:
+        return grassmannian_frame(c, d, restarts=2).max_cosine if c <= _SEARCHED else math.nan
+    return known
 
 
 def _number(value: float, like: Tensor) -> Tensor:

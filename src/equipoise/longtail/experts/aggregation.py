@@ -45,8 +45,7 @@ def view_consistency(
     >>> view_consistency(torch.ones(2, 3, 4), torch.ones(2, 3, 4), torch.zeros(2))
     tensor(1.)
     """
-    share = weight_logits.to(first).softmax(0)
-    one, other = (torch.einsum("k,knc->nc", share, view).softmax(1) for view in (first, second))
+    one, other = (_mixed(weight_logits, view).softmax(1) for view in (first, second))
     return cosine_similarity(one, other, dim=1).mean()
 
 
@@ -120,7 +119,12 @@ class TestTimeAggregator(nn.Module):
             raise ValueError(f"expert_logits has {len(expert_logits)} experts, wanted {len(self.weight_logits)}")
         if not bool(self.fitted):
             warn_once("the aggregator has not been fitted: experts are weighed alike")
-        return torch.einsum("k,knc->nc", self.weight_logits.to(expert_logits).softmax(0), expert_logits)
+        return _mixed(self.weight_logits, expert_logits)
+
+
+def _mixed(weight_logits: Tensor, expert_logits: Tensor) -> Tensor:
+    with torch.autocast(expert_logits.device.type, enabled=False):
+        return torch.einsum("k,knc->nc", weight_logits.to(expert_logits).softmax(0), expert_logits)
 
 
 @checked

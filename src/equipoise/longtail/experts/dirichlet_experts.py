@@ -182,16 +182,16 @@ def _trial_losses(logits: Tensor, target: Tensor, adjust: Tensor, component: Ten
         mine = (component == k).nonzero().squeeze(1)
         if not len(mine):
             continue
-        z, a = logits[k], adjust[mine]
+        z, a = logits[k] - logits[k].detach().amax(1, keepdim=True), adjust[mine]
         own = a[:, target] - z.gather(1, target[:, None]).T
         low = a.amin(1, keepdim=True)
         if float((a.amax(1, keepdim=True) - low).max()) < _RANGE:
             # log Σ_c exp(z_c − a_c) of every pair of sample and trial, from one product.
-            top = z.detach().amax(1, keepdim=True)
-            sums = (z - top).exp() @ (low - a).exp().T
+            with torch.autocast(z.device.type, enabled=False):
+                sums = z.exp() @ (low - a).exp().T
             # A sample whose top classes are all far down in a trial underflows; it is done one by one.
             if float(sums.detach().min()) > torch.finfo(sums.dtype).tiny * 1e6:
-                found = found.index_put((mine,), (own + (sums.log() + top - low.T).T).mean(1))
+                found = found.index_put((mine,), (own + (sums.log() - low.T).T).mean(1))
                 continue
         for trial, row in zip(mine.tolist(), a, strict=True):
             found = found.index_put((torch.tensor([trial], device=z.device),), cross_entropy(z - row, target)[None])

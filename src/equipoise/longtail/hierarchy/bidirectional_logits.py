@@ -119,7 +119,8 @@ class AIGDL(nn.Module):
         matrix = self.beta * self.correction - self.cost
         if self.add_identity:
             matrix = matrix + self.beta * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-        return logits.softmax(1) @ matrix.to(logits.dtype).T
+        with torch.autocast(logits.device.type, enabled=False):
+            return logits.softmax(1) @ matrix.to(logits.dtype).T
 
     @checked
     def loss(

@@ -141,7 +141,7 @@ class MultiTaskAUC:
             loss.value_and_gradient,
             lambda point: float(multitask_penalty(point, *strengths)),
             lambda point, step: _prox(point, step, *strengths),
-            lipschitz=(users + 2) * loss.curvature() if self.lipschitz == "auto" else 1.0,
+            lipschitz=loss.curvature() * (users + 2 if self.lipschitz == "auto" else 1),
             backtrack=self.lipschitz == "backtracking",
             accelerate=self.accelerate,
             max_iter=self.max_iter,

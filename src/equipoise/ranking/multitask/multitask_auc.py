@@ -182,7 +182,8 @@ class _UserMoments(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, segment: Tensor, users: int) -> tuple[Tensor, Tensor]:
-        wide = scores.detach().double()
+        # What all scores have in common cancels in every pair.
+        wide = scores.detach().double() - scores.detach()[0]
         count = torch.bincount(segment, minlength=2 * users).view(users, 2)
         both = (count > 0).all(1)
         share = 1 / count.clamp_min(1).double()

@@ -274,7 +274,7 @@ def smooth_ap_loss(scores: Scores, target: BinaryTarget, *, temperature: Positiv
 
 def starting_values(num_v: int) -> Tensor:
     """Where v begins: (0, 1/M, ..., (M − 1)/M), as in the authors' code."""
-    return torch.arange(num_v, dtype=torch.float32) / num_v
+    return torch.arange(num_v, dtype=torch.float64) / num_v
 
 
 def _thinned(scores: Tensor, most: int) -> Tensor:

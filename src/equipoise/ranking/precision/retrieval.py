@@ -37,6 +37,7 @@ ClassLabels: TypeAlias = Annotated[Integer[Tensor, " n"] | Bool[Tensor, " n"], C
 _TABLE = 1 << 22
 
 
+@checked
 def embedding_similarity(embeddings: Float[Tensor, "n d"], *, normalize: bool = True) -> Float[Tensor, "n n"]:
     """Cosine similarities of all pairs, or inner products of embeddings that are normalised already.
 
@@ -48,7 +49,8 @@ def embedding_similarity(embeddings: Float[Tensor, "n d"], *, normalize: bool = 
             [0., 1.]])
     """
     unit = unit_embeddings(embeddings) if normalize else embeddings
-    return unit @ unit.T
+    with torch.autocast(unit.device.type, enabled=False):
+        return unit @ unit.T
 
 
 def unit_embeddings(embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from equipoise.core.metrics import SampleMetric
+from equipoise.core.pairs.means import wide
 from equipoise.core.signature import checked
 from equipoise.core.types import Count
 from equipoise.ranking.precision.retrieval import Embeddings, unit_embeddings
@@ -72,7 +73,12 @@ def retrieval_metrics(
     step = max(1, _TABLE // max(1, len(items)))
     for start in range(0, len(queries), step):
         block = queries[start : start + step]
-        closeness = -torch.cdist(block, items) if similarity == "euclidean" else block @ items.T
+        if similarity == "euclidean":
+            # Differences, not inner products, whose digits an offset of the embeddings takes.
+            closeness = -torch.cdist(block, items, compute_mode="donot_use_mm_for_euclid_dist")
+        else:
+            # Rounded once, so that equal items tie wherever they stand; float64 is left alone by autocast.
+            closeness = (block.to(wide(block)) @ items.to(wide(items)).T).to(block.dtype)
         relevant = target[start : start + step, None] == labels
         if alone:
             rows = torch.arange(len(block), device=block.device)
