@@ -11,6 +11,7 @@ import torch
 from contracts.bad_inputs import accepted
 from contracts.model import Measure
 from contracts.registry import contract, parametrized  # noqa: F401
+from equipoise.core.metrics import SampleMetric, WholeMetric
 
 pytestmark = pytest.mark.usefixtures("contract", "plain_inputs")
 
@@ -86,6 +87,40 @@ def test_a_refused_update_leaves_the_state_unchanged(entry):
     wrong = accepted(entry.object.update, batch, lambda bad: metric.update(**{**batch, **bad}))
     assert not wrong, "\n".join(wrong)
     _same(metric.metric_state, before, rtol=0, atol=0)
+    _same(metric.compute(), _computed(entry.build(), batch))
+
+
+@parametrized(Measure)
+def test_a_refused_forward_leaves_the_state_and_the_course_unchanged(entry):
+    if not isinstance(entry.build(), WholeMetric):
+        pytest.skip("its base is torchmetrics.Metric, whose forward forgets the earlier batches on an error")
+    batch, more = entry.batch(24), entry.batch(24, seed=1)
+    metric = entry.build()
+    metric.update(**batch)
+    before = copy.deepcopy(metric.metric_state)
+    name = next(name for name, value in batch.items() if isinstance(value, torch.Tensor))
+    with pytest.raises(ValueError, match=name):
+        metric(**{**batch, name: batch[name][:0]})
+    _same(metric.metric_state, before, rtol=0, atol=0)
+    assert metric.update_count == 1
+    _same(metric(**more), _computed(entry.build(), more))
+    _same(metric.compute(), _computed(entry.build(), batch, more))
+
+
+@pytest.mark.filterwarnings("ignore:classes .4. have no samples")
+@pytest.mark.parametrize("forward", [False, True], ids=["update", "forward"])
+@parametrized(Measure)
+def test_samples_of_another_width_are_refused_at_once(entry, forward):
+    metric, batch = entry.build(), entry.batch(24)
+    if not isinstance(metric, SampleMetric) or all(v.ndim < 2 for v in batch.values() if isinstance(v, torch.Tensor)):
+        pytest.skip("no state has a width that the first batch decides")
+    metric.update(**batch)
+    wider = {
+        name: torch.cat([value, value[:, :1]], 1) if isinstance(value, torch.Tensor) and value.ndim == 2 else value
+        for name, value in batch.items()
+    }
+    with pytest.raises(ValueError, match=r"shape|classes"):
+        (metric if forward else metric.update)(**wider)
     _same(metric.compute(), _computed(entry.build(), batch))
 
 

@@ -98,6 +98,23 @@ def test_a_saved_model_predicts_the_same(cancer, labels, tmp_path):
     np.testing.assert_allclose(loaded.predict_proba(features), classifier.predict_proba(features), rtol=1e-6)
 
 
+def test_folds_and_settings_may_share_a_checkpoint_folder(cancer, tmp_path):
+    features, target = cancer
+    flipped = features.copy()
+    flipped[0, 0] *= 2
+
+    def scores(x, y, folder=None, **settings):
+        model = EquipoiseClassifier(**{"epochs": 3, "random_state": 0, **settings}, checkpoint_folder=folder)
+        return model.fit(x, y).decision_function(features)
+
+    fits = [(features, target), (flipped, target), (features[:300], target[:300]), (features, 1 - target)]
+    for repeated in range(2):
+        for x, y in fits:
+            np.testing.assert_array_equal(scores(x, y, tmp_path), scores(x, y))
+        np.testing.assert_array_equal(scores(*fits[0], tmp_path, dropout=0.5), scores(*fits[0], dropout=0.5))
+        assert len(list(tmp_path.glob("*/resume.ckpt"))) == 5, repeated
+
+
 def test_a_loss_of_ones_own_may_be_given(cancer):
     features, target = cancer
 

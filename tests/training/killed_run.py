@@ -1,8 +1,6 @@
 """A run that a test kills: trains slowly, with dropout, and writes a checkpoint every epoch."""
 
-import sys
 import time
-from pathlib import Path
 
 import torch
 
@@ -11,20 +9,19 @@ from equipoise.ranking import PairwiseAUCLoss, auroc
 from equipoise.training import HeldOut, Plan, fit_module
 from equipoise.training.networks import mlp
 
+SECONDS = [0.0]
+"""How long a step takes."""
+
 
 class Slow(Phased):
     """The AUC loss, on another margin from the third epoch, taking its time."""
 
-    def __init__(self, seconds):
-        super().__init__()
-        self.seconds = seconds
-
     def forward(self, logits, target):
-        time.sleep(self.seconds)
+        time.sleep(SECONDS[0])
         return PairwiseAUCLoss(margin=1.0 if self.epoch < 3 else 0.5)(logits, target)
 
 
-def train(folder, seconds=0.0):
+def train(folder):
     generator = torch.Generator().manual_seed(0)
     target = (torch.rand(200, generator=generator) < 0.3).long()
     features = torch.randn(200, 4, generator=generator) + target[:, None]
@@ -33,7 +30,7 @@ def train(folder, seconds=0.0):
         network = mlp(4, 1, (8,), dropout=0.3)
     return fit_module(
         network,
-        Slow(seconds),
+        Slow(),
         features,
         target,
         Plan(epochs=8, batch_size=50, seed=3),
@@ -42,5 +39,6 @@ def train(folder, seconds=0.0):
     )
 
 
-if __name__ == "__main__":
-    train(Path(sys.argv[1]), seconds=0.1)
+def run_slowly(folder):
+    SECONDS[0] = 0.1
+    train(folder)

@@ -33,8 +33,9 @@ def _data(n=150):
 def test_a_run_that_is_killed_and_started_again_ends_with_the_same_weights(tmp_path):
     unbroken = train(tmp_path / "unbroken")
     broken = tmp_path / "broken"
-    script = Path(__file__).with_name("killed_run.py")
-    process = subprocess.Popen([sys.executable, str(script), str(broken)], stderr=subprocess.DEVNULL)
+    script = "import sys; sys.path.insert(0, sys.argv[2]); import killed_run; killed_run.run_slowly(sys.argv[1])"
+    arguments = [sys.executable, "-c", script, str(broken), str(Path(__file__).parent)]
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
     checkpoint = broken / "resume.ckpt"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and time.monotonic() < deadline:
@@ -48,6 +49,8 @@ def test_a_run_that_is_killed_and_started_again_ends_with_the_same_weights(tmp_p
     assert resumed.epochs == unbroken.epochs
     assert (resumed.best, resumed.best_epoch) == (unbroken.best, unbroken.best_epoch)
     assert _same(_weights(resumed), _weights(unbroken))
+    logs = [(run / "logs" / "metrics.csv").read_text() for run in (broken, tmp_path / "unbroken")]
+    assert logs[0] == logs[1]
 
 
 def test_a_checkpoint_holds_no_pickled_objects_and_logs_are_csv(tmp_path):
@@ -56,6 +59,90 @@ def test_a_checkpoint_holds_no_pickled_objects_and_logs_are_csv(tmp_path):
     header, *rows = (tmp_path / "logs" / "metrics.csv").read_text().splitlines()
     assert {"epoch", "loss", "held_out"} <= set(header.split(","))
     assert len(rows) == 8
+
+
+def _small_run(folder=None, epochs=3, nudge=0.0, flipped=0, loss=None, seed=0, judge=auroc, start=0, patience=2, n=150):
+    features, target = _data()
+    features[7, 1] = torch.nextafter(features[7, 1], features[7, 1] + nudge)
+    target[0] ^= flipped
+    with torch.random.fork_rng():
+        torch.manual_seed(start)
+        network = mlp(3, 1, (4,))
+    return fit_module(
+        network,
+        PairwiseAUCLoss() if loss is None else loss,
+        features[:n],
+        target[:n],
+        Plan(epochs=epochs, batch_size=50, seed=seed, patience=patience),
+        held_out=HeldOut(features[-60:], target[-60:], judge),
+        folder=folder,
+    )
+
+
+class _Tempered(nn.Module):
+    def __init__(self, temperature):
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, logits, target):
+        return nn.functional.binary_cross_entropy_with_logits(logits / self.temperature, target.float())
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"nudge": 1.0}, "features"),
+        ({"flipped": 1}, "target"),
+        ({"n": 149}, "features, target"),
+        ({"seed": 1}, "plan"),
+        ({"epochs": 4}, "plan"),
+        ({"loss": _Tempered(2.0)}, "loss"),
+        ({"start": 1}, "network"),
+        ({"judge": lambda scores, target: auroc(scores, target)}, "held_out"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, changed, named):
+    _small_run(tmp_path, loss=None if "loss" not in changed else _Tempered(1.0))
+    before = (tmp_path / "resume.ckpt").read_bytes()
+    with pytest.raises(ValueError, match=f"of a run with another {named}"):
+        _small_run(tmp_path, **changed)
+    assert (tmp_path / "resume.ckpt").read_bytes() == before
+
+
+def test_a_checkpoint_with_one_flipped_byte_is_refused_or_gives_the_same(tmp_path):
+    whole = _weights(_small_run(tmp_path))
+    path = tmp_path / "resume.ckpt"
+    sound, refused = path.read_bytes(), 0
+    for place in range(11, len(sound), len(sound) // 40):
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ 16]) + sound[place + 1 :])
+        try:
+            # Padding between the parts of the file may differ without harm.
+            assert _same(_weights(_small_run(tmp_path)), whole)
+        except ValueError as error:
+            if "damaged" not in str(error):
+                raise
+            refused += 1
+    assert refused > 10
+
+
+def test_a_finished_run_that_is_started_again_is_as_it_was(tmp_path):
+    def judge(scores, target):
+        return -scores.abs().mean()  # gets worse as training goes on, and better if it went on for longer
+
+    first, again = (_small_run(tmp_path, epochs=50, judge=judge, patience=1) for _ in range(2))
+    assert first.epochs < 50
+    assert (again.epochs, again.best_epoch, again.best) == (first.epochs, first.best_epoch, first.best)
+    assert _same(_weights(again), _weights(first))
+
+
+def test_surplus_rows_are_refused():
+    features, target = _data()
+    network, plan = nn.Linear(3, 1), Plan(epochs=1)
+    for wrong in ((features, target[:-5]), (features[:-5], target)):
+        with pytest.raises(ValueError, match="target must have shape"):
+            fit_module(network, PairwiseAUCLoss(), *wrong, plan)
+        with pytest.raises(ValueError, match="target must have shape"):
+            HeldOut(*wrong, auroc)
 
 
 def test_the_best_weights_come_back(tmp_path):

@@ -1,5 +1,7 @@
 """Losses with variables of their own under the trainer: they ascend, start warm, and survive a crash."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -74,36 +76,41 @@ def test_a_run_learns_and_its_variables_follow_the_scores(make, constraint):
     assert loss.b.item() == pytest.approx(float(best.b), abs=0.1)
 
 
+LEFT = [math.inf]
+"""How many judgements are left before the next one breaks off; no part of a run's identity."""
+
+
+def _judge(scores, truth):
+    LEFT[0] -= 1
+    if not LEFT[0]:
+        raise InterruptedError
+    return opauc(scores, truth, 0.3)
+
+
 @pytest.mark.parametrize("bounds", [{}, {"min_tpr": 0.4}])
 @pytest.mark.parametrize("crash", [1, 5])
 def test_a_run_that_breaks_off_before_or_after_the_warm_start_ends_with_the_same_weights(tmp_path, crash, bounds):
     features, target = _data()
-    calls = []
 
-    def judge(scores, truth):
-        calls.append(1)
-        if len(calls) == crash + 1 and crash > 0:
-            raise InterruptedError
-        return opauc(scores, truth, 0.3)
-
-    def run(folder, judge):
+    def run(folder):
         return fit_module(
             _network(dropout=0.3),
             _objective(**bounds),
             features,
             target,
             Plan(epochs=8, batch_size=50, seed=3),
-            held_out=HeldOut(features[:60], target[:60], judge),
+            held_out=HeldOut(features[:60], target[:60], _judge),
             folder=tmp_path / folder,
         )
 
-    whole = run("whole", lambda scores, truth: opauc(scores, truth, 0.3))
+    whole = run("whole")
+    LEFT[0] = crash + 1
     with pytest.raises(InterruptedError):
-        run("broken", judge)
+        run("broken")
     reached = torch.load(tmp_path / "broken" / "resume.ckpt", weights_only=True)
     assert reached["epoch"] == crash - 1
     assert bool(reached["state_dict"]["loss.late.started"]) == (crash > 2)
-    again = run("broken", judge)
+    again = run("broken")
     assert again.best == whole.best
     state, wanted = again.module.state_dict(), whole.module.state_dict()
     assert state.keys() == wanted.keys()

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from equipoise.core.calibration import fit_platt, fit_scaling
 from equipoise.core.validate import check_choice
 from equipoise.ranking.criteria import fitting_criterion
-from equipoise.training.fit import HeldOut, Plan, fit_module
+from equipoise.training.fingerprint import fingerprint
+from equipoise.training.fit import HeldOut, Plan, fit_module, run_identity
 from equipoise.training.networks import Standardize, mlp
 from equipoise.training.objectives import OBJECTIVES, make_objective
 
@@ -64,7 +65,9 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         patience: epochs without a better held-out result before stopping.
         random_state: seed or `numpy.random.RandomState`.
         progress: whether to show a progress bar.
-        checkpoint_folder: a folder to log to and to resume from after a crash; see `equipoise.training.fit_module`.
+        checkpoint_folder: where to log to and to resume from after a crash, see `equipoise.training.fit_module`. Every
+            fit has a folder of its own in it, named after its data, seed, settings and loss, so that folds and searches
+            may share one; with `random_state=None` no two fits are alike, and none is resumed.
 
     Attributes:
         classes_: (C,) the labels.
@@ -164,18 +167,14 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
             seed=seed,
             progress=self.progress,
         )
-        held_out = None
+        loss, held_out = self._loss(np.bincount(codes[fit_rows])), None
         if len(held_rows):
             held_out = HeldOut(features[held_rows].float(), target[held_rows], criterion)
-        run = fit_module(
-            self.network_,
-            self._loss(np.bincount(codes[fit_rows])),
-            features[fit_rows].float(),
-            target[fit_rows],
-            plan,
-            held_out=held_out,
-            folder=None if self.checkpoint_folder is None else Path(self.checkpoint_folder),
-        )
+        folder, data = None, (features[fit_rows].float(), target[fit_rows])
+        if self.checkpoint_folder is not None:
+            identity = run_identity(self.network_, loss, *data, plan, held_out)
+            folder = Path(self.checkpoint_folder) / fingerprint(identity)[:16]
+        run = fit_module(self.network_, loss, *data, plan, held_out=held_out, folder=folder)
         # Scored in float64, a row's score does not depend on which rows it is scored with.
         self.network_.double()
         self.n_epochs_ = run.epochs

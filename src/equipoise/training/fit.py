@@ -2,7 +2,8 @@
 
 A run is a function of its seed: the batches of an epoch come from (seed, epoch), as do the random numbers of dropout. A
 run with a folder writes a checkpoint after every epoch, and one that is killed at any moment and started again with the
-same arguments goes on from there and ends with the same weights, bit for bit.
+same arguments goes on from there and ends with the same weights, bit for bit. A run with any other argument, be it one
+value of the data, refuses the checkpoint.
 """
 
 from __future__ import annotations
@@ -10,31 +11,35 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from jaxtyping import Float, Int
-from lightning.pytorch.loggers import CSVLogger
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from equipoise.core.phases import set_epoch
 from equipoise.core.registry import Request
-from equipoise.core.validate import check_choice, check_nonnegative, check_positive
+from equipoise.core.signature import checked
+from equipoise.core.types import ClassTarget, Count, NonNegative, OpenFraction, Positive, Whole
+from equipoise.core.validate import check_choice
 from equipoise.data.sampling.batches import StratifiedBatchSampler
-from equipoise.training.module import Judge, KeepBest, ResumePoint, ScoringModule, SeedEachEpoch
+from equipoise.training.fingerprint import fingerprint
+from equipoise.training.module import EpochLog, Judge, KeepBest, ResumePoint, ScoringModule, SeedEachEpoch
 from equipoise.training.optimizers import OPTIMIZERS, PLAIN
 
 RESUME_FILE = "resume.ckpt"
 _CHATTER = ("lightning.pytorch", "lightning.fabric", "lightning", "pytorch_lightning")
 
 
+@checked
 @dataclass(frozen=True)
 class Plan:
     """How long and how to train.
@@ -53,39 +58,34 @@ class Plan:
         accelerator: Lightning's choice of device.
     """
 
-    epochs: int = 60
-    batch_size: int = 256
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-4
-    positive_rate: float | None = None
-    patience: int = 10
+    epochs: Count = 60
+    batch_size: Count = 256
+    learning_rate: Positive = 3e-3
+    weight_decay: NonNegative = 1e-4
+    positive_rate: OpenFraction | None = None
+    patience: Count = 10
     optimizer: str = "adamw"
-    seed: int = 0
+    seed: Whole = 0
     progress: bool = False
     accelerator: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        check_positive("learning_rate", self.learning_rate)
-        check_nonnegative("weight_decay", self.weight_decay)
 
 
+@checked
 @dataclass(frozen=True)
 class HeldOut:
     """Data to judge a run by while it goes on.
 
     Attributes:
-        features: (m, d).
-        target: (m,).
+        features: (n, d).
+        target: (n,) class indices.
         judge: scores and targets to a number, higher being better.
     """
 
-    features: Float[Tensor, "m d"]
-    target: Int[Tensor, " m"]
+    features: Float[Tensor, "n d"]
+    target: ClassTarget
     judge: Judge
 
 
@@ -119,15 +119,16 @@ class _Rows(Dataset[tuple[Tensor, Tensor]]):
         return self.features[rows], self.target[rows]
 
 
+@checked
 def fit_module(
     network: nn.Module,
     loss: nn.Module,
     features: Float[Tensor, "n d"],
-    target: Int[Tensor, " n"],
+    target: ClassTarget,
     plan: Plan,
     *,
     held_out: HeldOut | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
 ) -> Run:
     """Train a scoring network.
 
@@ -139,19 +140,21 @@ def fit_module(
         plan: how to train.
         held_out: data to stop early by; without it, the run goes through all epochs and keeps the last weights.
         folder: where to write `resume.ckpt` after every epoch and `logs/metrics.csv`. A checkpoint found there is
-            resumed. Nothing is written without it.
+            resumed if it is of a run with these very arguments. Nothing is written without it.
 
     Returns:
         The run. The caller's random state is as before.
 
     Raises:
-        ValueError: if a setting of the plan cannot be met with these data.
+        ValueError: if a setting of the plan cannot be met with these data, or the folder holds the checkpoint of
+            another run or a damaged one.
 
     >>> x, y = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)), torch.arange(100) % 2
     >>> from equipoise.ranking import PairwiseAUCLoss
     >>> fit_module(nn.Linear(3, 1), PairwiseAUCLoss(), x, y, Plan(epochs=2, batch_size=50)).epochs
     2
     """
+    identity = run_identity(network, loss, features, target, plan, held_out) if folder is not None else {}
     sampler = StratifiedBatchSampler(target, plan.batch_size, positive_rate=plan.positive_rate, seed=plan.seed)
     # A loader draws a seed for its workers whenever it is iterated, from the global generator unless it has its own.
     loader = DataLoader(_Rows(features, target), sampler=sampler, batch_size=None, generator=torch.Generator())
@@ -176,25 +179,25 @@ def fit_module(
             first_epoch=max(_last_phase(loss, plan.epochs), math.ceil(choice.late * plan.epochs - 1e-9)),
         )
         callbacks.append(keep)
-    resume = None
+    resume, found = None, False
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        resume = folder / RESUME_FILE
-        callbacks.append(ResumePoint(resume))
+        resume = Path(folder) / RESUME_FILE
+        found = _is_of(resume, identity)
+        # The log comes before the checkpoint, which holds its rows.
+        callbacks += [EpochLog(Path(folder) / "logs" / "metrics.csv"), ResumePoint(resume, identity)]
     with _quiet(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         trainer = lightning.Trainer(
             max_epochs=plan.epochs,
             accelerator=plan.accelerator,
             devices=1,
             callbacks=callbacks,
-            logger=CSVLogger(folder, name="logs", version="") if folder is not None else False,
+            logger=False,
             enable_checkpointing=False,
             enable_progress_bar=plan.progress,
             enable_model_summary=False,
             log_every_n_steps=1_000_000,
             use_distributed_sampler=False,
         )
-        found = resume is not None and resume.exists()
         trainer.fit(module, loader, ckpt_path=resume if found else None, weights_only=True if found else None)
     module.cpu()
     if keep is not None:
@@ -206,6 +209,35 @@ def fit_module(
         keep.best_epoch if keep is not None else None,
         keep.best if keep is not None else None,
     )
+
+
+def run_identity(
+    network: nn.Module, loss: nn.Module, features: Tensor, target: Tensor, plan: Plan, held_out: HeldOut | None
+) -> dict[str, str]:
+    """The fingerprint of every argument that a run depends on."""
+    settings = replace(plan, progress=False, accelerator="auto")
+    parts = {"network": network, "loss": loss, "features": features, "target": target, "plan": settings}
+    return {name: fingerprint(part) for name, part in {**parts, "held_out": held_out}.items()}
+
+
+def _is_of(resume: Path, identity: dict[str, str]) -> bool:
+    """Whether there is a checkpoint of this run; raises `ValueError` for one of another run, or a damaged one."""
+    if not resume.exists():
+        return False
+    try:
+        with zipfile.ZipFile(resume) as parts:
+            sound = parts.testzip() is None
+        held = torch.load(resume, map_location="cpu", weights_only=True, mmap=True) if sound else {}
+    except Exception:  # readers of damaged files raise of all kinds
+        sound, held = False, {}
+    if not sound:
+        raise ValueError(f"{resume} is damaged; delete it to start anew")
+    other = [name for name, own in identity.items() if held.get("identity", {}).get(name) != own]
+    if other:
+        raise ValueError(
+            f"{resume} is of a run with another {', '.join(other)}; give another folder, or delete it to start anew"
+        )
+    return True
 
 
 def _last_phase(loss: nn.Module, epochs: int) -> int:

@@ -7,9 +7,11 @@ told the epoch before the epoch begins.
 from __future__ import annotations
 
 import copy
+import csv
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,11 @@ class KeepBest(lightning.Callback):
         self.patience, self.first_epoch = patience, first_epoch
         self.best, self.best_epoch = -math.inf, -1
         self.weights: dict[str, Tensor] = {}
+        self.stopped = False
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Stop a resumed run that had come to its end."""
+        trainer.should_stop = trainer.should_stop or self.stopped
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Judge, keep, and ask to stop."""
@@ -140,7 +147,7 @@ class KeepBest(lightning.Callback):
             self.best, self.best_epoch = value, epoch
             self.weights = {name: w.detach().cpu().clone() for name, w in module.state_dict().items()}
         elif epoch - max(self.best_epoch, self.first_epoch) >= self.patience:
-            trainer.should_stop = True
+            trainer.should_stop = self.stopped = True
 
     def restore(self, module: nn.Module) -> None:
         """Put the best weights back."""
@@ -149,12 +156,11 @@ class KeepBest(lightning.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and tensors, which a checkpoint can hold without pickled objects."""
-        return {"best": self.best, "best_epoch": self.best_epoch, "weights": self.weights}
+        return {name: getattr(self, name) for name in ("best", "best_epoch", "weights", "stopped")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
-        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
-        self.weights = state_dict["weights"]
+        vars(self).update(state_dict)
 
 
 class SeedEachEpoch(lightning.Callback):
@@ -168,8 +174,8 @@ class SeedEachEpoch(lightning.Callback):
         torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch)
 
 
-class ResumePoint(lightning.Callback):
-    """Writes a checkpoint after every epoch, aside first and then moved into place, so that one is always whole.
+class EpochLog(lightning.Callback):
+    """Writes what was logged of every epoch as CSV, one row per epoch; a resumed run goes on after its last one.
 
     Args:
         path: where it is written.
@@ -177,9 +183,54 @@ class ResumePoint(lightning.Callback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Write all rows anew."""
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **logged})
+        with _written_aside(self.path) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
+            names = dict.fromkeys(name for row in self.rows for name in row)
+            writer = csv.DictWriter(stream, names)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self.rows = state_dict["rows"]
+
+
+class ResumePoint(lightning.Callback):
+    """Writes a checkpoint after every epoch, aside first and then moved into place, so that one is always whole.
+
+    Args:
+        path: where it is written.
+        identity: what tells this run from others, as names and digests; kept in the checkpoint.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, str]) -> None:
+        self.path, self.identity = path, identity
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Write the checkpoint of the epoch that ends."""
-        aside = self.path.with_name(f".{self.path.name}.part")
-        trainer.save_checkpoint(aside)
-        os.replace(aside, self.path)
+        with _written_aside(self.path) as aside:
+            trainer.save_checkpoint(aside)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say whose it is."""
+        checkpoint["identity"] = self.identity
+
+
+@contextmanager
+def _written_aside(path: Path) -> Iterator[Path]:
+    """A path to write to, that takes the place of `path` at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.part")
+    yield aside
+    os.replace(aside, path)

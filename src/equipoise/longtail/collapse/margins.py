@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from equipoise.core.distributed import gather_states
+from equipoise.core.metrics import WholeMetric
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassScores, ClassTarget, Count, NonNegative, NumClasses, OpenFraction, Positive, Whole
 from equipoise.core.validate import warn_once
@@ -80,7 +80,7 @@ def pairwise_min_margin(
     return found.masked_fill(found.isinf() & (found > 0), torch.nan)
 
 
-class MarginMetric(Metric):
+class MarginMetric(WholeMetric):
     """Margins over all samples seen: the smallest, their mean and quantiles, and the smallest of every pair of classes.
 
     Args:
@@ -95,7 +95,6 @@ class MarginMetric(Metric):
 
     is_differentiable = False
     higher_is_better = True
-    full_state_update = False
 
     margins: list[Tensor]
     pairs: Tensor

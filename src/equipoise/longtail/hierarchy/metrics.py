@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric
 
+from equipoise.core.metrics import WholeMetric
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassScores, ClassTarget, Count
 from equipoise.core.validate import warn_once
@@ -41,7 +41,7 @@ def hierarchical_metrics(
     return metric.compute()
 
 
-class HierarchicalMetrics(Metric):
+class HierarchicalMetrics(WholeMetric):
     """Top-k accuracy, hierarchical distance and precision @k, mistake severity, and the accuracy per level.
 
     Args:
@@ -55,7 +55,6 @@ class HierarchicalMetrics(Metric):
 
     is_differentiable = False
     higher_is_better = None
-    full_state_update = False
 
     sums: Tensor
     severity: Tensor

@@ -13,8 +13,8 @@ from typing import Annotated, Any, TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric
 
+from equipoise.core.metrics import WholeMetric
 from equipoise.core.signature import checked
 from equipoise.core.types import BinaryTarget, OpenFraction, Probability, Range
 
@@ -43,7 +43,7 @@ def mistake_detection_metrics(
     return _report(_cells(prob_mistake, target, threshold), zero_division)
 
 
-class MistakeDetectionMetrics(Metric):
+class MistakeDetectionMetrics(WholeMetric):
     """`mistake_detection_metrics` over all samples seen; it keeps four counts.
 
     Args:
@@ -60,7 +60,6 @@ class MistakeDetectionMetrics(Metric):
 
     is_differentiable = False
     higher_is_better = True
-    full_state_update = False
 
     cells: Tensor
 

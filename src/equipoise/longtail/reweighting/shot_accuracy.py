@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric
 
 from equipoise.core.class_stats import ClassStats
+from equipoise.core.metrics import WholeMetric
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassScores, ClassTarget, Count
 from equipoise.core.validate import check_classes
@@ -48,7 +48,7 @@ def shot_accuracy(
     return metric.compute()
 
 
-class ShotAccuracy(Metric):
+class ShotAccuracy(WholeMetric):
     """`shot_accuracy` over all samples seen.
 
     Args:
@@ -65,7 +65,6 @@ class ShotAccuracy(Metric):
 
     is_differentiable = False
     higher_is_better = True
-    full_state_update = False
 
     right: Tensor
     total: Tensor
