@@ -82,7 +82,7 @@ def run_claim(
         settings_of: a run whose chosen settings are taken; chosen anew if None.
         progress: called with a line of text as the work goes on.
     """
-    began = time.perf_counter()
+    began, code = time.perf_counter(), fingerprint(claim)
     experiments = {}
 
     def tell(text: str) -> None:
@@ -93,7 +93,7 @@ def run_claim(
         chosen = None if settings_of is None else settings_of.experiments[experiment.name].settings
         experiments[experiment.name] = _run_experiment(experiment, tuple(seeds), quick, chosen or {}, tell)
     return ClaimRun(
-        fingerprint=fingerprint(claim),
+        fingerprint=code,
         quick=quick,
         experiments=experiments,
         seconds=round(time.perf_counter() - began, 1),
