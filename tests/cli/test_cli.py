@@ -386,7 +386,19 @@ def test_the_catalogue_and_the_data_sets_are_listed(capsys):
     assert "breast_cancer" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["reproduce"], ["reproduce", "tpac"], ["reproduce", "tpauc", "--all"]])
-def test_reproduce_wants_one_name_it_knows_or_all(arguments, tmp_path, capsys):
-    assert "tpauc" in _refused([*arguments, "--output", tmp_path / "out"], capsys)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "tpauc"),
+        (["tpac"], "tpauc"),
+        (["tpauc", "--all"], "tpauc"),
+        (["tpauc", "--seeds", "5-14"], "[5, 6, 7, 8, 9] are not fresh"),
+        (["tpauc", "--seeds", "100-102"], "at least 5"),
+        (["tpauc", "--seeds", "a-b"], "no range such as 100-109"),
+        (["tpauc", "--seeds", "100-109", "--quick"], "leave the seeds out"),
+        (["tpauc", "--judge"], "--judge runs nothing"),
+    ],
+)
+def test_reproduce_says_what_it_wants(arguments, message, tmp_path, capsys):
+    assert message in _refused(["reproduce", *arguments, "--output", tmp_path / "out"], capsys)
     assert not (tmp_path / "out").exists()

@@ -29,7 +29,7 @@ def _options(command, capsys, monkeypatch):
         (["fit"], [FitRequest], []),
         (["predict"], [], ["--output", "--overwrite", "--escape-formulas"]),
         (["evaluate"], [EvaluateRequest, OpenRequest], ["--open"]),
-        (["reproduce"], [], ["--all", "--quick", "--output"]),
+        (["reproduce"], [], ["--all", "--seeds", "--quick", "--judge", "--output"]),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )

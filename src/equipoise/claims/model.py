@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from equipoise.claims.lab.tuning import Tuning
+
+LEAST_SEEDS = 5
 Measures = Mapping[str, Mapping[str, float]]
 """arm → measure → value."""
 
@@ -50,6 +53,7 @@ class Bound:
         measure: what is bounded.
         at_most: upper bound, or None.
         at_least: lower bound, or None.
+        asserted: False where the worst value is only reported: it then has no verdict.
     """
 
     statement: str
@@ -71,22 +75,24 @@ class Experiment:
     Attributes:
         name: what is looked at, in a few words.
         protocol: how, so that a reader could do it again.
-        run: (seed, quick) → measures of every arm.
-        seeds: all seeds, fixed before measuring.
-        quick_seeds: how many of them, from the first, in quick mode.
+        run: (seed, quick) → measures of every arm; of a tuned experiment (seed, quick, setting per arm).
         parts: what is judged.
+        seeds: of the recorded block, at least five, fixed before measuring. More follow where the spread is large.
+        tuning: how the setting of every arm is chosen, on other seeds; None where no setting is tuned for any arm.
     """
 
     name: str
     protocol: str
-    run: Callable[[int, bool], Measures]
-    seeds: tuple[int, ...]
-    quick_seeds: int
+    run: Callable[..., Measures]
     parts: tuple[Gain | Bound, ...]
+    seeds: tuple[int, ...] = tuple(range(LEAST_SEEDS))
+    tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.quick_seeds <= len(self.seeds):
-            raise ValueError(f"quick_seeds={self.quick_seeds} must lie between 1 and {len(self.seeds)}")
+        if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < LEAST_SEEDS:
+            raise ValueError(f"seeds={self.seeds} must be at least {LEAST_SEEDS} distinct ones")
+        if self.tuning is not None and set(self.tuning.seeds) & set(self.seeds):
+            raise ValueError(f"the seeds of the tuning, {self.tuning.seeds}, must not be among the reported")
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class Claim:
         slug: of the paper.
         statement: the claim in a sentence.
         experiments: what is run.
-        caveats: what these experiments were not expected to show, or cannot.
+        caveats: what lies outside of these experiments. What they found stands in their tables only.
     """
 
     slug: str

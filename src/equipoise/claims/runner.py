@@ -1,8 +1,7 @@
-"""Running claims: every arm of an experiment on the same seeds, then the rule of `verdict`."""
+"""Running claims: every arm of an experiment on the same seeds of a block."""
 
 from __future__ import annotations
 
-import importlib
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -12,81 +11,91 @@ import numpy as np
 import torch
 
 import equipoise
-from equipoise.catalog import find_paper, load_catalog
-from equipoise.claims.model import Bound, Claim, Experiment, Gain
-from equipoise.claims.page import write_result
-from equipoise.claims.results import ClaimResult, ExperimentResult, PartResult
-from equipoise.claims.verdict import REPORTED, SUPPORTED, judge_bound, judge_gain
+from equipoise.claims.judging import judge_claim, paired_differences
+from equipoise.claims.lab.tuning import Setting
+from equipoise.claims.loading import available_claims, fingerprint, load_claim
+from equipoise.claims.model import LEAST_SEEDS, Claim, Experiment, Gain
+from equipoise.claims.page import read_result, write_result
+from equipoise.claims.results import ClaimResult, ClaimRun, ExperimentRun
+from equipoise.claims.verdict import SEEDS_OF_LARGE_SPREAD, seeds_needed
 
 Progress = Callable[[str], None]
-
-_QUICK = " (quick)"
-
-
-def available_claims() -> list[str]:
-    """Slugs of the papers whose claim can be run, in the order of the catalogue."""
-    return [paper.slug for paper in load_catalog() if paper.working]
-
-
-def load_claim(slug: str) -> Claim:
-    """The claim of a paper, from `equipoise.claims.<room>`.
-
-    Raises:
-        ValueError: if there is no such paper, or it is only planned.
-        ImportError: if its experiment needs a library that is not installed.
-    """
-    paper = find_paper(slug)
-    if not paper.provides:
-        raise ValueError(f"{slug!r} is planned and has no claim yet; those that run: {', '.join(available_claims())}")
-    try:
-        module = importlib.import_module(f"equipoise.claims.{paper.room}.{slug.replace('-', '_')}")
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("equipoise."):
-            raise
-        raise ImportError(f"the claim {slug!r} needs {error.name}; pip install 'equipoise[cli]'") from error
-    claim: Claim = module.CLAIM
-    return claim
 
 
 def run_claims(
     slugs: Sequence[str] = (),
     *,
+    seeds: Sequence[int] = (),
     quick: bool = False,
     output: Path | str | None = None,
     progress: Progress | None = None,
 ) -> list[ClaimResult]:
-    """Run the claims of some papers, or of all that work.
+    """Run the claims of some papers, or of all that work, and judge them.
 
     Args:
         slugs: which papers; all working ones if empty.
-        quick: fewer seeds and smaller sizes, which every verdict then says.
+        seeds: of a fresh block; the recorded seeds if empty.
+        quick: fewer seeds and smaller sizes: a check that it works, without verdicts.
         output: folder that gets `claims/<slug>.json` for each and `claims.md` of all JSON files there, written as each
-            claim ends; None writes nothing.
+            claim ends. The other block that it holds of the same code is kept and judged, and the settings that were
+            chosen for the arms are taken from it. None writes nothing.
         progress: called with a line of text as the work goes on.
 
     Raises:
-        ValueError: if a slug is unknown or only planned; found before anything is run.
+        ValueError: if a slug is unknown or only planned, or the seeds are too few or not fresh; found before anything
+            is run.
     """
-    claims = [load_claim(slug) for slug in (list(slugs) or available_claims())]
     results = []
-    for claim in claims:
-        results.append(run_claim(claim, quick=quick, progress=progress))
+    for claim, other in plan_claims(slugs, seeds=seeds, quick=quick, output=output):
+        run = run_claim(claim, seeds=seeds, quick=quick, settings_of=other, progress=progress)
+        results.append(judge_claim(claim, *((other, run) if seeds else (run, other))))
         if output is not None:
             write_result(results[-1], Path(output))
     return results
 
 
-def run_claim(claim: Claim, *, quick: bool = False, progress: Progress | None = None) -> ClaimResult:
-    """Run all experiments of a claim and judge their parts."""
-    began = time.perf_counter()
-    experiments = [_run_experiment(claim.slug, experiment, quick, progress) for experiment in claim.experiments]
-    return ClaimResult(
-        slug=claim.slug,
-        title=find_paper(claim.slug).title,
-        statement=claim.statement,
+def plan_claims(
+    slugs: Sequence[str] = (), *, seeds: Sequence[int] = (), quick: bool = False, output: Path | str | None = None
+) -> list[tuple[Claim, ClaimRun | None]]:
+    """The claims that `run_claims` would run, each with the other block that its output holds of the same code."""
+    claims = [load_claim(slug) for slug in (list(slugs) or available_claims())]
+    for claim in claims:
+        _check_fresh(claim, seeds, quick)
+    name = "recorded" if seeds else "fresh"
+    return [(claim, None if output is None else _held(claim, Path(output), name, quick)) for claim in claims]
+
+
+def run_claim(
+    claim: Claim,
+    *,
+    seeds: Sequence[int] = (),
+    quick: bool = False,
+    settings_of: ClaimRun | None = None,
+    progress: Progress | None = None,
+) -> ClaimRun:
+    """Measure all experiments of a claim.
+
+    Args:
+        claim: what to run.
+        seeds: all that are run of every experiment; the claim's own if empty, and more where the spread is large.
+        quick: fewer seeds and smaller sizes.
+        settings_of: a run whose chosen settings are taken; chosen anew if None.
+        progress: called with a line of text as the work goes on.
+    """
+    began, code = time.perf_counter(), fingerprint(claim)
+    experiments = {}
+
+    def tell(text: str) -> None:
+        if progress is not None:
+            progress(f"{claim.slug}: {text}")
+
+    for experiment in claim.experiments:
+        chosen = None if settings_of is None else settings_of.experiments[experiment.name].settings
+        experiments[experiment.name] = _run_experiment(experiment, tuple(seeds), quick, chosen or {}, tell)
+    return ClaimRun(
+        fingerprint=code,
         quick=quick,
         experiments=experiments,
-        caveats=list(claim.caveats),
         seconds=round(time.perf_counter() - began, 1),
         environment={
             "equipoise": equipoise.__version__,
@@ -98,45 +107,56 @@ def run_claim(claim: Claim, *, quick: bool = False, progress: Progress | None = 
     )
 
 
-def _run_experiment(slug: str, experiment: Experiment, quick: bool, progress: Progress | None) -> ExperimentResult:
+def _run_experiment(
+    experiment: Experiment,
+    seeds: tuple[int, ...],
+    quick: bool,
+    settings: dict[str, Setting],
+    tell: Progress,
+) -> ExperimentRun:
     began = time.perf_counter()
-    seeds = experiment.seeds[: experiment.quick_seeds] if quick else experiment.seeds
-    measures: dict[str, dict[str, list[float]]] = {}
-    for position, seed in enumerate(seeds):
-        if progress is not None:
-            progress(f"{slug}: {experiment.name}, seed {position + 1} of {len(seeds)}")
-        for arm, values in experiment.run(seed, quick).items():
-            for measure, value in values.items():
-                measures.setdefault(arm, {}).setdefault(measure, []).append(float(value))
-    return ExperimentResult(
-        name=experiment.name,
-        protocol=experiment.protocol,
-        seeds=list(seeds),
-        all_seeds=len(experiment.seeds),
-        measures=measures,
-        parts=[_judge(part, measures, len(seeds), quick) for part in experiment.parts],
-        seconds=round(time.perf_counter() - began, 1),
-    )
+    if experiment.tuning is not None and not settings:
+        tell(f"{experiment.name}, choosing settings")
+        settings = experiment.tuning.choose(quick=quick)
+    chosen = () if experiment.tuning is None else (settings,)
+    run = ExperimentRun([], {}, settings, 0.0)
+
+    def measure(block: Sequence[int]) -> None:
+        for seed in block:
+            tell(f"{experiment.name}, seed {seed}")
+            for arm, values in experiment.run(seed, quick, *chosen).items():
+                for name, value in values.items():
+                    run.measures.setdefault(arm, {}).setdefault(name, []).append(float(value))
+            run.seeds.append(seed)
+
+    measure(seeds or experiment.seeds[: 1 if quick else None])
+    gains = [part for part in experiment.parts if isinstance(part, Gain) and part.asserted]
+    if not (seeds or quick):
+        needed = max((seeds_needed(paired_differences(g, run), g.minimum_effect) for g in gains), default=0)
+        measure(_further(experiment)[: max(0, needed - len(run.seeds))])
+    return ExperimentRun(run.seeds, run.measures, settings, round(time.perf_counter() - began, 1))
 
 
-def _judge(part: Gain | Bound, measures: dict[str, dict[str, list[float]]], seeds: int, quick: bool) -> PartResult:
-    if isinstance(part, Bound):
-        values = measures[part.arm][part.measure]
-        verdict, worst = judge_bound(values, part.at_most, part.at_least)
-        needed = f"≤ {part.at_most:g}" if part.at_most is not None else f"≥ {part.at_least:g}"
-        kept = sum(judge_bound([value], part.at_most, part.at_least)[0] == SUPPORTED for value in values)
-        verdict += _QUICK if quick else ""
-        return PartResult(part.statement, verdict, f"{needed} on every seed", worst, None, None, kept, seeds)
-    sign = 1.0 if part.higher_is_better else -1.0
-    method, baseline = measures[part.method][part.measure], measures[part.baseline][part.measure]
-    differences = [sign * (a - b) for a, b in zip(method, baseline, strict=True)]
-    verdict, interval = judge_gain(differences, part.minimum_effect)
-    if part.asserted:
-        verdict += _QUICK if quick else ""
-        needed = f"interval above 0, mean ≥ {part.minimum_effect:g}"
-    else:
-        verdict, needed = REPORTED, "nothing asserted"
-    wins = sum(d > 0 for d in differences)
-    return PartResult(
-        part.statement, verdict, needed, interval.estimate, interval.low, interval.high, wins, len(differences)
-    )
+def _further(experiment: Experiment) -> range:
+    """Seeds that follow those of an experiment where their spread is large."""
+    after = max(experiment.seeds) + 1
+    return range(after, after + max(0, SEEDS_OF_LARGE_SPREAD - len(experiment.seeds)))
+
+
+def _check_fresh(claim: Claim, seeds: Sequence[int], quick: bool) -> None:
+    if not seeds:
+        return
+    if quick:
+        raise ValueError("a quick run takes the first of the recorded seeds; leave the seeds out")
+    if len(set(seeds)) < max(LEAST_SEEDS, len(seeds)):
+        raise ValueError(f"a fresh block needs at least {LEAST_SEEDS} distinct seeds, got {list(seeds)}")
+    for experiment in claim.experiments:
+        held = {*experiment.seeds, *_further(experiment), *(experiment.tuning.seeds if experiment.tuning else ())}
+        if held & set(seeds):
+            raise ValueError(f"seeds {sorted(held & set(seeds))} are not fresh: {claim.slug!r} uses them already")
+
+
+def _held(claim: Claim, output: Path, name: str, quick: bool) -> ClaimRun | None:
+    before = read_result(output, claim.slug)
+    run = None if before is None else before.runs.get(name)
+    return run if run is not None and (run.fingerprint, run.quick) == (fingerprint(claim), quick) else None

@@ -15,7 +15,7 @@ from equipoise.core.curves.intervals import (
     bootstrap_metrics,
     fold_interval,
     incomplete_beta,
-    paired_bootstrap,
+    paired_interval,
     student_quantile,
 )
 from equipoise.core.curves.roc import RocCurve
@@ -198,17 +198,17 @@ def test_a_large_sample_costs_seconds():
     assert time.perf_counter() - began < 10
 
 
-def test_the_paired_bootstrap_agrees_with_the_normal_interval_of_many_values():
-    values = np.random.default_rng(0).normal(0.3, 1.0, size=400)
-    found = paired_bootstrap(list(values))
-    half = 1.96 * values.std() / math.sqrt(400)
-    assert found.estimate == pytest.approx(values.mean())
-    assert found.low == pytest.approx(values.mean() - half, abs=0.01)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.01)
+def test_the_paired_interval_is_that_of_scipy_and_covers_the_mean_of_few_normal_values():
+    values = np.random.default_rng(0).normal(0.3, 1.0, size=(2000, 5))
+    found = [paired_interval(list(row)) for row in values]
+    expected = stats.t.interval(0.95, 4, values[0].mean(), stats.sem(values[0]))
+    assert (found[0].low, found[0].high) == pytest.approx(expected)
+    assert np.mean([f.low <= 0.3 <= f.high for f in found]) == pytest.approx(0.95, abs=0.015)
 
 
-def test_one_difference_has_no_width():
-    assert paired_bootstrap([0.25]) == Interval(0.25, 0.25, 0.25)
+def test_one_difference_bounds_nothing_and_equal_ones_have_no_width():
+    assert paired_interval([0.25]) == Interval(0.25, -math.inf, math.inf)
+    assert paired_interval([0.25, 0.25]) == Interval(0.25, 0.25, 0.25)
 
 
 @pytest.mark.parametrize("dof", [0.5, 1, 2, 4, 9, 30, 1000])
@@ -241,8 +241,7 @@ def test_the_fold_interval_is_the_corrected_t_interval():
         (lambda: fold_interval([0.5, math.nan], 0.25), r"scores_per_fold\[1\]=nan"),
         (lambda: fold_interval([0.5, 0.6], 0.0), "test_train_ratio"),
         (lambda: fold_interval([0.5, 0.6], 0.25, confidence=1.0), "confidence=1.0"),
-        (lambda: paired_bootstrap([]), "at least 1"),
-        (lambda: paired_bootstrap([0.1], resamples=0), "resamples=0"),
+        (lambda: paired_interval([]), "at least 1"),
         (lambda: bootstrap_metrics(torch.ones(2), torch.tensor([0, 1]), {}, confidence=95), "did you mean 0.95"),
         (lambda: bootstrap_metrics(torch.tensor([1.0, math.nan]), torch.tensor([0, 1]), {}), "NaN"),
         (

@@ -18,6 +18,7 @@ from equipoise.longtail import (
     focal_coefficients,
 )
 from equipoise.longtail.sharpness.class_sam import sse_rho_head_schedule, tail_classes
+from equipoise.longtail.sharpness.curvature import _lanczos
 
 COUNTS = [50, 20, 8, 2]
 
@@ -192,3 +193,11 @@ def test_a_flip_is_averaged():
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     torch.testing.assert_close(FlipTTA(model)(images), (model(images) + model(images.flip(3))) / 2)
     torch.testing.assert_close(FlipTTA(model)(images.flip(3)), FlipTTA(model)(images))
+
+
+@pytest.mark.parametrize("large", [1e4, 1e6])
+def test_a_small_end_of_the_spectrum_settles_by_its_own_size(large):
+    spectrum = torch.cat([torch.tensor([-1.0, large]), torch.linspace(0, 50, 98)]).double()
+    found = _lanczos(lambda v: spectrum * v, spectrum, iterations=100, seed=0)
+    assert float(found[0]) == pytest.approx(-1, rel=1e-3)
+    assert float(found[-1]) == pytest.approx(large, rel=1e-6)

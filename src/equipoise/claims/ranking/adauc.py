@@ -134,8 +134,6 @@ CLAIM = Claim(
                 "was tuned for any."
             ),
             run=_robustness,
-            seeds=(0, 1, 2, 3, 4),
-            quick_seeds=1,
             parts=(
                 Gain("AdAUC beats plain AUC under attack", "AdAUC", "min-max AUC", _ATTACKED, 0.05),
                 Gain("AdAUC beats adversarial log loss", "AdAUC", "adversarial cross-entropy", _ATTACKED, 0.02),
@@ -167,8 +165,6 @@ CLAIM = Claim(
                 "is left of the first-order stationarity where the box does not cut."
             ),
             run=_exactness,
-            seeds=(0, 1, 2),
-            quick_seeds=1,
             parts=(
                 Bound("the saddle form is the risk of all pairs", "saddle form", "difference from all pairs", 1e-12),
                 Bound("the attack ends in the corner", "attack", "distance from the corner", 1e-7),

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from equipoise.claims.lab.tuning import Setting, Tuning, grid
 from equipoise.claims.model import Bound, Claim, Experiment, Gain
 from equipoise.ranking import multiclass_auc_loss, multiclass_auroc
 
@@ -94,36 +95,49 @@ def _long_tail_digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x[a], y[a], x[b], y[b]
 
 
-def _digits(seed: int, quick: bool) -> dict[str, dict[str, float]]:
+def _loss(arm: str, setting: Setting, y: Tensor) -> Callable[[Tensor], Tensor]:
+    if arm == "cross-entropy":
+        return lambda logits: cross_entropy(logits, y)
+    if arm == "weighted cross-entropy":
+        rarity = torch.bincount(y, minlength=_CLASSES).double() ** -setting["power"]
+        return lambda logits: cross_entropy(logits, y, weight=rarity)
+    return lambda logits: multiclass_auc_loss(logits.softmax(1), y, surrogate=arm, margin=setting["margin"])
+
+
+def _mauc(arm: str, setting: Setting, seed: int) -> float:
     x, y, x_test, y_test = _long_tail_digits(seed)
-    rarity = 1.0 / torch.bincount(y, minlength=_CLASSES).double()
-    losses: dict[str, Callable[[Tensor], Tensor]] = {
-        "cross-entropy": lambda logits: cross_entropy(logits, y),
-        "weighted cross-entropy": lambda logits: cross_entropy(logits, y, weight=rarity),
-        "square": lambda logits: multiclass_auc_loss(logits.softmax(1), y, surrogate="square", margin=1.0),
-        "exponential": lambda logits: multiclass_auc_loss(logits.softmax(1), y, surrogate="exponential", margin=2.0),
-    }
-    measures = {}
-    for name, loss in losses.items():
-        weight = _fit_linear(x, loss)
-        score = multiclass_auroc((x_test @ weight).softmax(dim=1), y_test, average="ovo")
-        measures[name] = {"MAUC": float(score)}
-    return measures
+    weight = _fit_linear(x, _loss(arm, setting, y), setting["penalty"])
+    return float(multiclass_auroc((x_test @ weight).softmax(dim=1), y_test, average="ovo"))
 
 
-def _fit_linear(x: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+def _digits(seed: int, quick: bool, settings: dict[str, Setting]) -> dict[str, dict[str, float]]:
+    return {arm: {"MAUC": _mauc(arm, setting, seed)} for arm, setting in settings.items()}
+
+
+def _fit_linear(x: Tensor, loss: Callable[[Tensor], Tensor], penalty: float) -> Tensor:
     weight = torch.zeros(x.shape[1], _CLASSES, dtype=x.dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight], max_iter=80, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        value = loss(x @ weight) + 1e-4 * weight.square().sum()
+        value = loss(x @ weight) + penalty * weight.square().sum()
         value.backward()
         return value
 
     optimizer.step(closure)
     return weight.detach()
 
+
+_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
+_TUNING = Tuning(
+    {
+        "cross-entropy": grid(penalty=(3e-6, 1e-5, 3e-5, 1e-4, 2e-4, 4e-4, 7e-4, 1e-3, 2e-3, 4e-3, 1e-2, 3e-2)),
+        "weighted cross-entropy": grid(penalty=_PENALTIES, power=(0.5, 1.0, 1.5)),
+        "square": grid(penalty=_PENALTIES, margin=(0.5, 1.0, 2.0)),
+        "exponential": grid(penalty=_PENALTIES, margin=(1.0, 2.0, 4.0)),
+    },
+    _mauc,
+)
 
 CLAIM = Claim(
     slug="multiclass-auc",
@@ -141,8 +155,6 @@ CLAIM = Claim(
                 "alternating runs at n = 4,000."
             ),
             run=_acceleration,
-            seeds=(0, 1, 2),
-            quick_seeds=1,
             parts=tuple(
                 part
                 for surrogate in _SURROGATES
@@ -156,12 +168,14 @@ CLAIM = Claim(
             name="Training on a long tail",
             protocol=(
                 "scikit-learn's digits, 90 training samples of class 0 falling to 3 of class 9, tested on every sample "
-                "after a class's first 95. A linear softmax model, penalty 1e-4‖W‖², L-BFGS with 80 iterations; every "
-                "arm the same but for its loss. MAUC: one-vs-one AUC of the test softmax scores."
+                "after a class's first 95. A linear softmax model, penalty λ‖W‖², L-BFGS with 80 iterations. Each arm "
+                "has 12 settings to choose from by MAUC on seeds 900 to 902, whose splits are of the same digits: "
+                "cross-entropy 12 λ from 3e-6 to 3e-2, the others λ of 1e-5, 1e-4, 1e-3, 1e-2 with three of their own, "
+                "class weights n⁻ᵖ of power .5, 1, 1.5, margins .5, 1, 2 of the square and 1, 2, 4 of the exponential. "
+                "MAUC: one-vs-one AUC of the test softmax scores."
             ),
             run=_digits,
-            seeds=(0, 1, 2, 3, 4, 5),
-            quick_seeds=3,
+            tuning=_TUNING,
             parts=(
                 Gain("exponential beats cross-entropy", "exponential", "cross-entropy", "MAUC", 0.0005),
                 Gain("square beats cross-entropy", "square", "cross-entropy", "MAUC", 0.0005),
@@ -172,8 +186,5 @@ CLAIM = Claim(
             ),
         ),
     ),
-    caveats=(
-        "A gain over *weighted* cross-entropy was not expected: that one listens to rare classes as well.",
-        "The paper's own tables on eleven data sets are not repeated.",
-    ),
+    caveats=("The paper's own tables on eleven data sets are not repeated.",),
 )

@@ -129,8 +129,6 @@ CLAIM = Claim(
                 "in favour of the baseline."
             ),
             run=_personal_rankings,
-            seeds=(0, 1, 2, 3, 4),
-            quick_seeds=1,
             parts=(
                 Gain(
                     "together beats each apart by more than 0.03",
@@ -158,8 +156,6 @@ CLAIM = Claim(
                 "matrix of all differences in PyTorch; medians of five runs in turn."
             ),
             run=_speed,
-            seeds=(0, 1, 2),
-            quick_seeds=1,
             parts=(
                 Bound(
                     "value and gradient are those of all pairs", "moments", "difference from all pairs", at_most=1e-10

@@ -6,7 +6,7 @@ Four questions, each with its own source of chance:
   curve. Drawing positives and negatives anew only changes how many of them fall into each step of the sorted scores,
   so a replicate draws multinomial counts of the steps and costs no sort.
 - `bootstrap_differences`: the same for two score vectors on the same samples, which are drawn together.
-- `paired_bootstrap`: how far would a mean difference move with other seeds?
+- `paired_interval`: how far would a mean difference move with other seeds? Student's interval.
 - `fold_interval`: how far would a cross-validated mean move? Folds share training samples, so their variance is
   corrected as by Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 2003.
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -180,28 +181,23 @@ def bootstrap_differences(
 
 
 @checked
-def paired_bootstrap(
-    differences: Sequence[float], *, resamples: Count = 10_000, confidence: OpenFraction = 0.95, seed: Whole = 0
-) -> Interval:
-    """Percentile bootstrap interval of the mean of paired differences, for example one per seed.
-
-    With few values it is narrower than its name: of n differences of one sign, however small n, it excludes zero.
+def paired_interval(differences: Sequence[float], confidence: OpenFraction = 0.95) -> Interval:
+    """Student's interval of the mean of paired differences, for example one per seed: mean ± t_{n−1} · s / √n.
 
     Args:
-        differences: one number per pair.
-        resamples: how many replicates.
+        differences: one number per pair; of a single one the interval is the whole line.
         confidence: of the two-sided interval, in (0, 1).
-        seed: of the replicates.
 
     Raises:
         ValueError: if there are no differences.
 
-    >>> paired_bootstrap([0.2, 0.1, 0.3, 0.2]).estimate
-    0.2
+    >>> print(paired_interval([0.2, 0.1, 0.3, 0.2]))
+    0.200 [0.070, 0.330]
     """
     values = _at_least(1, "differences", differences)
-    drawn = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
-    return _percentile(float(values.mean()), values[drawn].mean(axis=1), confidence)
+    if len(values) == 1:
+        return Interval(float(values[0]), -math.inf, math.inf)
+    return _student(values, 0.0, confidence)
 
 
 @checked
@@ -226,13 +222,16 @@ def fold_interval(
     >>> print(fold_interval([0.80, 0.82, 0.84, 0.81, 0.83], test_train_ratio=1 / 4))
     0.820 [0.791, 0.849]
     """
-    values = _at_least(2, "scores_per_fold", scores_per_fold)
+    return _student(_at_least(2, "scores_per_fold", scores_per_fold), test_train_ratio, confidence)
+
+
+def _student(values: NDArray[np.float64], shared: float, confidence: float) -> Interval:
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    width = student_quantile(0.5 + confidence / 2, len(values) - 1) * deviation
-    width *= math.sqrt(1 / len(values) + test_train_ratio)
+    width = student_quantile(0.5 + confidence / 2, len(values) - 1) * deviation * math.sqrt(1 / len(values) + shared)
     return Interval(mean, mean - width, mean + width)
 
 
+@lru_cache(maxsize=256)
 @checked
 def student_quantile(probability: OpenFraction, dof: Positive) -> float:
     """The value that Student's t with `dof` degrees of freedom stays below with this probability.

@@ -202,7 +202,10 @@ def _lanczos(product: Callable[[Tensor], Tensor], like: Tensor, iterations: int,
         ritz = torch.linalg.eigvalsh(matrix)
         now = (float(ritz[0]), float(ritz[-1]))
         scale = max(abs(now[0]), abs(now[1]), 1e-300)
-        if step > 3 and max(abs(a - b) for a, b in zip(now, ends, strict=True)) < _SETTLED * scale / 10:
+        # Each end by its own size: beside a large one, a small one has not settled because the large one has.
+        if step > 3 and all(
+            abs(a - b) < _SETTLED / 10 * max(abs(a), 1e-8 * scale) for a, b in zip(now, ends, strict=True)
+        ):
             break
         ends = now
         norm = float(w.norm())
