@@ -156,7 +156,7 @@ def test_measures_do_not_see_shift_rotation_and_scale():
 
 def test_means_far_from_the_origin_keep_their_distances():
     # Enough classes for the distances that PyTorch would take from inner products.
-    h, y, w, b = _draw(6, 120, 30, 3)
+    h, y, w, b = _draw(6, 120, 30, 29)
     near, far = neural_collapse_metrics(h, y, w, b), neural_collapse_metrics(h + 1e7, y, w, b - 1e7 * w.sum(1))
     for name in ("cdnv", "nc4_disagreement"):
         assert float(far[name]) == pytest.approx(float(near[name]), rel=1e-6), name

@@ -144,6 +144,7 @@ def proximal_gradient(
     ...     lambda p: (float((p[0] - target).square().sum()) / 2, (p[0] - target,)),
     ...     lambda p: float(p[0].abs().sum()),
     ...     lambda p, step: (prox_l1(p[0], step),),
+    ...     backtrack=False,
     ... )
     >>> found.point[0]
     tensor([2., 0.])
