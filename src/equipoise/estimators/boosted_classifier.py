@@ -62,8 +62,8 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: shrinkage of each round.
         early_stopping_rounds: stop after so many rounds without a better metric; None trains all, and keeps the best.
         validation_fraction: share of the rows of each class that is held out, in [0, 1). 0 or None trains all rounds on
-            all rows and calibrates on training scores, as does a share of less than three rows of a class. "auto" holds
-            out a fifth where every class has at least 50 rows, and nothing else.
+            all rows and calibrates on training scores, which makes probabilities too sure; so does a share of less than
+            three rows of a class. "auto" holds out a fifth where every class has at least 50 rows, and nothing else.
         booster_params: further parameters by any name that the booster knows, for example {"num_leaves": 63}; they
             override the settings here, but what is this estimator's to set (objective, metric, rounds) is refused.
         n_jobs: threads; None or -1 for all.

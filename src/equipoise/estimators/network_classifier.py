@@ -62,8 +62,9 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         batch_size: samples of a step; None takes a sixteenth of the training rows, between 16 and 256.
         positive_rate: share of positives in every batch of a binary problem; None keeps the data's.
         validation_fraction: share of the rows of each class that is held out, in [0, 1). 0 or None trains on all rows
-            for all epochs and calibrates on training scores, as does a share of less than three rows of a class.
-            "auto" holds out a fifth where every class has at least 50 rows, and nothing else.
+            for all epochs and calibrates on training scores, which makes probabilities too sure; so does a share of
+            less than three rows of a class. "auto" holds out a fifth where every class has at least 50 rows, and
+            nothing else.
         patience: epochs without a better held-out result before stopping.
         random_state: seed or `numpy.random.RandomState`.
         progress: whether to show a progress bar.
