@@ -162,6 +162,83 @@ def test_one_class_is_refused_in_a_sentence(offered, plain_inputs):
         model.fit(_data(2)[0], np.zeros(160, dtype=int))
 
 
+_NUMPY = {
+    "max_fpr": np.float32(0.5),
+    "min_tpr": np.float32(0.25),
+    "learning_rate": np.float32(0.125),
+    "validation_fraction": np.float16(0.25),
+    "random_state": np.int64(3),
+}
+_OF_NETWORK = {
+    "hidden": np.array([8, 4]),
+    "dropout": np.float32(0.25),
+    "weight_decay": np.float64(0.5),
+    "epochs": np.int64(4),
+    "batch_size": np.int32(64),
+    "positive_rate": np.float32(0.5),
+    "patience": np.uint8(2),
+    "progress": np.False_,
+}
+_OF_BOOSTER = {
+    "margin": np.float32(0.5),
+    "widening": np.float32(1.5),
+    "warm_start_rounds": np.int64(2),
+    "n_estimators": np.int16(6),
+    "early_stopping_rounds": np.int64(3),
+    "n_jobs": np.int64(1),
+}
+
+
+@pytest.mark.parametrize("make", [_network, _lightgbm, _xgboost])
+def test_numpy_numbers_are_settings_like_pythons(make, tmp_path, plain_inputs):
+    given = {**_NUMPY, **(_OF_NETWORK if make is _network else _OF_BOOSTER)}
+    features, target = _data(2)
+    scores = []
+    for settings in (given, {name: value.tolist() for name, value in given.items()}):
+        model = make("two_way_partial_auc", **settings)
+        if make is not _network:
+            model.set_params(booster_params={"max_depth": np.int64(3), "reg_lambda": np.float32(0.5)})
+        model.fit(features, target).save(tmp_path)
+        scores.append(type(model).load(tmp_path).decision_function(features))
+        np.testing.assert_array_equal(scores[-1], model.decision_function(features))
+    np.testing.assert_array_equal(*scores)
+    top = {"metric": "top_k_accuracy", "k": np.int64(2)}
+    assert make("cross_entropy", **top).fit(*_data(3)).decision_function(features).shape == (160, 3)
+
+
+@pytest.mark.parametrize("make", [_network, _lightgbm, _xgboost])
+def test_saving_writes_all_or_nothing(make, tmp_path):
+    features, target = _data(2)
+    labels = np.array([object(), "b"], dtype=object)
+    labels[0] = np.datetime64("2020-01-01", "D").item()
+    model = make("cross_entropy").fit(features, target)
+    model.save(tmp_path / "good")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "good").iterdir()}
+    model.classes_ = labels
+    for folder in ("new", "good"):
+        with pytest.raises((ValueError, TypeError)):
+            model.save(tmp_path / folder)
+    assert [file.name for file in tmp_path.iterdir()] == ["good"]
+    assert {file.name: file.read_bytes() for file in (tmp_path / "good").iterdir()} == before
+
+
+@pytest.mark.parametrize("make", [_network, _lightgbm, _xgboost])
+def test_few_rare_rows_are_all_trained_on_by_default(make, plain_inputs):
+    """Nothing is held out where a class has fewer than 50 rows, a fifth where none has, and nothing by 0 or None."""
+    features = _data(2)[0]
+
+    def scores(rare, **settings):
+        return make("auc", **settings).fit(features, np.arange(160) < rare).decision_function(features)
+
+    for nothing in (0, 0.0, None):
+        np.testing.assert_array_equal(scores(49), scores(49, validation_fraction=nothing))
+        assert not np.array_equal(scores(50), scores(50, validation_fraction=nothing))
+    np.testing.assert_array_equal(scores(50), scores(50, validation_fraction=0.2))
+    for wrong in (1.0, -0.1, "some"):
+        with pytest.raises(ValueError, match="validation_fraction"):
+            scores(50, validation_fraction=wrong)
+
+
 @pytest.mark.parametrize("make", [_network, _lightgbm, _xgboost])
 def test_sample_weights_are_not_swallowed(make):
     model, (features, target) = make("auc"), _data(2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from equipoise.core.calibration import fit_platt, fit_scaling
 from equipoise.core.validate import check_choice, check_fraction, check_positive
 from equipoise.estimators.boosting import OWN_LOSSES, RANKING_OBJECTIVES, Array, RankingObjective
+from equipoise.estimators.holding_out import HeldFraction, hold_out
+from equipoise.estimators.saving import plain, written_whole
 from equipoise.ranking.criteria import Criterion, fitting_criterion
 from equipoise.training.objectives import OBJECTIVES
 
@@ -36,9 +38,11 @@ class Part(NamedTuple):
 class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
     """What is trained, on which loss, and when it stops.
 
-    A stratified part of the data is held out: training stops early by `metric` on it, and probabilities are calibrated
-    on it, because a ranking objective leaves the scores without a unit. `decision_function` gives calibrated log-odds,
-    which rank exactly as the booster's raw scores do; 0 is where `predict` changes its mind. Features may hold NaN.
+    Where no class is rare, a stratified part of the data is held out: training stops early by `metric` on it, and
+    probabilities are calibrated on it, because a ranking objective leaves the scores without a unit.
+    `decision_function` gives calibrated log-odds, which rank exactly as the booster's raw scores do; 0 is where
+    `predict` changes its mind. Features may hold NaN. Columns of a pandas DataFrame whose dtype is "category" are split
+    by category, and values that were none in `fit` count as missing.
 
     Args:
         objective: "cross_entropy" and "weighted_cross_entropy" (every class with the same weight) are the booster's own
@@ -57,8 +61,11 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         n_estimators: the most rounds.
         learning_rate: shrinkage of each round.
         early_stopping_rounds: stop after so many rounds without a better metric; None trains all, and keeps the best.
-        validation_fraction: share of the rows of each class that is held out, in (0, 1).
-        booster_params: further parameters by the booster's own names, for example {"num_leaves": 63}.
+        validation_fraction: share of the rows of each class that is held out, in [0, 1). 0 or None trains all rounds on
+            all rows and calibrates on training scores, which makes probabilities too sure; so does a share of less than
+            three rows of a class. "auto" holds out a fifth where every class has at least 50 rows, and nothing else.
+        booster_params: further parameters by any name that the booster knows, for example {"num_leaves": 63}; they
+            override the settings here, but what is this estimator's to set (objective, metric, rounds) is refused.
         n_jobs: threads; None or -1 for all.
         random_state: seed of the held-out part and of the booster.
 
@@ -66,9 +73,17 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         booster_: the booster, of which the best rounds are used.
         classes_: the labels.
         n_features_in_: how many features.
+        categories_: place of each column of categories → its values.
     """
 
     _booster_file: str
+    _ours: ClassVar = {
+        "objective": "objective",
+        "metric": "metric",
+        "num_class": "the labels",
+        "num_iterations": "n_estimators",
+        "early_stopping_round": "early_stopping_rounds",
+    }
 
     def __init__(
         self,
@@ -85,7 +100,7 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         n_estimators: int = 500,
         learning_rate: float = 0.1,
         early_stopping_rounds: int | None = 50,
-        validation_fraction: float = 0.2,
+        validation_fraction: HeldFraction = "auto",
         booster_params: dict[str, Any] | None = None,
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -108,7 +123,7 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     @abstractmethod
-    def _train(self, fit: Part, held_out: Part, objective: RankingObjective | None, criterion: Criterion) -> Any:
+    def _train(self, fit: Part, held_out: Part | None, objective: RankingObjective | None, criterion: Criterion) -> Any:
         """The booster, trained on `fit` and stopped by `held_out`; None as objective is its own loss."""
 
     @abstractmethod
@@ -133,23 +148,27 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         """Train on features (n, d) and labels (n,) of any type.
 
         Raises:
-            ValueError: if a setting is unknown, missing, out of range or unfit for the number of classes, there are
-                fewer than two classes, or a class has fewer than two rows.
+            ValueError: if a setting is unknown, missing, out of range or unfit for the number of classes, or there are
+                fewer than two classes.
         """
-        features, y = validate_data(self, X, y, ensure_all_finite="allow-nan", dtype=[np.float64, np.float32])
+        self.categories_ = _categories(X)
+        features, y = validate_data(
+            self, self._coded(X), y, ensure_all_finite="allow-nan", dtype=[np.float64, np.float32]
+        )
         check_classification_targets(y)
         self.classes_, target = np.unique(y, return_inverse=True)
         objective, criterion = self._resolve(len(self.classes_))
         self._booster_seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        kept, held_out = self._split(target)
+        kept, held = hold_out(target, self.validation_fraction, np.random.RandomState(self._booster_seed))
+        # Scores of held-out rows are what new rows' will be; where there are none, training scores have to do.
+        kept, judged = np.sort(kept), np.sort(held if len(held) else kept)
         weight = None
         if self.objective == "weighted_cross_entropy":
             counts = np.bincount(target[kept])
             weight = (len(kept) / (len(counts) * counts))[target[kept]]
-        self.booster_ = self._train(
-            Part(features[kept], target[kept], weight), Part(features[held_out], target[held_out]), objective, criterion
-        )
-        raw, truth = self._tensor_scores(features[held_out]), torch.from_numpy(target[held_out])
+        held_out = Part(features[judged], target[judged]) if len(held) else None
+        self.booster_ = self._train(Part(features[kept], target[kept], weight), held_out, objective, criterion)
+        raw, truth = self._tensor_scores(features[judged]), torch.from_numpy(target[judged])
         offset: float | torch.Tensor
         if raw.ndim == 1:
             scale, offset = fit_platt(raw, truth)
@@ -161,7 +180,9 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: Any) -> Array:
         """Calibrated log-odds (n,), or log-probabilities up to a constant (n, C) for more than two classes."""
         check_is_fitted(self, "booster_")
-        features = validate_data(self, X, reset=False, ensure_all_finite="allow-nan", dtype=[np.float64, np.float32])
+        features = validate_data(
+            self, self._coded(X), reset=False, ensure_all_finite="allow-nan", dtype=[np.float64, np.float32]
+        )
         return self._tensor_scores(features).numpy() * self._scale + self._offset
 
     def predict_proba(self, X: Any) -> Array:
@@ -180,16 +201,18 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         """Write the folder `path`: the booster in its own text format, and JSON with all else.
 
         Raises:
-            ValueError: if the labels are neither numbers, booleans nor strings.
+            ValueError: if labels or categories are neither numbers, booleans nor strings.
         """
         check_is_fitted(self, "booster_")
-        labels = self.classes_.tolist()
-        if not all(isinstance(label, bool | int | float | str) for label in labels):
-            raise ValueError(
-                f"labels of type {type(labels[0]).__name__} cannot be saved as JSON; use numbers, booleans or strings"
-            )
-        settings = self.get_params()
-        if not isinstance(self.random_state, int | None):
+        labels = plain(self.classes_)
+        for value in (*labels, *(each for column in self.categories_.values() for each in column)):
+            if not isinstance(value, bool | int | float | str):
+                raise ValueError(
+                    f"labels and categories of type {type(value).__name__} cannot be saved as JSON; use numbers, "
+                    "booleans or strings"
+                )
+        settings = plain(self.get_params())
+        if not isinstance(settings["random_state"], int | None):
             settings["random_state"] = None
         description = {
             "format": _FORMAT,
@@ -199,14 +222,14 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
             "classes_dtype": str(self.classes_.dtype),
             "n_features": self.n_features_in_,
             "feature_names": list(getattr(self, "feature_names_in_", [])),
+            "categories": list(self.categories_.items()),
             "scale": self._scale,
             "offset": self._offset.tolist(),
         }
         text = json.dumps(description, indent=2)
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._write_booster(folder / self._booster_file)
-        (folder / _DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        with written_whole(path) as folder:
+            self._write_booster(folder / self._booster_file)
+            (folder / _DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> BoostedRankingClassifier:
@@ -223,6 +246,7 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
                 raise ValueError(f"{folder} holds {key} {description.get(key)!r}, wanted {wanted!r}")
         estimator = cls(**description["settings"])
         estimator.classes_ = np.array(description["classes"], dtype=description["classes_dtype"])
+        estimator.categories_ = dict(description.get("categories", []))
         estimator.n_features_in_ = description["n_features"]
         if description["feature_names"]:
             estimator.feature_names_in_ = np.array(description["feature_names"], dtype=object)
@@ -234,7 +258,6 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         if classes < 2:
             raise ValueError(f"{type(self).__name__} needs at least 2 classes, the labels have 1 class")
         check_choice("objective", self.objective, [*OWN_LOSSES, *RANKING_OBJECTIVES])
-        check_fraction("validation_fraction", self.validation_fraction, one=False)
         if classes > 2 and self.objective not in _MULTICLASS:
             raise ValueError(
                 f"Only binary classification is supported. The objective {self.objective!r} is for two classes, got "
@@ -256,27 +279,37 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         )
         return objective, criterion
 
-    def _split(self, target: Array) -> tuple[Array, Array]:
-        """Rows to train on and rows held out, each with every class."""
-        random = np.random.RandomState(self._booster_seed)
-        kept, held_out = [], []
-        for k, label in enumerate(self.classes_.tolist()):
-            rows = random.permutation(np.flatnonzero(target == k))
-            if len(rows) < 2:
-                raise ValueError(
-                    f"class {label!r} has {len(rows)} row; at least 2 are needed, one to train on and one held out"
-                )
-            count = min(len(rows) - 1, max(1, round(self.validation_fraction * len(rows))))
-            held_out.append(rows[:count])
-            kept.append(rows[count:])
-        return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held_out))
+    def _coded(self, X: Any) -> Any:
+        """Columns of categories as their numbers; missing and unknown ones as NaN."""
+        if not self.categories_:
+            return X
+        if not hasattr(X, "isetitem"):
+            raise ValueError(
+                f"columns {list(self.categories_)} were categories in fit; give a pandas DataFrame, got "
+                f"{type(X).__name__}"
+            )
+        coded = X.copy(deep=False)
+        for place, categories in self.categories_.items():
+            if place >= X.shape[1]:
+                break
+            codes = {category: code for code, category in enumerate(categories)}
+            coded.isetitem(place, np.array([codes.get(value, np.nan) for value in X.iloc[:, place]], dtype=np.float64))
+        return coded
 
     def _tensor_scores(self, features: Array) -> torch.Tensor:
         return torch.from_numpy(np.asarray(self._raw_scores(features), dtype=np.float64))
 
     def _threads(self) -> int:
         # Both boosters take 0 for "all there are".
-        return 0 if self.n_jobs is None or self.n_jobs < 0 else self.n_jobs
+        return 0 if self.n_jobs is None or self.n_jobs < 0 else int(self.n_jobs)
 
     def _seed(self) -> int:
         return self._booster_seed
+
+
+def _categories(table: Any) -> dict[int, list[Any]]:
+    """Place of each column of categories in a pandas DataFrame → its values."""
+    if not hasattr(table, "isetitem"):
+        return {}
+    kinds = enumerate(table.dtypes)
+    return {place: plain(kind.categories.to_numpy()) for place, kind in kinds if str(kind) == "category"}

@@ -27,7 +27,7 @@ the objectives. Their use for boosting, the scale and the bound are ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,6 @@ from equipoise.core.validate import check_choice, check_fraction, check_positive
 from equipoise.ranking.criteria import Criterion
 from equipoise.ranking.partial.weighted_partial_auc import Scheme, calibrated_weight
 
-# What each objective needs beside the scores.
 # What the boosters do by themselves, and what they are given.
 OWN_LOSSES = ("cross_entropy", "weighted_cross_entropy")
 RANKING_OBJECTIVES = ("auc", "partial_auc", "two_way_partial_auc", "weighted_partial_auc")
@@ -264,9 +263,40 @@ class Watch:
         return self.patience is not None and waited >= self.patience
 
     @property
+    def is_best(self) -> bool:
+        """Whether the last round is the best so far."""
+        return self.best_round == len(self.history)
+
+    @property
     def best_round(self) -> int:
         """How many rounds give the best value, the first of equals; 0 before the first."""
         return int(np.argmax(self.history)) + 1 if self.history else 0
+
+
+def parameters(
+    defaults: Mapping[str, Any],
+    given: Mapping[str, Any],
+    aliases: Callable[[str], Set[str]],
+    ours: Mapping[str, str],
+) -> dict[str, Any]:
+    """The parameters of a booster: those that are given, and the defaults that no alias of theirs overrides.
+
+    Args:
+        defaults: by one of their names.
+        given: by any of their names.
+        aliases: all names of a parameter.
+        ours: parameters that are refused → what sets them.
+
+    Raises:
+        ValueError: if one of `ours` is given.
+
+    >>> parameters({"eta": 0.1}, {"learning_rate": 0.5}, lambda name: {"eta", "learning_rate"}, {})
+    {'learning_rate': 0.5}
+    """
+    for name, setter in ours.items():
+        for alias in given.keys() & aliases(name):
+            raise ValueError(f"the booster's parameter {alias!r} is set by {setter}; leave it out")
+    return {**{name: value for name, value in defaults.items() if not given.keys() & aliases(name)}, **given}
 
 
 def phases(

@@ -18,8 +18,15 @@ import lightgbm as lgb
 import numpy as np
 
 from equipoise.estimators.boosted_classifier import BoostedRankingClassifier, Part
-from equipoise.estimators.boosting import Array, RankingObjective, Watch, judge, phases
+from equipoise.estimators.boosting import Array, RankingObjective, Watch, judge, parameters, phases
+from equipoise.estimators.saving import plain
 from equipoise.ranking.criteria import Criterion
+
+_OURS = {
+    "metric": "criterion",
+    "num_iterations": "num_boost_round",
+    "early_stopping_round": "early_stopping_rounds",
+}
 
 
 def objective_function(objective: RankingObjective) -> Callable[[Array, lgb.Dataset], tuple[Array, Array]]:
@@ -71,7 +78,7 @@ def train(
     """Train with LightGBM's own loss for some rounds, then with a ranking objective on top of what they predict.
 
     Args:
-        params: as for `lightgbm.train`. `params["objective"]` is the own loss, "binary" if absent.
+        params: as for `lightgbm.train`, by any of their names. The "objective" is the own loss, "binary" if absent.
         train_set: the training data, with 0/1 labels or class indices.
         num_boost_round: rounds in all.
         objective: the ranking objective; None for the own loss throughout.
@@ -82,10 +89,12 @@ def train(
 
     Returns:
         One booster of all rounds. With a `valid_set`, its `best_iteration` is the best round, of either phase, which
-        `predict` and `save_model` use; raw scores come from `predict(..., raw_score=True)`.
+        `predict` and `save_model` use (a dart is kept as it was in that round); raw scores come from
+        `predict(..., raw_score=True)`.
 
     Raises:
-        ValueError: if rounds are out of range, or only one of `valid_set` and `criterion` is given.
+        ValueError: if rounds are out of range, only one of `valid_set` and `criterion` is given, or `params` hold a
+            metric, a number of rounds or early stopping.
 
     >>> import lightgbm as lgb, numpy as np
     >>> data = lgb.Dataset(np.arange(99.0)[:, None], np.arange(99) % 4 == 0)
@@ -96,7 +105,10 @@ def train(
     if (valid_set is None) != (criterion is None):
         raise ValueError("valid_set and criterion come together: give both or neither")
     # One booster changes its loss between rounds, so that training scores, bins and trees simply carry on.
-    booster = lgb.Booster({"objective": "binary", "metric": "None", **params}, train_set)
+    params = {"metric": "None", **parameters({"objective": "binary"}, params, _aliases, _OURS)}
+    booster, best = lgb.Booster(params, train_set), None
+    # In a dart, later rounds change the trees of earlier ones: the best round's are not in the last round's model.
+    dart = any(params.get(name) == "dart" for name in _aliases("boosting"))
     watch = Watch(early_stopping_rounds, warm_start_rounds if len(plan) > 1 else 0)
     if valid_set is not None:
         booster.add_valid(valid_set, "valid")
@@ -105,9 +117,13 @@ def train(
             _update(booster, function)
             if criterion is not None:
                 evaluation = booster.eval_valid(metric_function(criterion))[0]
-                if watch.stop(evaluation[2]):
+                stop = watch.stop(evaluation[2])
+                if dart and watch.is_best:
+                    best = booster.model_to_string()
+                if stop:
                     break
     if criterion is not None:
+        booster = booster if best is None else lgb.Booster(model_str=best)
         booster.best_iteration = watch.best_round
         booster.best_score = {"valid": {criterion.name: watch.history[watch.best_round - 1]}}
     return booster
@@ -123,6 +139,10 @@ def _update(booster: lgb.Booster, function: Callable[..., Any] | None) -> None:
             "no feature can be split: all are constant, or 'min_data_in_leaf' leaves too few rows on one side "
             "(lower it, and pass feature_pre_filter=False to the Dataset)"
         ) from error
+
+
+def _aliases(name: str) -> set[str]:
+    return lgb.basic._ConfigAliases.get(name)
 
 
 class LightGBMRankingClassifier(BoostedRankingClassifier):
@@ -141,10 +161,10 @@ class LightGBMRankingClassifier(BoostedRankingClassifier):
     _booster_file = "booster.txt"
 
     def _train(
-        self, fit: Part, held_out: Part, objective: RankingObjective | None, criterion: Criterion
+        self, fit: Part, held_out: Part | None, objective: RankingObjective | None, criterion: Criterion
     ) -> lgb.Booster:
         classes = len(self.classes_)
-        params = {
+        defaults = {
             "objective": "binary" if classes == 2 else "multiclass",
             "num_class": 1 if classes == 2 else classes,
             "learning_rate": self.learning_rate,
@@ -155,17 +175,23 @@ class LightGBMRankingClassifier(BoostedRankingClassifier):
             "force_col_wise": True,
             "feature_pre_filter": False,
             "verbosity": -1,
-            **(self.booster_params or {}),
         }
-        train_set = lgb.Dataset(fit.features, fit.target, weight=fit.weight, params=params)
+        params = parameters(defaults, plain(self.booster_params or {}), _aliases, self._ours)
+        train_set = lgb.Dataset(
+            fit.features,
+            fit.target,
+            weight=fit.weight,
+            categorical_feature=list(self.categories_) or "auto",
+            params=params,
+        )
         return train(
             params,
             train_set,
             self.n_estimators,
             objective=objective,
             warm_start_rounds=self.warm_start_rounds,
-            valid_set=train_set.create_valid(held_out.features, held_out.target, params=params),
-            criterion=criterion,
+            valid_set=held_out and train_set.create_valid(held_out.features, held_out.target, params=params),
+            criterion=held_out and criterion,
             early_stopping_rounds=self.early_stopping_rounds,
         )
 

@@ -2,9 +2,10 @@
 
     EquipoiseClassifier("partial_auc", max_fpr=0.05).fit(features, target).decision_function(new)
 
-Features are standardised inside. A part of the training data is held out for early stopping on the metric that the
-objective is for, and to calibrate: a ranking loss fixes the order of scores only, so `predict_proba` is a monotone
-logistic fit of held-out scores (`core.calibration`), and `predict` its most probable class.
+Features are standardised inside. Where no class is rare, a part of the training data is held out for early stopping on
+the metric that the objective is for, and to calibrate: a ranking loss fixes the order of scores only, so
+`predict_proba` is a monotone logistic fit of held-out scores (`core.calibration`), and `predict` its most probable
+class.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from torch import Tensor, nn
 
 from equipoise.core.calibration import fit_platt, fit_scaling
 from equipoise.core.validate import check_choice
+from equipoise.estimators.holding_out import HeldFraction, hold_out
+from equipoise.estimators.saving import plain, written_whole
 from equipoise.ranking.criteria import fitting_criterion
 from equipoise.training.fingerprint import fingerprint
 from equipoise.training.fit import HeldOut, Plan, fit_module, run_identity
@@ -36,8 +39,6 @@ from equipoise.training.objectives import OBJECTIVES, make_objective
 Array = NDArray[Any]
 
 _WEIGHTS, _SETTINGS = "network.safetensors", "settings.json"
-# With fewer members of a class in the held-out part, a metric of it is mostly noise: train on everything instead.
-_LEAST_HELD_OUT = 3
 
 
 class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
@@ -60,8 +61,10 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         epochs: at most.
         batch_size: samples of a step; None takes a sixteenth of the training rows, between 16 and 256.
         positive_rate: share of positives in every batch of a binary problem; None keeps the data's.
-        validation_fraction: share of the training data held out, by class; 0 trains on everything for all epochs and
-            calibrates on training scores, and so does data with too few members of a class.
+        validation_fraction: share of the rows of each class that is held out, in [0, 1). 0 or None trains on all rows
+            for all epochs and calibrates on training scores, which makes probabilities too sure; so does a share of
+            less than three rows of a class. "auto" holds out a fifth where every class has at least 50 rows, and
+            nothing else.
         patience: epochs without a better held-out result before stopping.
         random_state: seed or `numpy.random.RandomState`.
         progress: whether to show a progress bar.
@@ -99,7 +102,7 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         epochs: int = 60,
         batch_size: int | None = None,
         positive_rate: float | None = None,
-        validation_fraction: float = 0.2,
+        validation_fraction: HeldFraction = "auto",
         patience: int = 10,
         random_state: Any = None,
         progress: bool = False,
@@ -151,7 +154,7 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         )
         random = check_random_state(self.random_state)
         seed = int(random.randint(2**31 - 1))
-        fit_rows, held_rows = _hold_out(codes, self.validation_fraction, random)
+        fit_rows, held_rows = hold_out(codes, self.validation_fraction, random)
         features, target = torch.tensor(X), torch.from_numpy(codes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -223,13 +226,10 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError("a model with an objective of its own cannot be saved; save its `network_` instead")
         if self.classes_.dtype.kind not in "biufUSO":
             raise ValueError(f"labels of type {self.classes_.dtype} cannot be saved; use numbers or strings")
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(self.network_.state_dict(), folder / _WEIGHTS)
         parameters = {k: v for k, v in self.get_params().items() if k not in ("random_state", "checkpoint_folder")}
         settings = {
-            "parameters": {**parameters, "hidden": list(self.hidden)},
-            "classes": self.classes_.tolist(),
+            "parameters": plain(parameters),
+            "classes": plain(self.classes_),
             "class_type": self.classes_.dtype.str if self.classes_.dtype.kind != "O" else "O",
             "features": self.n_features_in_,
             "feature_names": list(getattr(self, "feature_names_in_", [])),
@@ -237,7 +237,10 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
             "epochs": self.n_epochs_,
             "best_score": self.best_score_ if np.isfinite(self.best_score_) else None,
         }
-        (folder / _SETTINGS).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        text = json.dumps(settings, indent=1)
+        with written_whole(folder) as aside:
+            save_file(self.network_.state_dict(), aside / _WEIGHTS)
+            (aside / _SETTINGS).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> EquipoiseClassifier:
@@ -263,7 +266,7 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
 
     def _network(self, features: Tensor) -> nn.Sequential:
         outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
-        hidden = self.hidden if self.model == "mlp" else ()
+        hidden = plain(self.hidden) if self.model == "mlp" else ()
         return nn.Sequential(
             Standardize(features),
             *mlp(features.shape[1], outputs, hidden, dropout=self.dropout, cosines=self._declared("cosines")),
@@ -295,17 +298,3 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
 def _batch_size(rows: int) -> int:
     """Small tables need many steps more than large batches."""
     return min(256, max(16, rows // 16))
-
-
-def _hold_out(codes: Array, fraction: float, random: np.random.RandomState) -> tuple[Array, Array]:
-    """Rows to train on and rows held out, by class; nothing is held out where a class is too small for it."""
-    if not 0 <= fraction < 1:
-        raise ValueError(f"validation_fraction={fraction!r} must lie in [0, 1)")
-    order = random.permutation(len(codes))
-    counts = np.floor(np.bincount(codes) * fraction + 1e-9).astype(int)
-    if counts.min() < _LEAST_HELD_OUT:
-        return order, order[:0]
-    held = np.concatenate([order[codes[order] == c][:count] for c, count in enumerate(counts)])
-    mask = np.ones(len(codes), dtype=bool)
-    mask[held] = False
-    return order[mask[order]], held

@@ -17,8 +17,27 @@ from typing import Any
 import xgboost as xgb
 
 from equipoise.estimators.boosted_classifier import BoostedRankingClassifier, Part
-from equipoise.estimators.boosting import Array, RankingObjective, Watch, judge, phases
+from equipoise.estimators.boosting import Array, RankingObjective, Watch, judge, parameters, phases
+from equipoise.estimators.saving import plain
 from equipoise.ranking.criteria import Criterion
+
+_ALIASES = (
+    {"learning_rate", "eta"},
+    {"nthread", "n_jobs"},
+    {"seed", "random_state"},
+    {"metric", "eval_metric"},
+    {"num_iterations", "num_boost_round", "num_round", "n_estimators"},
+    {"early_stopping_round", "early_stopping_rounds"},
+)
+_OURS = {
+    "metric": "criterion",
+    "num_iterations": "num_boost_round",
+    "early_stopping_round": "early_stopping_rounds",
+}
+
+
+def _aliases(name: str) -> set[str]:
+    return next((names for names in _ALIASES if name in names), {name})
 
 
 def objective_function(objective: RankingObjective) -> Callable[[Array, xgb.DMatrix], tuple[Array, Array]]:
@@ -60,11 +79,15 @@ def metric_function(criterion: Criterion) -> Callable[[Array, xgb.DMatrix], tupl
 class _Stop(xgb.callback.TrainingCallback):
     """Early stopping that looks at both phases as one course."""
 
-    def __init__(self, watch: Watch, name: str) -> None:
-        self.watch, self.name = watch, name
+    def __init__(self, watch: Watch, name: str, *, keep: bool) -> None:
+        self.watch, self.name, self.keep = watch, name, keep
+        self.best = bytearray()
 
     def after_iteration(self, model: xgb.Booster, epoch: int, evals_log: Any) -> bool:
-        return self.watch.stop(evals_log["valid"][self.name][-1])
+        stop = self.watch.stop(evals_log["valid"][self.name][-1])
+        if self.keep and self.watch.is_best:
+            self.best = model.save_raw()
+        return stop
 
 
 def train(
@@ -81,7 +104,8 @@ def train(
     """Train with XGBoost's own loss for some rounds, then with a ranking objective on top of what they predict.
 
     Args:
-        params: as for `xgboost.train`. `params["objective"]` is the own loss, "binary:logistic" if absent.
+        params: as for `xgboost.train`, by any of their names. The "objective" is the own loss, "binary:logistic" if
+            absent.
         train_set: the training data, with 0/1 labels or class indices.
         num_boost_round: rounds in all.
         objective: the ranking objective; None for the own loss throughout.
@@ -95,7 +119,8 @@ def train(
         come from `predict(..., output_margin=True)`.
 
     Raises:
-        ValueError: if rounds are out of range, or only one of `valid_set` and `criterion` is given.
+        ValueError: if rounds are out of range, only one of `valid_set` and `criterion` is given, or `params` hold a
+            metric, a number of rounds or early stopping.
 
     >>> import numpy as np, xgboost as xgb
     >>> data = xgb.DMatrix(np.arange(40.0)[:, None], np.arange(40) % 4 == 0)
@@ -106,8 +131,12 @@ def train(
     if (valid_set is None) != (criterion is None):
         raise ValueError("valid_set and criterion come together: give both or neither")
     # The own loss stays the booster's declared one throughout: it says in which units the base score is kept.
-    params = {"objective": "binary:logistic", "disable_default_eval_metric": True, **params}
+    defaults = {"objective": "binary:logistic", "disable_default_eval_metric": True}
+    params = parameters(defaults, params, _aliases, _OURS)
     watch = Watch(early_stopping_rounds, warm_start_rounds if len(plan) > 1 else 0)
+    # Trees of a tree booster stay as they are; what else there is changes in later rounds.
+    trees = params.get("booster", "gbtree") == "gbtree"
+    callback = None if criterion is None else _Stop(watch, criterion.name, keep=not trees)
     booster: xgb.Booster | None = None
     for rounds, function in plan:
         booster = xgb.train(
@@ -118,12 +147,14 @@ def train(
             xgb_model=booster,
             evals=[] if valid_set is None else [(valid_set, "valid")],
             custom_metric=None if criterion is None else metric_function(criterion),
-            callbacks=None if criterion is None else [_Stop(watch, criterion.name)],
+            callbacks=callback and [callback],
             verbose_eval=False,
         )
     if booster is None:
         raise ValueError("no round to train")
-    return booster if criterion is None else booster[: watch.best_round]
+    if callback is None:
+        return booster
+    return booster[: watch.best_round] if trees else xgb.Booster(model_file=callback.best)
 
 
 class XGBoostRankingClassifier(BoostedRankingClassifier):
@@ -142,31 +173,41 @@ class XGBoostRankingClassifier(BoostedRankingClassifier):
     _booster_file = "booster.json"
 
     def _train(
-        self, fit: Part, held_out: Part, objective: RankingObjective | None, criterion: Criterion
+        self, fit: Part, held_out: Part | None, objective: RankingObjective | None, criterion: Criterion
     ) -> xgb.Booster:
         classes = len(self.classes_)
-        params = {
+        defaults = {
             "objective": "binary:logistic" if classes == 2 else "multi:softprob",
             "learning_rate": self.learning_rate,
             "nthread": self._threads(),
             "seed": self._seed(),
             **({} if classes == 2 else {"num_class": classes}),
-            **(self.booster_params or {}),
         }
-        train_set = xgb.QuantileDMatrix(fit.features, fit.target, weight=fit.weight, nthread=self._threads())
+        params = parameters(defaults, plain(self.booster_params or {}), _aliases, self._ours)
+        train_set = self._matrix(fit)
         return train(
             params,
             train_set,
             self.n_estimators,
             objective=objective,
             warm_start_rounds=self.warm_start_rounds,
-            valid_set=xgb.QuantileDMatrix(held_out.features, held_out.target, ref=train_set, nthread=self._threads()),
-            criterion=criterion,
+            valid_set=held_out and self._matrix(held_out, ref=train_set),
+            criterion=held_out and criterion,
             early_stopping_rounds=self.early_stopping_rounds,
         )
 
+    def _matrix(self, part: Part, ref: xgb.DMatrix | None = None) -> xgb.DMatrix:
+        return xgb.QuantileDMatrix(
+            part.features, part.target, weight=part.weight, ref=ref, **self._reading(part.features)
+        )
+
+    def _reading(self, features: Array) -> dict[str, Any]:
+        kinds = ["c" if place in self.categories_ else "q" for place in range(features.shape[1])]
+        categories = {"feature_types": kinds, "enable_categorical": True} if self.categories_ else {}
+        return {"nthread": self._threads(), **categories}
+
     def _raw_scores(self, features: Array) -> Array:
-        data = xgb.DMatrix(features, nthread=self._threads())
+        data = xgb.DMatrix(features, **self._reading(features))
         return self.booster_.predict(data, output_margin=True)
 
     def _write_booster(self, path: Path) -> None:

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from equipoise.catalog.declarations import declared
 from equipoise.core.registry import CriterionKind
-from equipoise.core.validate import check_choice, check_fraction
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, Fraction, ProperFraction
+from equipoise.core.validate import check_choice
 
 
+@checked
 @dataclass(frozen=True)
 class Criterion:
     """A metric and its region, higher being better.
@@ -36,9 +39,9 @@ class Criterion:
     """
 
     name: str
-    max_fpr: float | None = None
-    min_tpr: float | None = None
-    k: int | None = None
+    max_fpr: Fraction | None = None
+    min_tpr: ProperFraction | None = None
+    k: Count | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", criterion_kind(self.name).name)
@@ -54,15 +57,8 @@ class Criterion:
                     f"metric {self.name!r} does not use {argument}={value!r}; drop it, or choose "
                     + ("'tpauc'" if argument == "min_tpr" else "'opauc' or 'tpauc'")
                 )
-        if self.max_fpr is not None:
-            check_fraction("max_fpr", self.max_fpr)
-        if self.min_tpr is not None:
-            check_fraction("min_tpr", self.min_tpr, zero=True, one=False)
-        if self.k is not None:
-            if not kind.uses_k:
-                raise ValueError(f"metric {self.name!r} does not use k={self.k!r}; drop it, or choose 'top_k_accuracy'")
-            if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
-                raise ValueError(f"k={self.k!r} must be a whole number of at least 1")
+        if self.k is not None and not kind.uses_k:
+            raise ValueError(f"metric {self.name!r} does not use k={self.k!r}; drop it, or choose 'top_k_accuracy'")
 
     @property
     def kind(self) -> CriterionKind:
