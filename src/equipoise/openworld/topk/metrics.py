@@ -20,8 +20,8 @@ from typing import Annotated, Any, TypeAlias
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchmetrics import Metric
 
+from equipoise.core.metrics import WholeMetric
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassTarget, Count, MayBeInfinite, Scalar
 from equipoise.openworld.types import Ties
@@ -128,7 +128,7 @@ def top_k_accuracies(
     return ((places - first[:, None]).clamp_min(0) / tied[:, None]).clamp_max(1).mean(0)
 
 
-class AUTKC(Metric):
+class AUTKC(WholeMetric):
     """AUTKC@K and top-K accuracy over all samples seen, for several K at once; one count per length, no scores kept.
 
     Args:
@@ -147,7 +147,6 @@ class AUTKC(Metric):
 
     is_differentiable = False
     higher_is_better = True
-    full_state_update = False
 
     hits: Tensor
     samples: Tensor
