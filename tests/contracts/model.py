@@ -11,10 +11,11 @@ to the reason why it does not apply, which is printed where the test is skipped.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -119,6 +120,31 @@ class Solver(Entry):
 @dataclass(frozen=True)
 class Function(Entry):
     """A function of tensors and settings: only its refusals are held by the suite; its own tests hold its values."""
+
+
+def as_numpy(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with NumPy's numbers, and sequences of numbers as arrays that are read backwards."""
+
+    def turned(value: Any) -> Any:
+        if type(value) in (bool, int, float):
+            return {bool: np.bool_, int: np.int64, float: np.float64}[type(value)](value)
+        if type(value) in (tuple, list) and {type(each) for each in value} <= {int, float}:
+            return np.array(value[::-1])[::-1]
+        return value
+
+    return {name: turned(value) for name, value in settings.items()}
+
+
+def in_other_types(batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The batch with whole numbers in every other type that holds them, a matrix of 0 and 1 also in floating point."""
+    for name, value in batch.items():
+        if not isinstance(value, Tensor) or value.dtype is not torch.int64:
+            continue
+        kinds = [torch.int8, torch.int16, torch.int32, *([torch.uint8] if int(value.min()) >= 0 else [])]
+        if set(value.unique().tolist()) <= {0, 1}:
+            kinds += [torch.bool, *([torch.float32, torch.float64] if value.ndim == 2 else [])]
+        for kind in kinds:
+            yield {**batch, name: value.to(kind)}
 
 
 def binary(generator: Generator, n: int) -> dict[str, Tensor]:

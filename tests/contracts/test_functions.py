@@ -1,18 +1,44 @@
 """Every public function and metric refuses bad input by the name of the argument, in a sentence."""
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 
 from contracts.bad_inputs import accepted
-from contracts.model import Function
+from contracts.model import Function, as_numpy, in_other_types
 from contracts.registry import contract, parametrized  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("contract", "plain_inputs")
 
 
+def _called(entry, **changes):
+    torch.manual_seed(0)
+    return entry.object(**{**entry.settings, **entry.batch(), **changes})
+
+
+def _same(found, wanted):
+    """Equal where values can be compared; of an object that was made, its kind."""
+    assert type(found) is type(wanted)
+    if isinstance(wanted, torch.Tensor | Mapping | tuple | float | int):
+        torch.testing.assert_close(found, wanted, equal_nan=True)
+
+
 @parametrized(Function)
 def test_a_good_call_is_answered(entry):
     assert entry.object(**entry.settings, **entry.batch()) is not None
+
+
+@parametrized(Function)
+def test_the_type_of_a_target_does_not_matter(entry):
+    wanted = _called(entry)
+    for other in in_other_types(entry.batch()):
+        _same(_called(entry, **other), wanted)
+
+
+@parametrized(Function)
+def test_numpy_numbers_and_arrays_are_settings(entry):
+    _same(_called(entry, **as_numpy(entry.settings)), _called(entry))
 
 
 @parametrized(Function)

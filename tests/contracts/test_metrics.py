@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from contracts.bad_inputs import accepted
-from contracts.model import Measure
+from contracts.model import Measure, as_numpy, in_other_types
 from contracts.registry import contract, parametrized  # noqa: F401
 from equipoise.core.metrics import SampleMetric, WholeMetric
 
@@ -166,16 +166,17 @@ def test_equal_scores_give_the_same_in_every_order(entry):
 
 
 @parametrized(Measure)
-def test_the_integer_type_of_a_target_does_not_matter(entry):
+def test_the_type_of_a_target_does_not_matter(entry):
     batch = entry.batch()
     wanted = _computed(entry.build(), batch)
-    for name, value in batch.items():
-        if isinstance(value, torch.Tensor) and value.dtype is torch.int64:
-            kinds = [torch.int8, torch.int16, torch.int32, *([torch.uint8] if int(value.min()) >= 0 else [])]
-            if set(value.unique().tolist()) <= {0, 1}:
-                kinds.append(torch.bool)
-            for dtype in kinds:
-                _same(_computed(entry.build(), {**batch, name: value.to(dtype)}), wanted)
+    for other in in_other_types(batch):
+        _same(_computed(entry.build(), other), wanted)
+
+
+@parametrized(Measure)
+def test_numpy_numbers_and_arrays_are_settings(entry):
+    built = entry.build(**as_numpy(entry.settings))
+    _same(_computed(built, entry.batch()), _computed(entry.build(), entry.batch()))
 
 
 @parametrized(Measure)

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -66,7 +67,7 @@ def test_bad_targets_and_settings_are_named(plain_inputs):
         ClassStats.from_target([0, 3], num_classes=3)
     with pytest.raises(ValueError, match="class 1 has 0"):
         ClassStats.from_target([0, 2])
-    with pytest.raises(ValueError, match="class indices"):
+    with pytest.raises(ValueError, match="hold integers or booleans"):
         ClassStats.from_target(torch.tensor([0.0]))
     stats = ClassStats.of([2, 1])
     for bad in (
@@ -76,3 +77,38 @@ def test_bad_targets_and_settings_are_named(plain_inputs):
     ):
         with pytest.raises(ValueError, match=r"beta|nu|few"):
             bad()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint64", "float32"])
+def test_counts_are_taken_from_any_array(dtype):
+    counts = np.array([4, 6, 30], dtype=dtype)
+    for given in (counts[::-1], np.stack([counts, counts])[0, ::-1], pd.Series(counts[::-1], index=[7, 8, 9])):
+        assert ClassStats.of(given).counts.tolist() == [30, 6, 4]
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16", "int16", "int64"])
+def test_targets_are_counted_in_any_type(dtype):
+    target = np.array([1, 0, 0, 0, 1]).astype(dtype)
+    for given in (target, target[::-1], pd.Series(target, index=range(5, 10))):
+        assert ClassStats.from_target(given).counts.tolist() == [3, 2]
+    assert ClassStats.from_target(torch.tensor([True, False, False])).counts.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("nothing", [[], np.zeros(0), torch.zeros(0, dtype=torch.long)])
+def test_an_empty_target_is_refused_by_name(nothing):
+    with pytest.raises(ValueError, match=r"target needs class indices .* at least one"):
+        ClassStats.from_target(nothing)
+
+
+@pytest.mark.parametrize("counts", ["abc", {"cat": 3, "dog": 2}, [3, "many"], [3, None]])
+def test_counts_that_are_no_numbers_are_refused(counts):
+    with pytest.raises(ValueError, match="one whole number for each class"):
+        ClassStats.of(counts)
+
+
+def test_numpy_numbers_are_settings():
+    stats = ClassStats.of([200, 50, 5])
+    weights = stats.effective_number_weights(np.float64(0.9))
+    torch.testing.assert_close(weights, stats.effective_number_weights(0.9), rtol=0, atol=0)
+    torch.testing.assert_close(stats.aligned_weights(np.int64(1)), stats.aligned_weights(1.0), rtol=0, atol=0)
+    assert stats.groups(np.int32(100), np.uint8(20))["few"].tolist() == [2]

@@ -365,3 +365,14 @@ def test_threads_do_not_share_what_they_have_looked_at(looks):
 
     holding(SCORES, lambda: outer(SCORES, len))
     assert looks == ["scores", "x"]
+
+
+def test_a_reversed_array_is_copied_by_the_conversion_that_is_named(plain_inputs):
+    @checked
+    def total(x: Float[Tensor, " n"]) -> float:
+        return float(x.sum())
+
+    x = np.arange(3.0)[::-1]
+    with pytest.raises(ValueError, match="convert it with") as refused:
+        total(x)
+    assert total(eval(str(refused.value).partition("convert it with ")[2])) == 3.0

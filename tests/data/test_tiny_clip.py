@@ -1,5 +1,8 @@
 import json
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,6 +93,53 @@ def test_slots_do_not_end_a_text_where_padding_is_the_end():
 def test_nothing_is_fetched_without_being_asked(tmp_path):
     with pytest.raises(OSError, match="nowhere"):
         CLIPTower.from_pretrained(str(tmp_path / "nowhere"))
+
+
+@pytest.fixture
+def only_bin(folder, tmp_path):
+    """The model with its weights as PyTorch writes them."""
+    copy = Path(shutil.copytree(folder, tmp_path / "bin"))
+    torch.save(CLIPTower.from_pretrained(folder).model.state_dict(), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    return copy
+
+
+def test_weights_are_taken_from_a_bin_file_where_there_are_no_safetensors(folder, only_bin):
+    wanted = CLIPTower.from_pretrained(folder).model.state_dict()
+    found = CLIPTower.from_pretrained(only_bin).model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
+class _Runs:
+    def __reduce__(self):
+        return Path.touch, (Path("ran"),)
+
+
+def test_nothing_in_a_bin_file_is_run(only_bin, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"logit_scale": _Runs()}, only_bin / "pytorch_model.bin")
+    with pytest.raises(Exception, match=r"(?i)weights.only"):
+        CLIPTower.from_pretrained(only_bin)
+    assert not Path("ran").exists()
+
+
+def test_pictures_become_what_the_model_wants(folder, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    import transformers
+
+    kind = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
+    copy = shutil.copytree(folder, tmp_path / "model")
+    size = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    processor = kind(**size)
+    processor.save_pretrained(copy)
+    tower = CLIPTower.from_pretrained(copy)
+    colour = (200, 100, 0)
+    found = tower.pixel_values([image.new("RGB", (40, 30), colour), np.full((20, 20, 3), colour, dtype=np.uint8)])
+    wanted = (torch.tensor(colour) / 255 - torch.tensor(processor.image_mean)) / torch.tensor(processor.image_std)
+    torch.testing.assert_close(found, wanted[None, :, None, None].expand(2, 3, 16, 16), rtol=1e-4, atol=1e-4)
+    assert tower.encode_image(found).shape == (2, 48)
+    with pytest.raises(RuntimeError, match="no image processor"):
+        CLIPTower.from_pretrained(folder).pixel_values([image.new("RGB", (16, 16))])
 
 
 def test_a_tokenizer_without_an_end_is_refused():

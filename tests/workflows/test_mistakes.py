@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -191,3 +194,10 @@ def test_a_cache_survives_the_disk_and_knows_its_model(tmp_path):
         EmbeddingCache.load(tmp_path / "cache.safetensors", nn.Linear(3, 4))
     with pytest.raises(ValueError, match="NaN"):
         EmbeddingCache(["a"], torch.tensor([[float("nan")]]), "")
+
+
+def test_a_threshold_from_numpy_survives_the_disk(tmp_path):
+    parts = [Segments(p.coarse.flatten(2).mean(1), p.fine.flatten(2).mean(1), p.target) for p in sides(40)]
+    detector = detect_mistakes(*parts, epochs=1).detector
+    dataclasses.replace(detector, threshold=np.float32(0.25)).save(tmp_path)
+    assert MistakeDetector.load(tmp_path).threshold == 0.25

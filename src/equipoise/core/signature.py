@@ -331,7 +331,10 @@ def _tensor(options: Sequence[tuple[Any, Sequence[Any]]]) -> Check:
 
     def check(name: str, value: Any, sizes: Sizes) -> Any:
         if not isinstance(value, Tensor):
-            hint = f"; convert it with torch.as_tensor({name})" if isinstance(value, list | tuple | np.ndarray) else ""
+            # Torch shares no memory that is read backwards.
+            copied = ".copy()" if isinstance(value, np.ndarray) and min(value.strides, default=0) < 0 else ""
+            known = isinstance(value, list | tuple | np.ndarray)
+            hint = f"; convert it with torch.as_tensor({name}{copied})" if known else ""
             raise ValueError(f"{name} must be a torch.Tensor, got {type(value).__name__}{hint}")
         dtype = value.dtype
         for form in forms:

@@ -9,6 +9,8 @@ works for every version from 4.40 on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ class CLIPTower(nn.Module):
     Args:
         model: transformers' `CLIPModel`.
         tokenizer: its tokenizer.
+        image_processor: its image processor, for `pixel_values`; absent where images are normalised already.
 
     Attributes:
         context_length: the most tokens of a text, start and end included.
@@ -35,10 +38,11 @@ class CLIPTower(nn.Module):
         ValueError: if the tokenizer does not know where a text begins and ends.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, image_processor: Any = None) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
+        self.image_processor = image_processor
         text = model.config.text_config
         self.context_length = int(text.max_position_embeddings)
         self.width = int(text.hidden_size)
@@ -51,7 +55,10 @@ class CLIPTower(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, *, allow_download: bool = False) -> CLIPTower:
-        """Load a model and its tokenizer, in evaluation mode with frozen weights.
+        """Load a model, its tokenizer and, if it is there and Pillow too, its image processor.
+
+        The model is in evaluation mode, its weights are frozen. They are taken from safetensors or, where there are
+        none, from PyTorch's `.bin`, of which transformers reads tensors only (`weights_only`).
 
         Args:
             name_or_path: a name on the hub that is in the local cache, or a folder.
@@ -62,18 +69,37 @@ class CLIPTower(nn.Module):
             OSError: if the model is not there and may not be downloaded.
         """
         try:
-            from transformers import AutoTokenizer, CLIPModel
+            import transformers
         except ImportError as error:
             raise ImportError("CLIP needs transformers: pip install 'equipoise[transformers]'") from error
-        local = not allow_download
-        model = CLIPModel.from_pretrained(name_or_path, use_safetensors=True, local_files_only=local)
-        tower = cls(model.eval(), AutoTokenizer.from_pretrained(name_or_path, local_files_only=local))
-        return tower.requires_grad_(False)
+        options: dict[str, Any] = {"local_files_only": not allow_download}
+        try:
+            model = transformers.CLIPModel.from_pretrained(name_or_path, use_safetensors=True, **options)
+        except OSError:
+            model = transformers.CLIPModel.from_pretrained(name_or_path, use_safetensors=False, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name_or_path, **options)
+        processor = None
+        with suppress(ImportError, OSError):
+            # Version 5 calls so what version 4 calls CLIPImageProcessor.
+            kind = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
+            processor = kind.from_pretrained(name_or_path, **options)
+        return cls(model.eval(), tokenizer, processor).requires_grad_(False)
 
     @property
     def logit_scale(self) -> Tensor:
         """The factor on cosine similarities."""
         return self.model.logit_scale.exp()
+
+    def pixel_values(self, pictures: Sequence[Any]) -> Float[Tensor, "n channels height width"]:
+        """Pictures (of Pillow, or arrays and tensors from 0 to 255) resized, cropped and normalised for `encode_image`.
+
+        Raises:
+            RuntimeError: if the tower has no image processor.
+        """
+        if self.image_processor is None:
+            raise RuntimeError("the tower has no image processor; give CLIPTower one, or normalise the images yourself")
+        found = self.image_processor(images=list(pictures), return_tensors="pt").pixel_values
+        return found.to(self.logit_scale.device)
 
     def encode_image(self, images: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b d"]:
         """Features of images that are normalised as the model wants them."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from equipoise.core.signature import checked
 from equipoise.core.solvers.perturbation import evaluation_mode
-from equipoise.core.types import BinaryTarget
+from equipoise.core.types import BinaryTarget, Count, Real
 from equipoise.core.validate import check_finite
 from equipoise.longtail.mistakes.branch_collaboration import (
     CollaborationGate,
@@ -137,6 +137,7 @@ def build_model(
     return TwoBranchCollaboration(small, large, CollaborationGate(TwoBranchCollaboration.gate_width(small, large)))
 
 
+@checked
 @dataclass(frozen=True)
 class MistakeDetector:
     """What `detect_mistakes` has trained.
@@ -155,9 +156,9 @@ class MistakeDetector:
     model: nn.Module
     embeddings: Mapping[str, Embedding]
     widths: Mapping[str, int]
-    dim: int
-    hidden: int
-    threshold: float = 0.5
+    dim: Count
+    hidden: Count
+    threshold: Real = 0.5
 
     def probabilities(self, segments: Segments) -> Float[Tensor, " n"]:
         """(n,) probabilities of a mistake."""

@@ -290,7 +290,7 @@ ENTRIES = (
         _gated,
         functional="equipoise.openworld.gated_pairwise_auc_loss",
         undefined=_no_new,
-        exempt={"the_integer_type_of_a_target_does_not_matter": "it takes two sets of scores and no target"},
+        exempt={"the_type_of_a_target_does_not_matter": "it takes two sets of scores and no target"},
     ),
     Function("equipoise.openworld.gated_pairwise_auc_loss", {"margin": 0.7, "detach_gate": False}, _gated),
     Function(

@@ -362,3 +362,14 @@ def test_balanced_batches_need_room_and_members_for_every_class():
         ClassBalancedBatchSampler(torch.tensor([0, 2]), 4)
     with pytest.raises(ValueError, match="epoch=-1"):
         ClassBalancedBatchSampler(torch.tensor([0, 1]), 4).set_epoch(-1)
+
+
+def test_a_reversed_target_gives_the_batches_of_its_copy():
+    target = np.array([0, 1, 1, 0, 2, 0, 0, 1, 2, 0])[::-1]
+    shares = np.array([0.2, 0.3, 0.5])[::-1]
+    for make in (
+        lambda y: StratifiedBatchSampler(y, np.int64(5)),
+        lambda y: StratifiedBatchSampler(y, 5, class_shares=shares),
+        lambda y: ClassBalancedBatchSampler(y, 6),
+    ):
+        assert list(make(target)) == list(make(target.copy()))

@@ -1,6 +1,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -265,3 +266,19 @@ def _zeros(tree):
 def test_bad_input_is_named(make, message, tree, plain_inputs):
     with pytest.raises(ValueError, match=message):
         make(tree)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int64"])
+def test_trees_are_taken_from_arrays_of_any_integers(dtype, plain_inputs):
+    paths = np.array([[0, 0, 0], [1, 0, 0], [2, 1, 0], [3, 1, 0]], dtype=dtype)
+    wanted = torch.tensor(paths.tolist())
+    assert torch.equal(LabelTree.from_paths(paths[::-1].copy()[::-1]).paths, wanted)
+    parents = [np.array([1, 1, 0, 0], dtype=dtype)[::-1], np.array([0, 0], dtype=dtype)]
+    assert torch.equal(LabelTree.from_parents(parents).paths, wanted)
+    assert torch.equal(LabelTree.from_parents([torch.as_tensor(row.astype("uint8")) for row in parents]).paths, wanted)
+
+
+@pytest.mark.parametrize("parents", [[], [[]]])
+def test_parents_of_nobody_are_refused(parents):
+    with pytest.raises(ValueError, match="parents holds no level"):
+        LabelTree.from_parents(parents)

@@ -298,3 +298,22 @@ X, Y, U = _world(users=2, per_user=4)
 def test_bad_input_is_named(make, message, plain_inputs):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_arrays_read_backwards_and_numpy_settings_are_taken(plain_inputs):
+    generator = np.random.default_rng(0)
+    x, user = generator.normal(size=(40, 3)), np.arange(40) % 2
+    y = (x[:, 0] > 0).astype(int)
+    settings = {"kappa": 1, "lambda_theta": 0.5, "max_iter": 50, "tol": 1e-3}
+    wanted = MultiTaskAUC(**settings).fit(x, y, user)
+    turned = [part[::-1].copy()[::-1] for part in (x, y, user)]
+    numpy = {name: np.asarray(value)[()] for name, value in settings.items()}
+    np.testing.assert_array_equal(MultiTaskAUC(**numpy).fit(*turned).W_, wanted.W_)
+    assert wanted.score(*turned) == wanted.score(x, y, user)
+
+
+def test_no_rows_and_fractions_of_groups_are_refused(plain_inputs):
+    with pytest.raises(ValueError, match="X is empty"):
+        MultiTaskAUC().fit(np.zeros((0, 3)), np.zeros(0), [])
+    with pytest.raises(ValueError, match=r"kappa=1.5 must be a whole number"):
+        MultiTaskAUC(kappa=1.5).fit(np.eye(2), [0, 1], ["a", "a"])

@@ -398,3 +398,16 @@ X, Y = torch.rand(4, 2), torch.tensor([1, 0, 1, 0])
 def test_bad_input_is_named(make, message, plain_inputs):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_terms_of_a_column_of_scores_are_refused_and_not_those_of_every_pair(plain_inputs):
+    target = torch.tensor([0, 1, 0, 1])
+    for terms in (loss_agnostic_terms, MinMaxAUCLoss().terms):
+        with pytest.raises(ValueError, match=r"scores must have shape \(n,\), got \(4, 1\)"):
+            terms(torch.rand(4, 1), target)
+
+
+@pytest.mark.parametrize("terms", [lambda s, y: s.mean(), lambda s, y: s[:, None] * y])
+def test_an_attack_needs_one_value_per_sample(terms):
+    with pytest.raises(ValueError, match=r"one value per sample, shape \(4,\), got \((4, 4)?\)"):
+        PGDAttack(0.1, 0.1, 2)(lambda x: x, torch.rand(4, 1), torch.tensor([0, 1, 0, 1]), terms)

@@ -61,7 +61,8 @@ def input_gradient(model: Model, inputs: Tensor, delta: Tensor, objective: Objec
     """The objective of every sample at inputs + delta, and the gradient of its mean with respect to delta.
 
     Raises:
-        RuntimeError: if the objective does not depend on the inputs.
+        ValueError: if the objective does not give one value per sample.
+        RuntimeError: if it does not depend on the inputs.
 
     >>> input_gradient(lambda x: x.sum(1), torch.zeros(2, 3), torch.zeros(2, 3), lambda out: 2 * out)[1]
     tensor([[1., 1., 1.],
@@ -72,6 +73,10 @@ def input_gradient(model: Model, inputs: Tensor, delta: Tensor, objective: Objec
         delta = delta.detach().clone().requires_grad_()
         inputs = inputs.detach().clone() if inputs.is_inference() else inputs.detach()
         values = objective(model(inputs + delta))
+        if values.shape != inputs.shape[:1]:
+            raise ValueError(
+                f"the objective must give one value per sample, shape ({len(inputs)},), got {tuple(values.shape)}"
+            )
         gradient = None
         if values.requires_grad:
             (gradient,) = torch.autograd.grad(values.mean(), delta, allow_unused=True)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
@@ -214,18 +214,22 @@ def frame_correlation(frame: Float[Tensor, "c d"]) -> FrameCorrelation:
     return FrameCorrelation(most, float(cosines.abs().max()), math.sqrt(max(0.0, 2 - 2 * most)))
 
 
-def permute_frame(frame: Float[Tensor, "c d"], permutation: Int[Tensor, " c"] | Sequence[int]) -> Float[Tensor, "c d"]:
+@checked
+def permute_frame(
+    frame: Float[Tensor, "c d"], permutation: Integer[Tensor, " c"] | Sequence[int]
+) -> Float[Tensor, "c d"]:
     """Row i of the result is row `permutation[i]`.
 
     Raises:
         ValueError: if it is no permutation of the rows.
     """
-    order = torch.as_tensor(permutation)
+    order = torch.as_tensor(permutation).long()
     if sorted(order.tolist()) != list(range(len(frame))):
         raise ValueError(f"permutation must hold 0 to {len(frame) - 1} once each, got {order.tolist()}")
     return frame[order]
 
 
+@checked
 def rotate_frame(frame: Float[Tensor, "c d"], rotation: Float[Tensor, "d d"]) -> Float[Tensor, "c d"]:
     """Every row turned by an orthogonal matrix Q: A Qᵀ.
 
@@ -233,12 +237,13 @@ def rotate_frame(frame: Float[Tensor, "c d"], rotation: Float[Tensor, "d d"]) ->
         ValueError: if the matrix is not orthogonal.
     """
     q = rotation.to(frame)
-    if q.shape != (frame.shape[1],) * 2 or float((q @ q.T - torch.eye(len(q)).to(q)).norm()) > 1e-5:
-        raise ValueError(f"rotation must be orthogonal of shape {(frame.shape[1],) * 2}")
+    if float((q @ q.T - torch.eye(len(q)).to(q)).norm()) > 1e-5:
+        raise ValueError("rotation must be orthogonal")
     return frame @ q.T
 
 
-def random_rotation(dim: int, generator: torch.Generator | None = None) -> Float[Tensor, "d d"]:
+@checked
+def random_rotation(dim: Count, generator: torch.Generator | None = None) -> Float[Tensor, "d d"]:
     """A random orthogonal matrix, uniform (Haar), float64.
 
     >>> q = random_rotation(3, torch.Generator().manual_seed(0))
@@ -278,7 +283,7 @@ class FrameClassifier(nn.Module):
     @checked
     def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         """Logits."""
-        return self.scale * (self._unit(features) @ self.frame.T.to(features.dtype))
+        return self.scale * (self.seen(features) @ self.frame.T.to(features.dtype))
 
     @checked
     def loss(
@@ -303,5 +308,11 @@ class FrameClassifier(nn.Module):
             return (features - self.scale * wanted).square().sum(1).mean()
         return ((normalize(features, dim=1) * wanted).sum(1) - 1).square().mean() / 2
 
-    def _unit(self, features: Tensor) -> Tensor:
+    @property
+    def weight(self) -> Float[Tensor, "c d"]:
+        """Of the linear layer that this is on the features that it sees: s A."""
+        return self.scale * self.frame
+
+    def seen(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Features as they meet the frame: divided by their norms, if `normalize`."""
         return normalize(features, dim=1) if self.normalize else features

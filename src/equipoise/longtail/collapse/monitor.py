@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from equipoise.core.signature import checked
 from equipoise.core.solvers.perturbation import evaluation_mode
 from equipoise.core.types import Count, NumClasses, Whole
+from equipoise.longtail.collapse.grassmannian import FrameClassifier
 from equipoise.longtail.collapse.margins import MarginMetric
 from equipoise.longtail.collapse.metrics import neural_collapse_metrics
 
@@ -44,18 +45,19 @@ class SymmetryResult(NamedTuple):
 @checked
 @dataclass
 class TPTMonitor:
-    """Call `on_epoch_end` after every epoch; it keeps what it measures.
+    """Call `on_epoch_end` after every epoch, or with its number after some; it keeps what it measures.
 
     Args:
         num_classes: C.
-        classifier: the last linear layer, whose input are the features.
-        patience: epochs in a row with a positive smallest margin before the terminal phase counts as begun.
+        classifier: the last layer, linear or a `FrameClassifier`, whose input are the features; of a frame they are
+            measured as it sees them.
+        patience: measured epochs in a row with a positive smallest margin before the terminal phase counts as begun.
 
     Attributes:
         t0: first epoch of the terminal phase, from 0; None before it.
-        history: one dictionary per epoch: train_loss, train_accuracy, test_accuracy, p_min, normalized_p_min,
-            mean_margin, q01, q05, q50, gamma_min, gamma_max, gamma_cv, largest_loss, nc1, nc1_trace_ratio,
-            nc2_equiangle, nc3.
+        history: one dictionary per measured epoch: epoch, train_loss, train_accuracy, test_accuracy, p_min,
+            normalized_p_min, mean_margin, q01, q05, q50, gamma_min, gamma_max, gamma_cv, largest_loss, nc1,
+            nc1_trace_ratio, nc2_equiangle, nc3.
 
     Raises:
         TypeError: if the classifier has no weight.
@@ -76,18 +78,26 @@ class TPTMonitor:
 
     def __post_init__(self) -> None:
         if not isinstance(getattr(self.classifier, "weight", None), Tensor):
-            raise TypeError("classifier must be a layer with a weight, such as the last nn.Linear")
+            raise TypeError("classifier must be a layer with a weight, such as the last nn.Linear or a FrameClassifier")
 
-    def on_epoch_end(self, model: nn.Module, train: Batches, test: Batches | None = None) -> dict[str, float]:
+    @checked
+    def on_epoch_end(
+        self, model: nn.Module, train: Batches, test: Batches | None = None, *, epoch: Whole | None = None
+    ) -> dict[str, float]:
         """Measure the model in evaluation mode; returns the row that is appended to `history`.
 
         Args:
             model: inputs to logits.
             train: batches of training data without augmentation.
             test: batches of test data; its accuracy is NaN without them.
+            epoch: which epoch this is; the one after the last if absent.
+
+        Raises:
+            ValueError: if there is no batch of training data, or the model does not call the classifier.
         """
         held: list[Tensor] = []
-        hook = self.classifier.register_forward_pre_hook(lambda _, inputs: held.append(inputs[0].detach()))
+        seen = self.classifier.seen if isinstance(self.classifier, FrameClassifier) else lambda features: features
+        hook = self.classifier.register_forward_pre_hook(lambda _, inputs: held.append(seen(inputs[0].detach())))
         margins = MarginMetric(self.num_classes)
         features, targets, losses, hits = [], [], 0.0, 0
         try:
@@ -95,6 +105,8 @@ class TPTMonitor:
                 for x, y in train:
                     held.clear()
                     logits = model(x)
+                    if not held:
+                        raise ValueError("the model does not call the classifier; name the layer that gives the logits")
                     margins.update(logits, y, held[-1])
                     losses += float(nn.functional.cross_entropy(logits.double(), y.long(), reduction="sum"))
                     hits += int((logits.argmax(1) == y).sum())
@@ -103,12 +115,15 @@ class TPTMonitor:
                 tested = [] if test is None else [(model(x).argmax(1) == y).double() for x, y in test]
         finally:
             hook.remove()
+        if not targets:
+            raise ValueError("train holds no batch")
         weight: Tensor = self.classifier.weight  # type: ignore[assignment]
         bias = getattr(self.classifier, "bias", None)
         found = margins.compute(weight)
         target = torch.cat(targets)
         collapse = neural_collapse_metrics(torch.cat(features), target, weight, bias, num_classes=self.num_classes)
         row = {
+            "epoch": float(len(self.history) if epoch is None else epoch),
             "train_loss": losses / len(target),
             "train_accuracy": hits / len(target),
             "test_accuracy": float(torch.cat(tested).mean()) if tested else float("nan"),
@@ -122,7 +137,7 @@ class TPTMonitor:
         self.history.append(row)
         recent = self.history[-self.patience :]
         if self.t0 is None and len(recent) == self.patience and all(r["p_min"] > 0 for r in recent):
-            self.t0 = len(self.history) - self.patience
+            self.t0 = int(recent[0]["epoch"])
         return row
 
     def summary(self, k: int = 20) -> dict[str, float]:
@@ -134,7 +149,7 @@ class TPTMonitor:
         """
         if self.t0 is None:
             raise RuntimeError("the terminal phase has not begun: a training sample still has no positive margin")
-        rows = self.history[self.t0 :]
+        rows = [row for row in self.history if row["epoch"] >= self.t0]
         first, last = rows[:k], rows[-k:]
         return {
             "t0": float(self.t0),

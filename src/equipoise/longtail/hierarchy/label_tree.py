@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Int, Integer
 from torch import Tensor
 
+from equipoise.core.arrays import as_tensor
 from equipoise.core.signature import checked
-from equipoise.core.types import ClassTarget
+from equipoise.core.types import ClassTarget, Whole
 from equipoise.core.validate import check_choice, check_classes
 
 
@@ -63,10 +64,11 @@ class LabelTree:
     @classmethod
     def from_paths(cls, paths: Any, names: Sequence[str] | None = None) -> LabelTree:
         """From one row of ancestor ids per finest class, as a tensor, an array or rows of a CSV file."""
-        return cls(torch.as_tensor(paths), names)
+        return cls(as_tensor(paths), names)
 
     @classmethod
-    def from_parents(cls, parents: Sequence[Sequence[int]]) -> LabelTree:
+    @checked
+    def from_parents(cls, parents: Sequence[Sequence[Whole]]) -> LabelTree:
         """From the parent of every class, level by level, the finest first.
 
         >>> LabelTree.from_parents([[0, 0, 1], [0, 0]]).paths
@@ -74,11 +76,11 @@ class LabelTree:
                 [1, 0, 0],
                 [2, 1, 0]])
         """
-        if not parents:
-            raise ValueError("parents holds no level")
+        if not parents or not parents[0]:
+            raise ValueError("parents holds no level, or its first level no class")
         columns = [torch.arange(len(parents[0]))]
         for level, row in enumerate(parents):
-            upwards = torch.as_tensor(row)
+            upwards = torch.tensor(row)
             if len(upwards) <= int(columns[-1].max()):
                 raise ValueError(f"parents[{level}] has {len(upwards)} entries; level {level} has more classes")
             columns.append(upwards[columns[-1]])

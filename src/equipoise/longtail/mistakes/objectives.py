@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from equipoise.core.arrays import as_tensor
 from equipoise.core.class_stats import ClassStats
 from equipoise.core.pairs.loss import columnwise_pairwise_loss, pairwise_loss, split_classes
 from equipoise.core.reduction import Reduction, attached_zero
@@ -41,7 +42,7 @@ def mistake_counts(class_counts: Any) -> ClassStats:
         ValueError: if a class has no sample, or counts are not whole numbers.
     """
     if not isinstance(class_counts, ClassStats):
-        values = torch.as_tensor(class_counts)
+        values = as_tensor(class_counts)
         if values.ndim == 1 and len(values) == 2 and float(values[1]) == 0:
             raise ValueError("no mistake sample in training: class_counts[1] is 0; a detector needs at least one")
     return ClassStats.of(class_counts)

@@ -33,6 +33,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from equipoise.core.arrays import as_tensor
 from equipoise.core.class_stats import ClassStats
 from equipoise.core.phases import PhasedLoss
 from equipoise.core.reduction import attached_zero
@@ -354,7 +355,7 @@ def class_factors(class_counts: Any, gamma: NonNegative) -> ClassVector:
 def _weights(weight: Any, stats: ClassStats) -> Tensor | None:
     if weight is None:
         return None
-    values = torch.as_tensor(weight, dtype=torch.float64).detach()
+    values = as_tensor(weight, torch.float64).detach()
     if values.shape != (stats.num_classes,):
         raise ValueError(f"weight must hold {stats.num_classes} positive numbers, got shape {tuple(values.shape)}")
     return values

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from equipoise.core.arrays import as_tensor
 from equipoise.core.class_stats import ClassStats
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassScores, ClassTarget, Count, NonNegative, Positive, Range
@@ -79,7 +80,7 @@ class CVSLoss(nn.Module):
         """
         if stage not in (1, 2):
             raise ValueError(f"stage={stage!r} must be 1 or 2")
-        scales = torch.ones_like(self.kappa) if kappa is None else torch.as_tensor(kappa).detach().to(self.kappa)
+        scales = torch.ones_like(self.kappa) if kappa is None else as_tensor(kappa).detach().to(self.kappa)
         if scales.shape != self.kappa.shape or not bool((scales.isfinite() & (scales > 0)).all()):
             raise ValueError(
                 f"kappa must hold {len(self.kappa)} positive numbers, got shape {tuple(scales.shape)}; None is for none"

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from equipoise.core.signature import as_whole, checked
 from equipoise.core.solvers.proximal import (
     Point,
     prox_group_columns,
@@ -23,7 +24,8 @@ from equipoise.core.solvers.proximal import (
     prox_tail_spectrum,
     proximal_gradient,
 )
-from equipoise.core.validate import check_choice, check_finite, check_nonnegative, check_positive, warn_once
+from equipoise.core.types import BinaryTarget, NonNegative, Positive, Whole
+from equipoise.core.validate import check_choice, check_finite, check_nonnegative, warn_once
 from equipoise.ranking.metrics.binary_areas import auroc
 from equipoise.ranking.multitask.multitask_auc import multitask_penalty
 
@@ -204,23 +206,23 @@ class MultiTaskAUC:
     def _check_settings(self) -> None:
         for name in ("lambda_theta", "lambda_group", "lambda_personal"):
             check_nonnegative(name, getattr(self, name))
-        if not isinstance(self.kappa, int) or self.kappa < 0:
-            raise ValueError(f"kappa={self.kappa!r} must be a whole number of at least 0")
+        check_nonnegative("kappa", as_whole("kappa", self.kappa))
         check_choice("lipschitz", self.lipschitz, LIPSCHITZ)
 
 
+@checked
 def multitask_auc_step(
     features: Sequence[Float[Tensor, "_ d"]],
-    targets: Sequence[Int[Tensor, " _"] | Bool[Tensor, " _"]],
+    targets: Sequence[BinaryTarget],
     theta: Float[Tensor, " d"],
     G: Float[Tensor, "d users"],
     P: Float[Tensor, "d users"],
     *,
-    lipschitz: float,
-    lambda_theta: float,
-    lambda_group: float,
-    lambda_personal: float,
-    kappa: int,
+    lipschitz: Positive,
+    lambda_theta: NonNegative,
+    lambda_group: NonNegative,
+    lambda_personal: NonNegative,
+    kappa: Whole,
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, "d users"], Float[Tensor, "d users"]]:
     """One plain proximal gradient step 1/L on the multi-task objective: what `MultiTaskAUC` repeats.
 
@@ -244,7 +246,6 @@ def multitask_auc_step(
     >>> multitask_auc_step([torch.eye(2)], [torch.tensor([1, 0])], zero[:, 0], zero, zero, **options)[0]
     tensor([ 0.3333, -0.3333], dtype=torch.float64)
     """
-    check_positive("lipschitz", lipschitz)
     owner = torch.repeat_interleave(torch.tensor([len(x) for x in features]))
     target = torch.cat([y == 1 for y in targets]).long()
     loss = _UserLosses(torch.cat([x.double() for x in features]), target, owner, len(features))
@@ -318,12 +319,15 @@ def _codes(names: Sequence[Hashable]) -> list[int]:
 
 
 def _checked(X: ArrayLike, y: ArrayLike, user: Sequence[Hashable] | NDArray[Any]) -> tuple[Tensor, Tensor, list[Any]]:
-    features, labels, names = np.asarray(X, dtype=np.float64), np.asarray(y), list(user)
+    # Torch shares no memory that is read backwards or only.
+    features, labels, names = np.array(X, dtype=np.float64, order="C"), np.asarray(y), list(user)
     if features.ndim != 2 or labels.shape != features.shape[:1] or len(names) != len(features):
         raise ValueError(
             f"X, y and user must have shapes (n, d), (n,) and (n,), got {features.shape}, {labels.shape} and "
             f"({len(names)},)"
         )
+    if not features.size:
+        raise ValueError(f"X is empty, its shape is {features.shape}")
     values = set(np.unique(labels).tolist())
     if not (values <= {0, 1} or values <= {-1, 1}):
         raise ValueError(f"y must hold 0 and 1, -1 and 1, or booleans, got the values {sorted(values)[:5]}")

@@ -45,6 +45,7 @@ Terms: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(scores, target) → one value per sample, which the attack raises; for example `MinMaxAUCLoss.terms`."""
 
 
+@checked
 def loss_agnostic_terms(scores: Scores, target: BinaryTarget) -> Scores:
     """Minus a positive's score, and a negative's as it is: what the worst case of the AUC raises under any a, b and α.
 
