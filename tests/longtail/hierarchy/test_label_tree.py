@@ -16,6 +16,7 @@ from equipoise.longtail import (
     LogitChain,
     crm_decision,
     hierarchical_metrics,
+    shot_accuracy,
 )
 from equipoise.longtail.hierarchy.bidirectional_logits import level_weights
 
@@ -282,3 +283,34 @@ def test_trees_are_taken_from_arrays_of_any_integers(dtype, plain_inputs):
 def test_parents_of_nobody_are_refused(parents):
     with pytest.raises(ValueError, match="parents holds no level"):
         LabelTree.from_parents(parents)
+
+
+@pytest.mark.parametrize(("classes", "wanted"), [(3, (1,)), (5, (1, 5)), (6, (1, 5))])
+def test_the_lengths_that_fit_a_tree_are_measured_by_default(classes, wanted):
+    tree = LabelTree.from_parents([[0] * classes])
+    assert HierarchicalMetrics(tree).ks == wanted
+    found = hierarchical_metrics(torch.eye(classes).roll(1, 0), torch.arange(classes), tree)
+    assert {name for name in found if name.startswith("top")} == {f"top{k}" for k in wanted}
+
+
+def test_logits_that_are_nan_are_refused_and_no_chance(plain_inputs):
+    tree = LabelTree.from_parents([[0, 0, 1]])
+    logits, target = torch.tensor([[0.0, math.nan, 1.0], [1.0, 0.0, 0.0]]), torch.tensor([0, 1])
+    for judge in (
+        lambda: hierarchical_metrics(logits, target, tree),
+        lambda: shot_accuracy(logits, target, [200, 50, 3]),
+        lambda: AIGDL(tree.cost(0)).loss(logits, target),
+        lambda: BiLTLoss(tree)([logits, torch.zeros(2, 2)], target),
+        lambda: BiLTLoss(tree)([torch.zeros(2, 3), torch.full((2, 2), math.nan)], target),
+    ):
+        with pytest.raises(ValueError, match="NaN"):
+            judge()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_classes_of_any_integers_have_the_same_ancestors_and_losses(dtype):
+    tree, target = LabelTree.from_parents([[0, 1, 1]]), torch.tensor([1, 0, 1])
+    logits, other = torch.eye(3), target.to(dtype)
+    assert torch.equal(tree.targets(other), tree.targets(target))
+    level = AIGDL(tree.cost(0))
+    torch.testing.assert_close(level.loss(logits, other), level.loss(logits, target), rtol=0, atol=0)

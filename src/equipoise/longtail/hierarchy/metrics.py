@@ -27,7 +27,7 @@ from equipoise.longtail.hierarchy.label_tree import LabelTree
 
 
 def hierarchical_metrics(
-    scores: ClassScores, target: ClassTarget, tree: LabelTree, ks: Sequence[Count] = (1, 5)
+    scores: ClassScores, target: ClassTarget, tree: LabelTree, ks: Sequence[Count] | None = None
 ) -> dict[str, Float[Tensor, ""]]:
     """All measures of one set; see `HierarchicalMetrics`.
 
@@ -46,7 +46,7 @@ class HierarchicalMetrics(WholeMetric):
 
     Args:
         tree: the labels' tree.
-        ks: the values of k, each from 1 to the number of finest classes.
+        ks: the values of k, each from 1 to the number of finest classes; by default those of 1 and 5 that fit.
         kwargs: of `torchmetrics.Metric`.
 
     Raises:
@@ -64,9 +64,11 @@ class HierarchicalMetrics(WholeMetric):
     _best: Tensor
 
     @checked
-    def __init__(self, tree: LabelTree, ks: Sequence[Count] = (1, 5), **kwargs: Any) -> None:
+    def __init__(self, tree: LabelTree, ks: Sequence[Count] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         finest = tree.num_classes[0]
+        if ks is None:
+            ks = (1, 5) if finest >= 5 else (1,)
         if not ks or max(ks) > finest:
             raise ValueError(f"ks={tuple(ks)} must be from 1 to {finest}, the number of finest classes")
         self.tree, self.ks = tree, tuple(ks)
