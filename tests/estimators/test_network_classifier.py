@@ -180,3 +180,11 @@ def test_a_topk_objective_and_a_sharpness_aware_optimizer_are_chosen_by_name():
     assert not np.array_equal(plain.predict_proba(features), flat.predict_proba(features))
     with pytest.raises(ValueError, match="for several classes, got 2"):
         EquipoiseClassifier("autkc").fit(features[:100], target[:100])
+
+
+def test_an_array_that_is_read_backwards_is_taken():
+    random = np.random.default_rng(0)
+    features, labels = random.normal(size=(80, 3)), np.arange(80) % 2
+    model = EquipoiseClassifier(model="linear", epochs=2, random_state=0)
+    found = model.fit(features[::-1], labels[::-1]).predict_proba(features[::-1])
+    assert found.tolist() == model.predict_proba(features[::-1].copy()).tolist()

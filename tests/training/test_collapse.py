@@ -50,9 +50,10 @@ def test_every_epoch_is_measured_and_logged(tmp_path):
     assert len(history) == 6
     assert history[-1]["train_loss"] < history[0]["train_loss"]
     assert float(trainer.callback_metrics["collapse/p_min"]) == pytest.approx(history[-1]["p_min"], rel=1e-5)
-    rarely = CollapseCallback(3, "model.2", [], every=3)
-    _fit(rarely, tmp_path)
-    assert len(rarely.monitor.history) == 2
+    for every, epochs in ((3, [2, 5]), (4, [3, 5]), (7, [5])):
+        rarely = CollapseCallback(3, "model.2", [], every=every)
+        _fit(rarely, tmp_path)
+        assert [row["epoch"] for row in rarely.monitor.history] == epochs
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -26,6 +26,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from equipoise.core.arrays import as_tensor
 from equipoise.core.calibration import fit_platt, fit_scaling
 from equipoise.core.validate import check_choice
 from equipoise.estimators.holding_out import HeldFraction, hold_out
@@ -155,7 +156,7 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         random = check_random_state(self.random_state)
         seed = int(random.randint(2**31 - 1))
         fit_rows, held_rows = hold_out(codes, self.validation_fraction, random)
-        features, target = torch.tensor(X), torch.from_numpy(codes)
+        features, target = as_tensor(X), torch.from_numpy(codes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network_ = self._network(features[fit_rows])
@@ -274,7 +275,7 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
 
     def _raw_scores(self, X: Array) -> Tensor:
         with torch.no_grad():
-            scores: Tensor = self.network_(torch.tensor(X))
+            scores: Tensor = self.network_(as_tensor(X))
         return scores.squeeze(1) if len(self.classes_) == 2 else scores
 
     def _loss(self, counts: Array) -> nn.Module:

@@ -18,7 +18,7 @@ class CollapseCallback(lightning.Callback):
         classifier: name of the module's last linear layer, such as "model.head".
         train: batches (inputs, classes) of training data without augmentation.
         test: batches of test data, if their accuracy is wanted.
-        every: measure after every so many epochs.
+        every: measure after every so many epochs, and after the last.
 
     Attributes:
         monitor: the `TPTMonitor`, with `history`, `t0` and `summary()`; None before the fit begins.
@@ -49,10 +49,11 @@ class CollapseCallback(lightning.Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Measure and log what the last row holds."""
-        if self.monitor is None or trainer.current_epoch % self.every:
+        epoch = trainer.current_epoch
+        if self.monitor is None or ((epoch + 1) % self.every and epoch + 1 != trainer.max_epochs):
             return
         on_device = [
             [(x.to(module.device), y.to(module.device)) for x, y in part or ()] for part in (self.train, self.test)
         ]
-        row = self.monitor.on_epoch_end(module, on_device[0], on_device[1] or None)
+        row = self.monitor.on_epoch_end(module, on_device[0], on_device[1] or None, epoch=epoch)
         module.log_dict({f"collapse/{name}": value for name, value in row.items()})
