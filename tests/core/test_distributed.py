@@ -4,7 +4,7 @@ from torch import distributed, nn
 from torch import multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from equipoise.core.distributed import gather_batch, gather_rows, world_size
+from equipoise.core.distributed import gather_batch, gather_rows, gather_states, world_size
 from equipoise.ranking import (
     AUPRCLoss,
     ExactPartialSquareLoss,
@@ -71,6 +71,8 @@ def _process(rank, store, results):
     for share, (first, _) in SHARES.items():
         rows = slice(0, first) if rank == 0 else slice(first, None)
         found[share, "users"] = _users_step(MultiTaskAUCLoss(gather=True), rows, DistributedDataParallel)
+    kept = torch.ones(2, dtype=torch.bool) if rank == 0 else torch.tensor([0.1, 2.0], dtype=torch.float64)
+    found["states"] = [piece.tolist() for piece in gather_states(kept)]
     found["rows"] = scores.tolist(), target.tolist(), weight.tolist(), own.grad.tolist()
     results[rank] = found
     distributed.destroy_process_group()
@@ -113,6 +115,10 @@ def test_rows_come_in_the_order_of_ranks_and_each_gets_its_own_gradient(two_proc
         assert weight == [1.0, 1.0, 1.0]
         assert gradient == own
         assert two_processes[rank]["world"] == 2
+
+
+def test_states_of_two_dtypes_are_promoted_to_one(two_processes):
+    assert two_processes[0]["states"] == two_processes[1]["states"] == [[1.0, 1.0], [0.1, 2.0]]
 
 
 def test_one_process_gathers_nothing():

@@ -94,6 +94,11 @@ def binary_loss(name, settings, functional=None, **options):
     return Loss(f"{ROOM}.{name}", settings, binary, functional=functional, undefined=one_class, gather=True, **options)
 
 
+def weighted(inputs):
+    """The batch with a weight per sample."""
+    return lambda generator, n: {**inputs(generator, n), "sample_weight": 0.1 + torch.rand(n, generator=generator)}
+
+
 def measure(name, function, settings, inputs=binary, undefined=one_class):
     """A metric and its function."""
     return (
@@ -137,11 +142,11 @@ ENTRIES = (
         },
     ),
     *measure("RetrievalMetrics", "retrieval_metrics", {"recall_at": (1, 4)}, embeddings, None),
-    *measure("AUROC", "auroc", {}, labels, None),
-    *measure("OPAUC", "opauc", {"max_fpr": 0.4, "normalization": "mcclish"}),
+    *measure("AUROC", "auroc", {}, weighted(labels), None),
+    *measure("OPAUC", "opauc", {"max_fpr": 0.4, "normalization": "mcclish"}, weighted(binary)),
     *measure("TPAUC", "tpauc", REGION),
-    *measure("PartialAUROC", "partial_auroc", {"pos_frac": 0.5, "neg_frac": 0.7}),
-    *measure("AveragePrecision", "average_precision", {}),
+    *measure("PartialAUROC", "partial_auroc", {"pos_frac": 0.5, "neg_frac": 0.7}, weighted(binary)),
+    *measure("AveragePrecision", "average_precision", {}, weighted(binary)),
     *measure("MulticlassAUROC", "multiclass_auroc", {"average": "ovr"}, classes, one_kind),
     Function(f"{ROOM}.pairwise_auroc", {}, classes),
     Loss(
