@@ -7,12 +7,15 @@ from torch.nn.parallel import DistributedDataParallel
 from equipoise.core.distributed import gather_batch, gather_rows, gather_states, world_size
 from equipoise.ranking import (
     AUPRCLoss,
+    DRAUCLoss,
     ExactPartialSquareLoss,
     InstancewisePartialAUCLoss,
+    MinMaxAUCLoss,
     MulticlassAUCLoss,
     MultiTaskAUCLoss,
     PairwiseAUCLoss,
     PartialAUCLoss,
+    SOPRCLoss,
     UnbiasedInstancewisePartialAUCLoss,
     WeightedPartialAUCLoss,
 )
@@ -28,6 +31,10 @@ LOSSES = {
     "exact partial square": (lambda gather: ExactPartialSquareLoss(0.5, 0.5, gather=gather), 1),
     "instance-wise": (lambda gather: InstancewisePartialAUCLoss(0.5, 0.5, gather=gather), 1),
     "instance-wise, unbiased": (lambda gather: UnbiasedInstancewisePartialAUCLoss(0.5, 0.5, gather=gather), 1),
+    "min-max": (lambda gather: MinMaxAUCLoss(gather=gather).double(), 1),
+    "min-max, closed form": (lambda gather: MinMaxAUCLoss(inner="closed_form", gather=gather).double(), 1),
+    "distributionally robust": (lambda gather: DRAUCLoss(gather=gather).double(), 1),
+    "retrieval": (lambda gather: SOPRCLoss([8, 8, 8], tau1=0.5, gather=gather).double(), 3),
     "multiclass": (lambda gather: MulticlassAUCLoss("exponential", activation="softmax", gather=gather), 3),
 }
 
