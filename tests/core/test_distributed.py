@@ -54,7 +54,9 @@ def _train_a_step(network, loss, x, y):
     scores = network(x)
     value = loss(scores.squeeze(1) if scores.shape[1] == 1 else scores, y)
     value.backward()
-    return value.item(), torch.cat([p.grad.flatten() for p in network.parameters()]).tolist()
+    # What a loss learns has the gradient of the union on every process already.
+    learned = [*network.parameters(), *(loss.parameters() if isinstance(loss, nn.Module) else ())]
+    return value.item(), torch.cat([p.grad.flatten() for p in learned if p.grad is not None]).tolist()
 
 
 def _users_step(loss, rows, wrap=lambda network: network):

@@ -104,7 +104,8 @@ class DRAUCLoss(SaddleLoss):
         alpha_rule: "gradient" ascends in α with the optimizer; "closed_form" sets α = max(0, m + mean₋ f − mean₊ f)/k
             of the batch in training mode.
         from_logits: apply the sigmoid.
-        gather: take the samples of all processes of torch.distributed; see `core.distributed`.
+        gather: take the samples of all processes of torch.distributed, so that a, b and α move alike on all; see
+            `core.distributed`.
 
     >>> from equipoise.core.solvers.saddle import descent_ascent
     >>> from equipoise.ranking import WassersteinPerturbation

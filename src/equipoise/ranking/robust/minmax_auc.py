@@ -171,7 +171,8 @@ class MinMaxAUCLoss(SaddleLoss):
         inner: "learned" by gradient steps, or "closed_form" for the batch's own saddle point within the bounds, which
             needs no solver; of the class-mean form it is the square AUC loss of the batch.
         from_logits: apply the sigmoid.
-        gather: take the samples of all processes of torch.distributed; see `core.distributed`.
+        gather: take the samples of all processes of torch.distributed, so that a, b and α move alike on all; see
+            `core.distributed`.
 
     Raises:
         ValueError: if the prior is missing or not used by the form.
