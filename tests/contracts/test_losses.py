@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import inspect
 import io
 import pickle
 import warnings
@@ -233,6 +234,18 @@ def test_the_order_of_samples_does_not_matter(entry):
         for name, value in batch.items()
     }
     torch.testing.assert_close(_value(entry, moved), _value(entry, batch))
+
+
+@parametrized(Loss)
+def test_a_weight_of_two_is_a_sample_given_twice(entry):
+    if "sample_weight" not in inspect.signature(entry.object.forward).parameters:
+        pytest.skip("takes no weights of samples")
+    batch = {name: value for name, value in entry.batch(24).items() if name != "sample_weight"}
+    times = (torch.arange(24) % 5 + 1) // 2
+    given = {name: value.repeat_interleave(times, 0) for name, value in batch.items()}
+    torch.testing.assert_close(
+        _value(entry, {**batch, "sample_weight": times.to(batch[_floats(batch)[0]].dtype)}), _value(entry, given)
+    )
 
 
 @parametrized(Loss)

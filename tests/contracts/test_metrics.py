@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import inspect
 import pickle
 import warnings
 
@@ -184,6 +185,26 @@ def test_the_order_of_samples_does_not_matter(entry):
     batch = entry.batch(24)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(1))
     _same(_computed(entry.build(), _cut(batch, order)), _computed(entry.build(), batch))
+
+
+@parametrized(Measure)
+def test_a_weight_of_two_is_a_sample_given_twice(entry):
+    if "sample_weight" not in inspect.signature(entry.object.update).parameters:
+        pytest.skip("takes no weights of samples")
+    batch = {name: value for name, value in entry.batch(24).items() if name != "sample_weight"}
+    times = (torch.arange(24) % 5 + 1) // 2
+    given, unweighted = _cut(batch, torch.arange(24).repeat_interleave(times)), _cut(batch, slice(0, 12))
+    _same(_computed(entry.build(), {**batch, "sample_weight": times.float()}), _computed(entry.build(), given))
+    # Batches with and without weights go together in either order.
+    weighted = {**batch, "sample_weight": times.double()}
+    wanted = _computed(entry.build(), unweighted, given)
+    for order in ((unweighted, weighted), (weighted, unweighted)):
+        _same(_computed(entry.build(), *order), wanted)
+        one, other = entry.build(), entry.build()
+        one.update(**order[0])
+        other.update(**order[1])
+        one.merge_state(other)
+        _same(one.compute(), wanted)
 
 
 @parametrized(Measure)

@@ -4,15 +4,18 @@ from torch import distributed, nn
 from torch import multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from equipoise.core.distributed import gather_batch, gather_rows, world_size
+from equipoise.core.distributed import gather_batch, gather_rows, gather_states, world_size
 from equipoise.ranking import (
     AUPRCLoss,
+    DRAUCLoss,
     ExactPartialSquareLoss,
     InstancewisePartialAUCLoss,
+    MinMaxAUCLoss,
     MulticlassAUCLoss,
     MultiTaskAUCLoss,
     PairwiseAUCLoss,
     PartialAUCLoss,
+    SOPRCLoss,
     UnbiasedInstancewisePartialAUCLoss,
     WeightedPartialAUCLoss,
 )
@@ -28,6 +31,10 @@ LOSSES = {
     "exact partial square": (lambda gather: ExactPartialSquareLoss(0.5, 0.5, gather=gather), 1),
     "instance-wise": (lambda gather: InstancewisePartialAUCLoss(0.5, 0.5, gather=gather), 1),
     "instance-wise, unbiased": (lambda gather: UnbiasedInstancewisePartialAUCLoss(0.5, 0.5, gather=gather), 1),
+    "min-max": (lambda gather: MinMaxAUCLoss(gather=gather).double(), 1),
+    "min-max, closed form": (lambda gather: MinMaxAUCLoss(inner="closed_form", gather=gather).double(), 1),
+    "distributionally robust": (lambda gather: DRAUCLoss(gather=gather).double(), 1),
+    "retrieval": (lambda gather: SOPRCLoss([8, 8, 8], tau1=0.5, gather=gather).double(), 3),
     "multiclass": (lambda gather: MulticlassAUCLoss("exponential", activation="softmax", gather=gather), 3),
 }
 
@@ -47,7 +54,9 @@ def _train_a_step(network, loss, x, y):
     scores = network(x)
     value = loss(scores.squeeze(1) if scores.shape[1] == 1 else scores, y)
     value.backward()
-    return value.item(), torch.cat([p.grad.flatten() for p in network.parameters()]).tolist()
+    # What a loss learns has the gradient of the union on every process already.
+    learned = [*network.parameters(), *(loss.parameters() if isinstance(loss, nn.Module) else ())]
+    return value.item(), torch.cat([p.grad.flatten() for p in learned if p.grad is not None]).tolist()
 
 
 def _users_step(loss, rows, wrap=lambda network: network):
@@ -71,6 +80,8 @@ def _process(rank, store, results):
     for share, (first, _) in SHARES.items():
         rows = slice(0, first) if rank == 0 else slice(first, None)
         found[share, "users"] = _users_step(MultiTaskAUCLoss(gather=True), rows, DistributedDataParallel)
+    kept = torch.ones(2, dtype=torch.bool) if rank == 0 else torch.tensor([0.1, 2.0], dtype=torch.float64)
+    found["states"] = [piece.tolist() for piece in gather_states(kept)]
     found["rows"] = scores.tolist(), target.tolist(), weight.tolist(), own.grad.tolist()
     results[rank] = found
     distributed.destroy_process_group()
@@ -113,6 +124,10 @@ def test_rows_come_in_the_order_of_ranks_and_each_gets_its_own_gradient(two_proc
         assert weight == [1.0, 1.0, 1.0]
         assert gradient == own
         assert two_processes[rank]["world"] == 2
+
+
+def test_states_of_two_dtypes_are_promoted_to_one(two_processes):
+    assert two_processes[0]["states"] == two_processes[1]["states"] == [[1.0, 1.0], [0.1, 2.0]]
 
 
 def test_one_process_gathers_nothing():

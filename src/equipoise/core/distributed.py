@@ -7,6 +7,7 @@ of processes, so that DistributedDataParallel, which averages over processes, en
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -61,7 +62,8 @@ def gather_batch(
 def gather_states(tensor: Tensor, group: Group = None) -> list[Tensor]:
     """The tensors of all processes, for `torchmetrics.Metric(dist_sync_fn=gather_states)`.
 
-    A process that saw no batch holds an empty tensor of no particular dtype and shape; it takes those of the others.
+    A process that saw no batch holds an empty tensor of no particular dtype and shape; it takes those of the others,
+    whose dtypes are promoted to one.
 
     Args:
         tensor: (n, ...) of this process; n may differ between processes.
@@ -76,7 +78,7 @@ def gather_states(tensor: Tensor, group: Group = None) -> list[Tensor]:
         pieces = [torch.empty_like(tensor) for _ in told]
         distributed.all_gather(pieces, tensor.contiguous(), group=group)
         return pieces
-    shape, dtype = filled[0]
+    shape, dtype = filled[0][0], functools.reduce(torch.promote_types, (dtype for _, dtype in filled))
     rows = tensor.to(dtype) if tensor.numel() else torch.empty((0, *shape[1:]), dtype=dtype, device=tensor.device)
     counts = [each[0] if math.prod(each) else 0 for each, _ in told]
     return list(gather_rows(rows.contiguous(), group).split(counts))

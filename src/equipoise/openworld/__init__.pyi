@@ -2,10 +2,10 @@ from .multilabel.baselines import AsymmetricLoss as AsymmetricLoss
 from .multilabel.baselines import LSEPLoss as LSEPLoss
 from .multilabel.baselines import MultilabelTopKHingeLoss as MultilabelTopKHingeLoss
 from .multilabel.baselines import PairwiseRankingLoss as PairwiseRankingLoss
+from .multilabel.labelwise import class_map as class_map
+from .multilabel.labelwise import hamming_loss as hamming_loss
 from .multilabel.metrics import TKPR as TKPR
 from .multilabel.metrics import MultilabelRankingMetrics as MultilabelRankingMetrics
-from .multilabel.metrics import class_map as class_map
-from .multilabel.metrics import hamming_loss as hamming_loss
 from .multilabel.metrics import multilabel_ranking_metrics as multilabel_ranking_metrics
 from .multilabel.metrics import tkpr as tkpr
 from .multilabel.tkpr_loss import TKPRLoss as TKPRLoss

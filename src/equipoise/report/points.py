@@ -105,8 +105,8 @@ class Curves:
             roc=_thin_roc(fpr, tpr, max_fpr, min_tpr),
             precision_recall=_thin_steps(np.stack([recall[gains_recall], precision[gains_recall]], axis=1)),
             histogram=_histogram(values, positive),
-            n_pos=curve.n_pos,
-            n_neg=curve.n_neg,
+            n_pos=int(curve.n_pos),
+            n_neg=int(curve.n_neg),
         )
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from contracts.model import Function, Solver
+from contracts.model import Function, Solver, binary
 
 PACKAGES = ["core.pairs", "core.curves"]
 
@@ -22,6 +22,13 @@ def _columns(generator, n):
     return {"scores": scores, "pos_weight": weight * positive, "neg_weight": weight * ~positive}
 
 
+def _two_models(generator, n):
+    """Scores of two models on the same samples."""
+    batch = binary(generator, n)
+    scores = batch.pop("scores")
+    return {"first": scores, "second": scores + torch.randn(n, generator=generator), **batch}
+
+
 _SOLVERS = "equipoise.core.solvers.saddle_solvers"
 _ONE_PASS = dict.fromkeys(
     ("gradients_that_a_closure_adds_to_are_refused", "accumulation_by_lightning_is_refused"),
@@ -39,6 +46,8 @@ ENTRIES = (
     Function("equipoise.core.pairs.pairwise_derivatives", {"margin": 1.0}, _sides),
     Function("equipoise.core.pairs.columnwise_pairwise_loss", {"margin": 1.0}, _columns),
     Function("equipoise.core.curves.CurveSketch", {"max_bytes": 1 << 16}),
+    Function("equipoise.core.curves.delong_interval", {"confidence": 0.9}, binary),
+    Function("equipoise.core.curves.delong_difference", {"confidence": 0.9}, _two_models),
 )
 
 OTHERS = {

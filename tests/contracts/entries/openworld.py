@@ -202,14 +202,14 @@ ENTRIES = (
     Function("equipoise.openworld.tkpr_loss", {"k": 2, "reduction": "sum"}, _labels),
     Measure(
         "equipoise.openworld.TKPR",
-        {"k": 3, "normalizer": "one", "ties": "half"},
+        {"k": 3, "normalizer": "ideal", "ties": "half", "average": "micro", "ignore_index": -1},
         _ranked_labels,
         functional="equipoise.openworld.tkpr",
         undefined=_no_label_ranked,
     ),
     Measure(
         "equipoise.openworld.MultilabelRankingMetrics",
-        {"k": (1, 3), "ties": "optimistic"},
+        {"k": (1, 3), "ties": "optimistic", "average": "micro"},
         _ranked_labels,
         functional="equipoise.openworld.multilabel_ranking_metrics",
         undefined=_no_label_ranked,

@@ -95,6 +95,11 @@ def binary_loss(name, settings, functional=None, **options):
     return Loss(f"{ROOM}.{name}", settings, binary, functional=functional, undefined=one_class, gather=True, **options)
 
 
+def weighted(inputs):
+    """The batch with a weight per sample."""
+    return lambda generator, n: {**inputs(generator, n), "sample_weight": 0.1 + torch.rand(n, generator=generator)}
+
+
 def measure(name, function, settings, inputs=binary, undefined=one_class):
     """A metric and its function."""
     return (
@@ -131,6 +136,7 @@ ENTRIES = (
         f"{ROOM}.SOPRCLoss",
         {"class_counts": (31, 23, 11)},
         embeddings,
+        gather=True,
         exempt={
             GRADIENTS: CONSTANT,
             "equal_scores_are_finite_and_the_same_each_time": "embeddings of norm zero have no cosine and are refused",
@@ -138,11 +144,11 @@ ENTRIES = (
         },
     ),
     *measure("RetrievalMetrics", "retrieval_metrics", {"recall_at": (1, 4)}, embeddings, None),
-    *measure("AUROC", "auroc", {}, labels, None),
-    *measure("OPAUC", "opauc", {"max_fpr": 0.4, "normalization": "mcclish"}),
+    *measure("AUROC", "auroc", {}, weighted(labels), None),
+    *measure("OPAUC", "opauc", {"max_fpr": 0.4, "normalization": "mcclish"}, weighted(binary)),
     *measure("TPAUC", "tpauc", REGION),
-    *measure("PartialAUROC", "partial_auroc", {"pos_frac": 0.5, "neg_frac": 0.7}),
-    *measure("AveragePrecision", "average_precision", {}),
+    *measure("PartialAUROC", "partial_auroc", {"pos_frac": 0.5, "neg_frac": 0.7}, weighted(binary)),
+    *measure("AveragePrecision", "average_precision", {}, weighted(binary)),
     *measure("MulticlassAUROC", "multiclass_auroc", {"average": "ovr"}, classes, one_kind),
     Function(f"{ROOM}.pairwise_auroc", {}, classes),
     Loss(
@@ -163,12 +169,12 @@ ENTRIES = (
         gather=True,
     ),
     Function(f"{ROOM}.multitask_auc_loss", {}, of_users),
-    Loss(f"{ROOM}.MinMaxAUCLoss", {}, binary, undefined=one_class, exempt=STARTED),
-    Loss(f"{ROOM}.MinMaxAUCLoss", {"form": "prior", "prior": 0.2}, binary, undefined=one_class, exempt=STARTED),
-    Loss(f"{ROOM}.MinMaxAUCLoss", {"inner": "closed_form"}, binary, undefined=one_class),
+    binary_loss("MinMaxAUCLoss", {}, exempt=STARTED),
+    binary_loss("MinMaxAUCLoss", {"form": "prior", "prior": 0.2}, exempt=STARTED),
+    binary_loss("MinMaxAUCLoss", {"inner": "closed_form"}),
     Function(f"{ROOM}.minmax_auc_loss", SADDLE | {"prior": 0.2}, shares),
-    Loss(f"{ROOM}.DRAUCLoss", {"margin": 0.5, "k": 2.0}, binary, undefined=one_class),
-    Loss(f"{ROOM}.DRAUCLoss", {"alpha_rule": "closed_form"}, binary, undefined=one_class),
+    binary_loss("DRAUCLoss", {"margin": 0.5, "k": 2.0}),
+    binary_loss("DRAUCLoss", {"alpha_rule": "closed_form"}),
     Function(f"{ROOM}.drauc_loss", SADDLE | {"margin": 0.5, "k": 2.0}, shares),
     Function(f"{ROOM}.corrupted_auroc", {"kinds": ["contrast"], "severities": [2], "seed": 1}, pictures),
     Function(f"{ROOM}.robust_auroc", {"attack": ATTACK, "radii": [0.1], "batch_size": 7}, attacked),

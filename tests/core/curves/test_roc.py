@@ -149,6 +149,24 @@ def test_rates_at_a_budget_are_those_of_the_best_threshold():
     assert curve.fpr_at_tpr(0.34) == 0.5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_whole_weights_give_the_curve_of_repeated_samples(dtype):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(0, 9, (60,), generator=generator).to(dtype)
+    target, times = (torch.randint(0, high, (60,), generator=generator) for high in (2, 4))
+    found = RocCurve.from_scores(scores, target, times.to(dtype))
+    wanted = RocCurve.from_scores(scores.repeat_interleave(times), target.repeat_interleave(times))
+    assert found.thresholds.equal(wanted.thresholds)
+    assert found.tps.equal(wanted.tps.double())
+    assert found.fps.equal(wanted.fps.double())
+    assert found.pairs() == wanted.pairs()
+    assert found.pairs().win_rate() == pytest.approx(float(wanted.auroc()), abs=1e-15)
+    for rate in (0.1, 0.29, 0.5, 1.0):
+        assert found.tpr_at_fpr(rate) == wanted.tpr_at_fpr(rate)
+        assert found.fpr_at_tpr(rate) == wanted.fpr_at_tpr(rate)
+        assert float(found.partial_area(rate, 0.2)) == pytest.approx(float(wanted.partial_area(rate, 0.2)), abs=1e-14)
+
+
 def test_a_region_that_the_curve_does_not_enter_has_no_area():
     curve = RocCurve.from_scores(torch.tensor([0.1, 0.9, 0.8]), torch.tensor([1, 0, 0]))
     assert float(curve.partial_area(0.5, 0.5)) == 0.0

@@ -3,11 +3,10 @@ import math
 import pytest
 import torch
 
+from equipoise.openworld.multilabel.labelwise import class_map, hamming_loss
 from equipoise.openworld.multilabel.metrics import (
     TKPR,
     MultilabelRankingMetrics,
-    class_map,
-    hamming_loss,
     multilabel_ranking_metrics,
     multilabel_recall_curve,
     tkpr,
@@ -33,6 +32,7 @@ def _tkpr_loop(scores, target, k, normalizer):
 
 
 def _metrics_loop(scores, target, k, first):
+    """Numerator and divisor of every measure and sample: (measures, 2, samples)."""
     rows = []
     for s, y in zip(scores.tolist(), target.tolist(), strict=True):
         n, c = sum(y), len(y)
@@ -44,20 +44,20 @@ def _metrics_loop(scores, target, k, first):
         pairs = [(s[i], s[j]) for i in range(c) for j in range(c) if y[i] and not y[j]]
         rows.append(
             {
-                "precision": hits / k,
-                "recall": hits / n,
-                "average_precision": sum(rel[j] * sum(rel[: j + 1]) / (j + 1) for j in range(k)) / min(n, k),
-                "ndcg": sum(rel[j] / math.log2(j + 2) for j in range(k))
-                / sum(1 / math.log2(j + 2) for j in range(min(n, k))),
-                "ranking_loss": sum(a <= b for a, b in pairs) / len(pairs) if pairs else math.nan,
-                "ranking_loss_half_ties": sum((a < b) + (a == b) / 2 for a, b in pairs) / len(pairs)
-                if pairs
-                else math.nan,
-                "coverage": max(j + 1 for j in range(c) if rel[j]),
-                "one_error": 1 - rel[0],
+                "precision": (hits, k),
+                "recall": (hits, n),
+                "average_precision": (sum(rel[j] * sum(rel[: j + 1]) / (j + 1) for j in range(k)), min(n, k)),
+                "ndcg": (
+                    sum(rel[j] / math.log2(j + 2) for j in range(k)),
+                    sum(1 / math.log2(j + 2) for j in range(min(n, k))),
+                ),
+                "ranking_loss": (sum(a <= b for a, b in pairs), len(pairs)),
+                "ranking_loss_half_ties": (sum((a < b) + (a == b) / 2 for a, b in pairs), len(pairs)),
+                "coverage": (max(j + 1 for j in range(c) if rel[j]), 1),
+                "one_error": (1 - rel[0], 1),
             }
         )
-    return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64).nanmean() for name in rows[0]}
+    return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64).T for name in rows[0]}
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -76,8 +76,45 @@ def test_the_measures_are_their_definitions(seed, ties):
     target[0], target[1] = 0, 1
     for k in (1, 3, 7):
         found = multilabel_ranking_metrics(scores, target, k, ties=ties)
-        for name, wanted in _metrics_loop(scores, target, k, ties).items():
-            assert float(found[name]) == pytest.approx(float(wanted), abs=1e-6), name
+        pooled = multilabel_ranking_metrics(scores, target, k, ties=ties, average="micro")
+        for name, (share, divisor) in _metrics_loop(scores, target, k, ties).items():
+            assert float(found[name]) == pytest.approx(float((share / divisor).nanmean()), abs=1e-12), name
+            assert float(pooled[name]) == pytest.approx(float(share.sum() / divisor.sum()), abs=1e-12), name
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_micro_tkpr_is_the_area_under_pooled_recall(seed):
+    scores, target, _ = _draw(seed)
+    scores, target[0] = scores + torch.arange(7) * 1e-6, 0
+    recalls = [multilabel_ranking_metrics(scores, target, k, average="micro")["recall"] for k in (1, 2, 3, 4)]
+    torch.testing.assert_close(tkpr(scores, target, 4, average="micro"), torch.stack(recalls).mean())
+    # Divided by one, a sample counts once either way.
+    alike = [tkpr(scores, target, 4, normalizer="one", average=average) for average in ("micro", "samples")]
+    assert alike[0] == alike[1]
+
+
+@pytest.mark.parametrize("make", [TKPR, MultilabelRankingMetrics])
+def test_micro_sums_are_pooled_over_batches_and_weights(make):
+    scores, target, mask = _draw(1, n=30)
+    times = torch.arange(30) % 3
+    metric, whole = make(3, average="micro"), make(3, average="micro")
+    for rows in torch.arange(30).split(11):
+        metric.update(scores[rows], target[rows], mask[rows], times[rows].double())
+    whole.update(*(x.repeat_interleave(times, 0) for x in (scores, target, mask)))
+    torch.testing.assert_close(metric.compute(), whole.compute())
+
+
+def test_several_k_of_tkpr_are_those_one_by_one():
+    scores, target, mask = _draw(2)
+    for ties in ("strict", "half", "optimistic"):
+        metric = TKPR((5, 2), ties=ties)
+        metric.update(scores, target, mask)
+        found = metric.compute()
+        assert list(found) == ["tkpr@5", "tkpr@2"]
+        for k in (5, 2):
+            torch.testing.assert_close(found[f"tkpr@{k}"], tkpr(scores, target, k, ties=ties, mask=mask))
+    with pytest.raises(ValueError, match="at least one K"):
+        TKPR(())
 
 
 def test_several_k_come_from_one_pass():
@@ -97,6 +134,36 @@ def test_masked_labels_are_as_if_they_were_not_there():
     found = multilabel_ranking_metrics(scores, target, 3, mask=mask)
     for name, value in multilabel_ranking_metrics(scores[:, cut], target[:, cut], 3).items():
         assert float(found[name]) == float(value)
+
+
+@pytest.mark.parametrize("marked", [-1, -100, 2, math.nan])
+def test_a_marked_label_is_one_outside_the_mask(marked):
+    scores, target, mask = _draw(3)
+    given = torch.where(mask, target.double() if math.isnan(marked) else target, marked)
+    option = {} if math.isnan(marked) else {"ignore_index": marked}
+    functions = [
+        lambda y, **unknown: tkpr(scores, y, 3, **unknown),
+        lambda y, **unknown: multilabel_recall_curve(scores, y, 3, **unknown),
+        lambda y, **unknown: multilabel_ranking_metrics(scores, y, (1, 3), **unknown),
+        lambda y, **unknown: class_map(scores, y, **unknown),
+        lambda y, **unknown: class_map(scores, y, average="micro", **unknown),
+        lambda y, **unknown: hamming_loss(scores, y, **unknown),
+    ]
+    for function in functions:
+        torch.testing.assert_close(function(given, **option), function(target, mask=mask), rtol=0, atol=0)
+    for make in (TKPR, MultilabelRankingMetrics):
+        metric, wanted = make(3, **option), make(3)
+        metric.update(scores, given)
+        wanted.update(scores, target, mask)
+        torch.testing.assert_close(metric.compute(), wanted.compute(), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="target holds the value"):
+        tkpr(scores, given + 7, 3, **option)
+
+
+def test_what_is_a_label_marks_no_unknown_one():
+    scores, target, _ = _draw()
+    with pytest.raises(ValueError, match="ignore_index=1 is a label"):
+        tkpr(scores, target, 3, ignore_index=1)
 
 
 def test_tkpr_is_the_area_under_recall_and_ideal_is_one_for_a_perfect_ranking():
@@ -146,7 +213,19 @@ def test_class_map_is_scikit_learns_and_hamming_counts_labels():
 
     scores, target, _ = _draw(1, n=40)
     assert float(class_map(scores, target)) == pytest.approx(average_precision_score(target, scores, average="macro"))
+    pooled = average_precision_score(target, scores, average="micro")
+    assert float(class_map(scores, target, average="micro")) == pytest.approx(pooled)
     assert float(hamming_loss(scores, target)) == pytest.approx(float(((scores >= 0) != target).double().mean()))
+
+
+def test_class_map_of_labels_known_in_part_is_torchmetrics():
+    from torchmetrics.functional.classification import multilabel_average_precision
+
+    scores, target, mask = _draw(0, n=40)
+    given = torch.where(mask, target, -1)
+    for average in ("macro", "micro"):
+        theirs = multilabel_average_precision(scores.sigmoid(), given, 7, average, ignore_index=-1)
+        assert float(class_map(scores, given, average=average, ignore_index=-1)) == pytest.approx(float(theirs))
 
 
 def test_shares_are_exact_in_float64():

@@ -62,6 +62,62 @@ def test_partial_areas_agree_with_scikit_learn(samples, max_fpr):
     assert float(average_precision(scores, target)) == pytest.approx(average_precision_score(target, scores), abs=1e-12)
 
 
+@given(samples=_samples, max_fpr=st.floats(0.05, 1.0), seed=st.integers(0, 99))
+def test_weighted_areas_agree_with_scikit_learn(samples, max_fpr, seed):
+    scores, target = _split(samples)
+    weight = 3 * torch.rand(len(scores), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    theirs = roc_auc_score(target, scores, sample_weight=weight)
+    assert float(auroc(scores, target, sample_weight=weight)) == pytest.approx(theirs, abs=1e-12)
+    if max_fpr < 1:
+        theirs = roc_auc_score(target, scores, max_fpr=max_fpr, sample_weight=weight)
+        mine = opauc(scores, target, max_fpr, normalization="mcclish", sample_weight=weight)
+        assert float(mine) == pytest.approx(theirs, abs=1e-10)
+    theirs = average_precision_score(target, scores, sample_weight=weight)
+    assert float(average_precision(scores, target, sample_weight=weight)) == pytest.approx(theirs, abs=1e-12)
+    # The areas do not ask for the scale of the weights.
+    part = [float(tpauc(scores, target, max_fpr, 0.3, sample_weight=scale * weight)) for scale in (1, 1e-6, 1e6)]
+    assert part == pytest.approx(3 * [part[0]], abs=1e-9)
+
+
+@given(samples=_samples, fractions=st.tuples(st.floats(0.5, 1.0), st.floats(0.5, 1.0)), seed=st.integers(0, 99))
+def test_whole_weights_are_counts_of_samples(samples, fractions, seed):
+    scores, target = _split(samples)
+    times = torch.randint(0, 4, (len(scores),), generator=torch.Generator().manual_seed(seed))
+    given = scores.repeat_interleave(times), target.repeat_interleave(times)
+    assume(min(int((given[1] == kind).sum()) for kind in (0, 1)) >= 2)
+    for ties in ("half", "optimistic", "pessimistic"):
+        found = partial_auroc(scores, target, *fractions, ties=ties, sample_weight=times.double())
+        assert float(found) == pytest.approx(float(partial_auroc(*given, *fractions, ties=ties)), abs=1e-12)
+    for metric in (auroc, average_precision, lambda s, y, **w: tpauc(s, y, fractions[0], fractions[1] / 2, **w)):
+        torch.testing.assert_close(metric(scores, target, sample_weight=times.double()), metric(*given))
+
+
+def test_fractional_weights_are_selected_to_the_whole_number_below():
+    # Of positives 0.6 + 1.4 = 2.0, half is one: 0.6 of the lowest and 0.4 of the next. All negatives count.
+    scores = torch.tensor([0.1, 0.9, 0.5], dtype=torch.float64)
+    weight = torch.tensor([0.6, 1.4, 0.3], dtype=torch.float64)
+    found = partial_auroc(scores, torch.tensor([1, 1, 0]), 0.5, 1.0, sample_weight=weight)
+    assert float(found) == pytest.approx(0.4)
+    with pytest.raises(ValueError, match=r"need at least 2 positives for pos_frac=0.5, got 1.2"):
+        partial_auroc(scores, torch.tensor([1, 0, 1]), 0.5, sample_weight=0.9 * torch.tensor([1.0, 0.5, 1 / 3]))
+
+
+def test_a_class_without_weight_is_absent():
+    scores, target = torch.tensor([0.9, 0.1, 0.5]), torch.tensor([1, 0, 0])
+    for metric in (auroc, average_precision, partial_auroc, lambda s, y, **w: opauc(s, y, 0.5, **w)):
+        with pytest.raises(ValueError, match="undefined"):
+            metric(scores, target, sample_weight=torch.tensor([0.0, 1.0, 1.0]), on_undefined="raise")
+
+
+def test_every_label_has_the_weights_of_the_samples():
+    scores, target = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.eye(20)[:, :3].flip(0).long()
+    target[:5] = 1
+    weight = torch.arange(20.0)
+    each = auroc(scores, target, sample_weight=weight, average="none")
+    for label in range(3):
+        assert each[label] == auroc(scores[:, label].contiguous(), target[:, label], sample_weight=weight)
+
+
 @given(samples=_samples)
 def test_a_monotone_transform_and_a_permutation_change_nothing(samples):
     scores, target = _split(samples)

@@ -5,7 +5,8 @@ Four questions, each with its own source of chance:
 - `bootstrap_metrics`: how far would a metric move with another test sample? A stratified percentile bootstrap of the
   curve. Drawing positives and negatives anew only changes how many of them fall into each step of the sorted scores,
   so a replicate draws multinomial counts of the steps and costs no sort.
-- `bootstrap_differences`: the same for two score vectors on the same samples, which are drawn together.
+- `bootstrap_differences`: the same for two score vectors on the same samples, which are drawn together. For the whole
+  AUROC, `core.curves.delong` answers both questions by a formula.
 - `paired_interval`: how far would a mean difference move with other seeds? Student's interval.
 - `fold_interval`: how far would a cross-validated mean move? Folds share training samples, so their variance is
   corrected as by Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 2003.
@@ -61,7 +62,7 @@ class Interval:
         return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-_UNDEFINED = Interval(math.nan, math.nan, math.nan)
+UNDEFINED = Interval(math.nan, math.nan, math.nan)
 
 
 @checked
@@ -99,8 +100,8 @@ def bootstrap_metrics(
     >>> round(intervals["auroc"].estimate, 3)
     0.833
     """
-    if _one_class(target):
-        return dict.fromkeys(metrics, _UNDEFINED)
+    if one_class(target):
+        return dict.fromkeys(metrics, UNDEFINED)
     curve = RocCurve.from_scores(scores.detach(), target)
     estimates = {name: float(metric(curve)) for name, metric in metrics.items()}
     steps = _Steps.of_curve(curve)
@@ -154,8 +155,8 @@ def bootstrap_differences(
     >>> round(gain["auroc"].estimate, 3)
     0.167
     """
-    if _one_class(target):
-        return dict.fromkeys(metrics, _UNDEFINED)
+    if one_class(target):
+        return dict.fromkeys(metrics, UNDEFINED)
     sides, estimates = [], []
     for scores in (first, second):
         curve = RocCurve.from_scores(scores.detach(), target)
@@ -411,7 +412,8 @@ def _percentile(
     )
 
 
-def _one_class(target: Tensor) -> bool:
+def one_class(target: Tensor) -> bool:
+    """Whether a class is absent, so that no interval is defined; warned of once."""
     positives = int((target == 1).sum())
     if 0 < positives < target.shape[0]:
         return False

@@ -33,14 +33,14 @@ _LABEL_BITS = 31
 
 
 class PairCounts(NamedTuple):
-    """How many of the pairs (positive, negative) the positive wins, ties and loses."""
+    """How many of the pairs (positive, negative) the positive wins, ties and loses, or the weights of those pairs."""
 
-    wins: int
-    ties: int
-    losses: int
+    wins: float
+    ties: float
+    losses: float
 
     @property
-    def pairs(self) -> int:
+    def pairs(self) -> float:
         """How many pairs there are."""
         return sum(self)
 

@@ -22,9 +22,17 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.core.curves.ranks import block_ends, sort_labelled
+from equipoise.core.curves.ranks import PairCounts, block_ends, sort_labelled
 from equipoise.core.signature import checked
-from equipoise.core.types import BinaryTarget, Fraction, MayBeEmpty, Probability, ProperFraction, RankedScores
+from equipoise.core.types import (
+    BinaryTarget,
+    Fraction,
+    MayBeEmpty,
+    Probability,
+    ProperFraction,
+    RankedScores,
+    SampleWeight,
+)
 
 # Products of a fraction and a count this close below a whole number mean that number.
 _GUARD = 1e-9
@@ -39,8 +47,8 @@ class RocCurve:
 
     Attributes:
         thresholds: (m,) the distinct scores, descending.
-        tps: (m,) int64, positives scoring at least the threshold.
-        fps: (m,) int64, negatives scoring at least the threshold.
+        tps: (m,) positives scoring at least the threshold: their number, int64, or their weight, float64.
+        fps: (m,) negatives scoring at least the threshold, likewise.
 
     >>> curve = RocCurve.from_scores(torch.tensor([0.9, 0.5, 0.5, 0.1]), torch.tensor([1, 1, 0, 0]))
     >>> curve.tps, curve.fps
@@ -50,20 +58,30 @@ class RocCurve:
     """
 
     thresholds: Float[Tensor, " m"]
-    tps: Int[Tensor, " m"]
-    fps: Int[Tensor, " m"]
+    tps: Int[Tensor, " m"] | Float[Tensor, " m"]
+    fps: Int[Tensor, " m"] | Float[Tensor, " m"]
 
     @classmethod
     @checked
     def from_scores(
-        cls, scores: Annotated[RankedScores, MayBeEmpty()], target: Annotated[BinaryTarget, MayBeEmpty()]
+        cls,
+        scores: Annotated[RankedScores, MayBeEmpty()],
+        target: Annotated[BinaryTarget, MayBeEmpty()],
+        sample_weight: Annotated[SampleWeight, MayBeEmpty()] | None = None,
     ) -> RocCurve:
         """Count positives and negatives above every distinct score, from one sort.
 
         Args:
             scores: (n,) scores, of which some may be infinite.
             target: (n,) in {0, 1}.
+            sample_weight: (n,) how often each sample counts; one without weight is left out.
         """
+        if sample_weight is not None:
+            held = sample_weight.nonzero().squeeze(1)
+            ordered, order = sort_labelled(scores[held], torch.arange(len(held), device=held.device))
+            last, order = block_ends(ordered), held[order]
+            sums = [(sample_weight.double() * (target == kind))[order].cumsum(0)[last].cpu() for kind in (1, 0)]
+            return cls(ordered[last].cpu(), *sums)
         ordered, positive = (x.cpu() for x in sort_labelled(scores, target))
         ends, tps = block_ends(ordered).numpy(), np.cumsum(positive.numpy())
         if len(ends) < len(tps):
@@ -74,14 +92,14 @@ class RocCurve:
         return cls(ordered, torch.from_numpy(tps), torch.from_numpy(fps))
 
     @property
-    def n_pos(self) -> int:
-        """How many positives there are."""
-        return int(self.tps[-1]) if self.tps.shape[0] else 0
+    def n_pos(self) -> float:
+        """How many positives there are, a whole number, or their weight."""
+        return self.tps[-1].item() if self.tps.shape[0] else 0
 
     @property
-    def n_neg(self) -> int:
-        """How many negatives there are."""
-        return int(self.fps[-1]) if self.fps.shape[0] else 0
+    def n_neg(self) -> float:
+        """How many negatives there are, a whole number, or their weight."""
+        return self.fps[-1].item() if self.fps.shape[0] else 0
 
     @property
     def defined(self) -> bool:
@@ -105,6 +123,13 @@ class RocCurve:
         # Trapezoids, doubled; twice the number of pairs fits an int64 up to two billion samples per class.
         twice = fps[0] * tps[0] + (np.diff(fps) * (tps[1:] + tps[:-1])).sum()
         return _tensor(twice / (2 * self.n_pos * self.n_neg))
+
+    def pairs(self) -> PairCounts:
+        """The pairs of a positive and a negative, by who scores higher."""
+        tps, fps = self.tps.numpy(), self.fps.numpy()
+        pos, neg = (np.diff(sums, prepend=0) for sums in (tps, fps))
+        wins, ties, losses = (pairs.sum().item() for pairs in (neg * (tps - pos), neg * pos, pos * (fps - neg)))
+        return PairCounts(wins, ties, losses)
 
     def average_precision(self) -> Float[Tensor, ""]:
         """Σ (recall step) · precision."""
@@ -148,7 +173,7 @@ class RocCurve:
         """
         # Cut in counts, so that only the part inside is turned into rates: a small budget costs little on a long curve.
         budget = max_fpr * self.n_neg
-        inside = int(np.searchsorted(self.fps.numpy(), math.floor(budget), side="right"))
+        inside = int(np.searchsorted(self.fps.numpy(), budget if self._weighted else math.floor(budget), side="right"))
         beyond = inside < len(self.fps)
         tps, fps = self._corners(inside + beyond)
         if beyond:
@@ -169,14 +194,22 @@ class RocCurve:
     @checked
     def tpr_at_fpr(self, max_fpr: Probability) -> float:
         """The highest true-positive rate of a threshold with FPR ≤ max_fpr."""
-        allowed = int(np.searchsorted(self.fps.numpy(), math.floor(max_fpr * self.n_neg + _GUARD), side="right"))
+        budget = max_fpr * self.n_neg
+        budget = budget * (1 + _GUARD) if self._weighted else math.floor(budget + _GUARD)
+        allowed = int(np.searchsorted(self.fps.numpy(), budget, side="right"))
         return float(self.tps[allowed - 1]) / self.n_pos if allowed else 0.0
 
     @checked
     def fpr_at_tpr(self, min_tpr: Fraction) -> float:
         """The lowest false-positive rate of a threshold with TPR ≥ min_tpr."""
-        needed = int(np.searchsorted(self.tps.numpy(), math.ceil(min_tpr * self.n_pos - _GUARD)))
+        wanted = min_tpr * self.n_pos
+        wanted = wanted * (1 - _GUARD) if self._weighted else math.ceil(wanted - _GUARD)
+        needed = int(np.searchsorted(self.tps.numpy(), wanted))
         return float(self.fps[needed]) / self.n_neg
+
+    @property
+    def _weighted(self) -> bool:
+        return self.tps.is_floating_point()
 
     def _corners(self, steps: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(0, 0) and the counts (tps, fps) after each of the first steps."""

@@ -67,6 +67,21 @@ def lowest(scores: Float[Tensor, " n"], fraction: float) -> Float[Tensor, " k"]:
     return scores if kept == scores.shape[0] else scores.topk(kept, largest=False, sorted=False).values
 
 
+def kept_weight(
+    scores: Float[Tensor, " n"], weight: Float[Tensor, " n"], fraction: float, *, largest: bool
+) -> Float[Tensor, " n"]:
+    """How much of each sample a fraction keeps where weights count samples: ⌊fraction · Σ w⌋ of them, or all for 1.
+
+    >>> kept_weight(torch.tensor([0.1, 0.9, 0.5]), torch.tensor([1.0, 2.0, 3.0]), 0.5, largest=True)
+    tensor([0., 2., 1.], dtype=torch.float64)
+    """
+    order = scores.detach().argsort(descending=largest)
+    upto = weight.double()[order].cumsum(0)
+    if fraction < 1:
+        upto = upto.clamp_max(math.floor(float(weight.double().sum()) * fraction + _GUARD))
+    return torch.empty_like(upto).index_copy(0, order, upto.diff(prepend=upto.new_zeros(1)))
+
+
 def hardest(
     scores: Float[Tensor, " n"], fraction: float, *, largest: bool, boundary: str = "fractional"
 ) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:

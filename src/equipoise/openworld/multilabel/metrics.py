@@ -11,6 +11,10 @@ the same top K, under one tie rule: among equal scores irrelevant labels come fi
 ("optimistic"). scikit-learn's ranking loss counts ties as errors too, but gives samples without a pair 0 and keeps them
 in the mean; here they are left out. Its NDCG averages over the orders of ties.
 
+The mean of measures is over samples. `average="micro"` is the ratio of sums instead: a sample counts by the divisor of
+its measure, such as its n relevant labels for the recall. Labels are unknown where the target is NaN or `ignore_index`,
+or the mask is False.
+
 A sample without a relevant label has no ranking to judge: it is skipped, and `MultilabelRankingMetrics` counts it.
 
 Wang et al., "Top-K Pairwise Ranking: Bridging the Gap Among Ranking-Based Measures for Multi-Label Classification",
@@ -26,11 +30,10 @@ from typing import Any, Literal, TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric
 
-from equipoise.core.curves.roc import RocCurve
+from equipoise.core.metrics import WholeMetric
 from equipoise.core.signature import checked
-from equipoise.core.types import Count, LabelScores, Real, SampleWeight, Scalar
+from equipoise.core.types import Count, LabelScores, SampleWeight, Scalar
 from equipoise.core.validate import warn_once
 from equipoise.openworld.multilabel.labels import (
     LabelMask,
@@ -46,6 +49,9 @@ from equipoise.openworld.topk.metrics import check_list_length, list_lengths
 Ties: TypeAlias = Literal["half", "optimistic", "pessimistic", "strict"]
 Order: TypeAlias = Literal["pessimistic", "strict", "optimistic"]
 EmptyTarget: TypeAlias = Literal["skip", "raise"]
+Average: TypeAlias = Literal["samples", "micro"]
+Judged: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
+"""Name → the values of a measure, NaN where it is undefined, and their divisors."""
 _AT_K = ("precision", "recall", "average_precision", "ndcg")
 _FULL = ("ranking_loss", "ranking_loss_half_ties", "coverage", "one_error")
 
@@ -58,21 +64,25 @@ def tkpr(
     *,
     normalizer: Normalizer = "num_relevant",
     ties: Ties = "strict",
+    average: Average = "samples",
     empty_target: EmptyTarget = "skip",
     mask: LabelMask | None = None,
+    ignore_index: int | None = None,
     sample_weight: SampleWeight | None = None,
 ) -> Scalar:
     """Mean over samples of how far above the end of the top K their relevant labels stand.
 
     Args:
         scores: (n, C) finite scores, higher for more relevant.
-        target: (n, C) in {0, 1}.
-        k: K, from 1 to C.
+        target: (n, C) in {0, 1}, NaN where unknown.
+        k: K, from 1 to C; for several at once see `TKPR`.
         normalizer: α: "one" (range 0 to m (2K + 1 − m)/(2K), m = min(n, K)), "num_relevant" (the mean of recall@1 to
             recall@K) or "ideal" (1 for a perfect ranking).
         ties: "strict" or "pessimistic": a tie counts against the model; "half": half a place; "optimistic": not at all.
+        average: "samples" for the mean over samples, "micro" for the ratio of sums: a sample counts by its α.
         empty_target: what to do with a sample without relevant labels: "skip", or "raise".
         mask: (n, C), True where the label is known; other labels take no part.
+        ignore_index: what marks unknown labels in the target, such as −1.
         sample_weight: (n,) non-negative weights of the samples.
 
     Returns:
@@ -85,8 +95,8 @@ def tkpr(
     >>> tkpr(torch.tensor([[0.9, 0.5, 0.1, 0.0]]), torch.tensor([[1, 0, 1, 0]]), k=3)
     tensor(0.6667, dtype=torch.float64)
     """
-    values = tkpr_per_sample(scores, target, k, normalizer=normalizer, ties=ties, mask=mask)
-    return _means({"tkpr": values}, sample_weight, empty_target)["tkpr"]
+    judged = _tkpr(scores, read_labels(target, mask, ignore_index), (k,), normalizer, ties)
+    return _means({"tkpr": judged[f"tkpr@{k}"]}, average, sample_weight, empty_target)["tkpr"]
 
 
 @checked
@@ -98,38 +108,52 @@ def tkpr_per_sample(
     normalizer: Normalizer = "num_relevant",
     ties: Ties = "strict",
     mask: LabelMask | None = None,
+    ignore_index: int | None = None,
 ) -> Float[Tensor, " n"]:
     """TKPR@K of every sample, float64; NaN where nothing is relevant. Arguments as in `tkpr`.
 
     >>> tkpr_per_sample(torch.tensor([[0.9, 0.5], [0.9, 0.5]]), torch.tensor([[0, 1], [0, 0]]), k=2)
     tensor([0.5000,    nan], dtype=torch.float64)
     """
-    scores, labels = scores.detach(), read_labels(target, mask)
-    check_list_length(k, scores.shape[1])
+    return _tkpr(scores, read_labels(target, mask, ignore_index), (k,), normalizer, ties)[f"tkpr@{k}"][0]
+
+
+def _tkpr(scores: Tensor, labels: Labels, several: Sequence[int], normalizer: Normalizer, ties: Ties) -> Judged:
+    scores, longest = scores.detach(), max(several)
+    check_list_length(longest, scores.shape[1])
     observed = scores.masked_fill(~(labels.relevant | labels.irrelevant), -torch.inf)
     # Beyond the first K + 1, only a midrank asks how many labels tie.
-    kept = observed.topk(scores.shape[1] if ties == "half" else min(k + 1, scores.shape[1]), dim=1).values
+    kept = observed.topk(scores.shape[1] if ties == "half" else min(longest + 1, scores.shape[1]), dim=1).values
     relevant = pack(labels.relevant)
     mine = -scores.gather(1, relevant.columns)
     above = torch.searchsorted(-kept, mine)
     upto = torch.searchsorted(-kept, mine, right=True) - 1
     offset = {"optimistic": above, "half": (above + upto).double() / 2}.get(ties, upto)
     num_relevant = labels.relevant.sum(1)
-    places = ((k - offset).clamp_min(0) * relevant.valid).sum(1).double()
-    values = places / (normalizer_values(num_relevant, k, normalizer) * k)
-    return values.masked_fill(num_relevant == 0, torch.nan)
+    judged = {}
+    for k in several:
+        places = ((k - offset).clamp_min(0) * relevant.valid).sum(1).double()
+        divisor = normalizer_values(num_relevant, k, normalizer)
+        judged[f"tkpr@{k}"] = (places / (divisor * k)).masked_fill(num_relevant == 0, torch.nan), divisor
+    return judged
 
 
 @checked
 def multilabel_recall_curve(
-    scores: LabelScores, target: LabelMatrix, k: Count, *, ties: Order = "pessimistic", mask: LabelMask | None = None
+    scores: LabelScores,
+    target: LabelMatrix,
+    k: Count,
+    *,
+    ties: Order = "pessimistic",
+    mask: LabelMask | None = None,
+    ignore_index: int | None = None,
 ) -> Float[Tensor, " k"]:
     """Recall@1 to recall@K, means over samples with a relevant label, float64; their mean is `tkpr` without ties.
 
     >>> multilabel_recall_curve(torch.tensor([[0.9, 0.5, 0.1, 0.0]]), torch.tensor([[1, 0, 1, 0]]), k=3)
     tensor([0.5000, 0.5000, 1.0000], dtype=torch.float64)
     """
-    scores, labels = scores.detach(), read_labels(target, mask)
+    scores, labels = scores.detach(), read_labels(target, mask, ignore_index)
     check_list_length(k, scores.shape[1])
     num_relevant = labels.relevant.sum(1)
     recall = _top_hits(scores, labels, k, ties).double().cumsum(1) / num_relevant.clamp_min(1)[:, None]
@@ -146,9 +170,11 @@ def multilabel_ranking_metrics(
     k: Count | Sequence[Count],
     *,
     ties: Order = "pessimistic",
+    average: Average = "samples",
     empty_target: EmptyTarget = "skip",
     full: bool = True,
     mask: LabelMask | None = None,
+    ignore_index: int | None = None,
     sample_weight: SampleWeight | None = None,
 ) -> dict[str, Scalar]:
     """The measures of a ranking of labels, means over samples, from one pass over the top K.
@@ -166,14 +192,17 @@ def multilabel_ranking_metrics(
 
     Args:
         scores: (n, C) finite scores.
-        target: (n, C) in {0, 1}.
+        target: as in `tkpr`.
         k: K, from 1 to C, or several: the names of the first four then end in "@K". Where a mask leaves fewer than K
             labels, precision still divides by K.
         ties: which of equal scores comes first: an irrelevant label ("pessimistic", "strict") or a relevant one
             ("optimistic"). The ranking loss has its own two names.
+        average: as in `tkpr`. For "micro" a sample counts n times in the recall, min(n, K) times in the average
+            precision, by the gain of a perfect ranking in NDCG, n m times in the ranking loss and once in the others.
         empty_target: as in `tkpr`.
         full: whether the last four, which need all labels sorted, are wanted.
         mask: as in `tkpr`.
+        ignore_index: as in `tkpr`.
         sample_weight: as in `tkpr`.
 
     Returns:
@@ -187,8 +216,9 @@ def multilabel_ranking_metrics(
     >>> found["precision"], found["average_precision"], found["ranking_loss"]
     (tensor(0.5000, dtype=torch.float64), tensor(0.5000, dtype=torch.float64), tensor(0.2500, dtype=torch.float64))
     """
-    values = ranking_per_sample(scores, target, k, ties=ties, full=full, mask=mask)
-    return _means(values, sample_weight, empty_target)
+    return _means(
+        _ranking(scores, read_labels(target, mask, ignore_index), k, ties, full), average, sample_weight, empty_target
+    )
 
 
 @checked
@@ -200,110 +230,72 @@ def ranking_per_sample(
     ties: Order = "pessimistic",
     full: bool = True,
     mask: LabelMask | None = None,
+    ignore_index: int | None = None,
 ) -> dict[str, Float[Tensor, " n"]]:
     """`multilabel_ranking_metrics` of every sample, float64; NaN where a measure is undefined.
 
     >>> ranking_per_sample(torch.tensor([[0.9, 0.5]]), torch.tensor([[0, 1]]), 1, full=False)["precision"]
     tensor([0.], dtype=torch.float64)
     """
-    scores, labels = scores.detach(), read_labels(target, mask)
-    several = list_lengths(k)
+    judged = _ranking(scores, read_labels(target, mask, ignore_index), k, ties, full)
+    return {name: values for name, (values, _) in judged.items()}
+
+
+def _ranking(scores: Tensor, labels: Labels, k: int | Sequence[int], ties: Order, full: bool) -> Judged:
+    scores, several = scores.detach(), list_lengths(k)
     check_list_length(max(several), scores.shape[1])
     n = labels.relevant.sum(1)
     some = n.clamp_min(1)
+    once = torch.ones_like(n, dtype=torch.float64)
     hits = _top_hits(scores, labels, max(several), ties).double()
     places = torch.arange(1, max(several) + 1, device=scores.device).double()
     found = hits.cumsum(1)
     precisions = (hits * found / places).cumsum(1)
     discount = 1 / (places + 1).log2()
     gains, ideal = (hits * discount).cumsum(1), discount.cumsum(0)
-    values = {}
+    judged = {}
     for one in several:
         shown = some.clamp_max(one)
         at_k = (
-            found[:, one - 1] / one,
-            found[:, one - 1] / some,
-            precisions[:, one - 1] / shown,
-            gains[:, one - 1] / ideal[shown - 1],
+            (found[:, one - 1] / one, once),
+            (found[:, one - 1] / some, some),
+            (precisions[:, one - 1] / shown, shown),
+            (gains[:, one - 1] / ideal[shown - 1], ideal[shown - 1]),
         )
-        for name, value in zip(_AT_K, at_k, strict=True):
-            values[name if isinstance(k, int) else f"{name}@{one}"] = value.masked_fill(n == 0, torch.nan)
+        for name, (value, divisor) in zip(_AT_K, at_k, strict=True):
+            judged[name if isinstance(k, int) else f"{name}@{one}"] = value.masked_fill(n == 0, torch.nan), divisor
     if full:
-        values.update(zip(_FULL, _full_ranking(scores, labels, hits[:, 0], ties), strict=True))
-    return values
+        pairs = n * labels.irrelevant.sum(1)
+        values = _full_ranking(scores, labels, hits[:, 0], ties)
+        judged.update(zip(_FULL, zip(values, (pairs, pairs, once, once), strict=True), strict=True))
+    return judged
 
 
-@checked
-def class_map(scores: LabelScores, target: LabelMatrix, *, mask: LabelMask | None = None) -> Scalar:
-    """Class-wise mAP: the average precision of every label over the samples, averaged over labels.
-
-    Not to be confused with mAP@K, which averages over samples. Equal scores share a step of the curve.
-
-    Args:
-        scores: (n, C) finite scores, comparable between samples.
-        target: (n, C) in {0, 1}.
-        mask: as in `tkpr`.
-
-    Returns:
-        The mean over labels that are relevant to some sample, float64; NaN without any (warned once).
-
-    Raises:
-        ValueError: as `tkpr`.
-
-    >>> class_map(torch.tensor([[0.9, 0.5], [0.1, 0.6]]), torch.tensor([[1, 1], [0, 0]]))
-    tensor(0.7500, dtype=torch.float64)
-    """
-    labels = read_labels(target, mask)
-    values = []
-    for column, relevant, irrelevant in zip(scores.T, labels.relevant.T, labels.irrelevant.T, strict=True):
-        if bool(relevant.any()):
-            known = relevant | irrelevant
-            values.append(RocCurve.from_scores(column[known], relevant[known].long()).average_precision())
-    if not values:
-        warn_once("class_map is undefined: no label is relevant to any sample; it is NaN")
-        return torch.full((), torch.nan, dtype=torch.float64, device=scores.device)
-    return torch.stack(values).mean().to(scores.device)
-
-
-@checked
-def hamming_loss(
-    scores: LabelScores, target: LabelMatrix, *, threshold: Real = 0.0, mask: LabelMask | None = None
-) -> Scalar:
-    """Share of known labels on the wrong side of a threshold, float64; a score at the threshold means relevant.
-
-    >>> hamming_loss(torch.tensor([[2.0, -1.0, 0.5, -3.0]]), torch.tensor([[1, 0, 0, 0]]))
-    tensor(0.2500, dtype=torch.float64)
-    """
-    labels = read_labels(target, mask)
-    chosen = scores >= threshold
-    wrong = (chosen & labels.irrelevant) | (~chosen & labels.relevant)
-    return wrong.sum().double() / (labels.relevant | labels.irrelevant).sum()
-
-
-class _MeanOverSamples(Metric):
+class _MeanOverSamples(WholeMetric):
     """Means of what is judged in every sample, from sums over batches and processes; no scores are kept."""
 
     is_differentiable = False
-    full_state_update = False
 
     total: Tensor
     weight: Tensor
     num_skipped: Tensor
 
-    def __init__(self, names: Sequence[str], **kwargs: Any) -> None:
+    def __init__(self, names: Sequence[str], average: Average, ignore_index: int | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.names = tuple(names)
+        self.names, self.average, self.ignore_index = tuple(names), average, ignore_index
         zeros = torch.zeros(len(self.names), dtype=torch.float64)
         self.add_state("total", default=zeros, dist_reduce_fx="sum")
         self.add_state("weight", default=zeros.clone(), dist_reduce_fx="sum")
         self.add_state("num_skipped", default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
-    def add(self, values: Mapping[str, Tensor], sample_weight: Tensor | None) -> None:
+    def add(self, judged: Judged, sample_weight: Tensor | None) -> None:
         """Take the values of a batch; the first is NaN where a sample has no relevant label."""
-        sums = [weighted_sums(values[name], sample_weight) for name in self.names]
+        sums = [
+            weighted_sums(judged[name][0], _mass(judged[name][1], self.average, sample_weight)) for name in self.names
+        ]
         self.total += torch.stack([total for total, _ in sums])
         self.weight += torch.stack([weight for _, weight in sums])
-        self.num_skipped += values[self.names[0]].isnan().sum()
+        self.num_skipped += judged[self.names[0]][0].isnan().sum()
 
     def means(self) -> dict[str, Tensor]:
         """By name."""
@@ -319,9 +311,11 @@ class TKPR(_MeanOverSamples):
         num_skipped: how many samples had no relevant label.
 
     Args:
-        k: K.
+        k: K, or several.
         normalizer: "one", "num_relevant" or "ideal".
         ties: as in `tkpr`.
+        average: "samples" or "micro", as in `tkpr`.
+        ignore_index: as in `tkpr`.
         kwargs: of `torchmetrics.Metric`.
 
     >>> metric = TKPR(k=2)
@@ -336,9 +330,16 @@ class TKPR(_MeanOverSamples):
 
     @checked
     def __init__(
-        self, k: Count = 5, normalizer: Normalizer = "num_relevant", *, ties: Ties = "strict", **kwargs: Any
+        self,
+        k: Count | Sequence[Count] = 5,
+        normalizer: Normalizer = "num_relevant",
+        *,
+        ties: Ties = "strict",
+        average: Average = "samples",
+        ignore_index: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(["tkpr"], **kwargs)
+        super().__init__([f"tkpr@{one}" for one in list_lengths(k)], average, ignore_index, **kwargs)
         self.k, self.normalizer, self.ties = k, normalizer, ties
 
     @checked
@@ -350,12 +351,13 @@ class TKPR(_MeanOverSamples):
         sample_weight: SampleWeight | None = None,
     ) -> None:
         """Take a batch of scores (n, C) and targets (n, C); `mask` and `sample_weight` as in `tkpr`."""
-        values = tkpr_per_sample(scores, target, self.k, normalizer=self.normalizer, ties=self.ties, mask=mask)
-        self.add({"tkpr": values}, sample_weight)
+        labels = read_labels(target, mask, self.ignore_index)
+        self.add(_tkpr(scores, labels, list_lengths(self.k), self.normalizer, self.ties), sample_weight)
 
-    def compute(self) -> Tensor:
-        """The mean over samples with a relevant label; NaN without any (warned once)."""
-        return self.means()["tkpr"]
+    def compute(self) -> Tensor | dict[str, Tensor]:
+        """The mean over samples with a relevant label, NaN without any (warned once); "tkpr@K" → mean of several K."""
+        means = self.means()
+        return means[f"tkpr@{self.k}"] if isinstance(self.k, int) else means
 
 
 class MultilabelRankingMetrics(_MeanOverSamples):
@@ -368,6 +370,8 @@ class MultilabelRankingMetrics(_MeanOverSamples):
         k: the values of K, or one of them.
         full: whether the measures of the whole ranking are wanted too.
         ties: "pessimistic", "strict" or "optimistic".
+        average: "samples" or "micro", as in `tkpr`.
+        ignore_index: as in `tkpr`.
         kwargs: of `torchmetrics.Metric`.
 
     >>> metric = MultilabelRankingMetrics(k=(1, 2), full=False)
@@ -380,10 +384,17 @@ class MultilabelRankingMetrics(_MeanOverSamples):
 
     @checked
     def __init__(
-        self, k: Count | Sequence[Count] = (3, 5), full: bool = True, *, ties: Order = "pessimistic", **kwargs: Any
+        self,
+        k: Count | Sequence[Count] = (3, 5),
+        full: bool = True,
+        *,
+        ties: Order = "pessimistic",
+        average: Average = "samples",
+        ignore_index: int | None = None,
+        **kwargs: Any,
     ) -> None:
         at_k = [name if isinstance(k, int) else f"{name}@{one}" for one in list_lengths(k) for name in _AT_K]
-        super().__init__([*at_k, *(_FULL if full else ())], **kwargs)
+        super().__init__([*at_k, *(_FULL if full else ())], average, ignore_index, **kwargs)
         self.k, self.full, self.ties = k, full, ties
 
     @checked
@@ -395,8 +406,8 @@ class MultilabelRankingMetrics(_MeanOverSamples):
         sample_weight: SampleWeight | None = None,
     ) -> None:
         """Take a batch of scores (n, C) and targets (n, C); `mask` and `sample_weight` as in `tkpr`."""
-        values = ranking_per_sample(scores, target, self.k, ties=self.ties, full=self.full, mask=mask)
-        self.add(values, sample_weight)
+        labels = read_labels(target, mask, self.ignore_index)
+        self.add(_ranking(scores, labels, self.k, self.ties, self.full), sample_weight)
 
     def compute(self) -> dict[str, Tensor]:
         """The means by name; NaN (warned once) without a relevant label, and the ranking loss without pairs."""
@@ -409,17 +420,24 @@ def weighted_sums(values: Float[Tensor, " n"], weight: Tensor | None) -> tuple[T
     return (values.nan_to_num(0.0) * mass).sum(), mass.sum()
 
 
-def _means(values: Mapping[str, Tensor], weight: Tensor | None, empty_target: EmptyTarget) -> dict[str, Tensor]:
+def _mass(divisor: Tensor, average: Average, weight: Tensor | None) -> Tensor | None:
+    """How much each sample counts; None for once."""
+    if average == "samples":
+        return weight
+    return divisor.double() if weight is None else divisor * weight.double()
+
+
+def _means(judged: Judged, average: Average, weight: Tensor | None, empty_target: EmptyTarget) -> dict[str, Tensor]:
     """By name; the first is NaN where a sample has no relevant label."""
-    empty = next(iter(values.values())).isnan()
+    empty = next(iter(judged.values()))[0].isnan()
     if empty_target == "raise" and bool(empty.any()):
         raise ValueError(
             f"{int(empty.sum())} sample(s) of target have no relevant label, the first at index "
             f"{int(empty.nonzero()[0])}; drop them, or pass empty_target='skip'"
         )
     found = {}
-    for name, value in values.items():
-        total, mass = weighted_sums(value, weight)
+    for name, (values, divisor) in judged.items():
+        total, mass = weighted_sums(values, _mass(divisor, average, weight))
         found[name] = total / mass
     undefined = [name for name, value in found.items() if bool(value.isnan())]
     if undefined:

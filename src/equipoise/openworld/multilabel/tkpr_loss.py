@@ -70,7 +70,7 @@ def tkpr_loss(
 
     Args:
         logits: (n, C) raw scores.
-        target: (n, C) in {0, 1}.
+        target: (n, C) in {0, 1}, NaN where unknown.
         k: K, from 1 to C. Where fewer labels can be compared with, those present count and the divisor stays K.
         mask: (n, C), True where the label is known; other labels are neither relevant nor compared with (our rule; the
             paper's is not known to us).

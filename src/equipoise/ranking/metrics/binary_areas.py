@@ -32,7 +32,7 @@ from torch import Tensor
 
 from equipoise.core.curves.ranks import count_labelled_pairs, count_pairs
 from equipoise.core.curves.roc import RocCurve
-from equipoise.core.curves.selection import highest, keep_count, lowest
+from equipoise.core.curves.selection import highest, kept_weight, lowest
 from equipoise.core.signature import checked
 from equipoise.core.types import (
     BinaryTarget,
@@ -40,14 +40,15 @@ from equipoise.core.types import (
     LabelScores,
     MultilabelTarget,
     ProperFraction,
+    SampleWeight,
     Scalar,
     Scores,
 )
 from equipoise.ranking.metrics.common import (
     Average,
+    BinaryMetric,
     LabelMetric,
     OnUndefined,
-    RankingMetric,
     check_shapes,
     undefined_value,
     value_of,
@@ -64,6 +65,7 @@ def auroc(
     scores: Scores | LabelScores,
     target: BinaryTarget | MultilabelTarget,
     *,
+    sample_weight: SampleWeight | None = None,
     average: Average = "macro",
     on_undefined: OnUndefined = "nan",
 ) -> Value:
@@ -72,6 +74,7 @@ def auroc(
     Args:
         scores: (n,) scores, higher means more positive, or (n, labels) for multi-label targets.
         target: (n,) or (n, labels) in {0, 1}.
+        sample_weight: (n,) non-negative, how often each sample counts: a weight of two is a sample given twice.
         average: for multi-label input, "macro" for the mean over labels that have both classes or "none" for all.
         on_undefined: where only one class is present, "nan" (warned once) or "raise".
 
@@ -84,7 +87,7 @@ def auroc(
     >>> auroc(torch.tensor([0.9, 0.5, 0.5, 0.1]), torch.tensor([1, 1, 0, 0]))
     tensor(0.8750)
     """
-    return _by_label(scores, target, average, on_undefined, "AUROC", _binary_auroc)
+    return _by_label(scores, target, sample_weight, average, on_undefined, "AUROC", _binary_auroc)
 
 
 @checked
@@ -94,6 +97,7 @@ def opauc(
     max_fpr: Fraction,
     *,
     normalization: Normalization = "normalized",
+    sample_weight: SampleWeight | None = None,
     average: Average = "macro",
     on_undefined: OnUndefined = "nan",
 ) -> Value:
@@ -109,6 +113,7 @@ def opauc(
             - "raw": A, from 0 to b.
             - "mcclish": ½ (1 + (A − b²/2) / (b − b²/2)), so that a random ranking has ½ and a perfect one 1. This is
               what scikit-learn returns for `roc_auc_score(max_fpr=b)`.
+        sample_weight: as in `auroc`.
         average: as in `auroc`.
         on_undefined: as in `auroc`.
 
@@ -116,7 +121,7 @@ def opauc(
     >>> opauc(scores, target, max_fpr=0.5), opauc(scores, target, max_fpr=0.5, normalization="raw")
     (tensor(0.5000), tensor(0.2500))
     """
-    return _partial(scores, target, max_fpr, 0.0, normalization, average, on_undefined, "OPAUC")
+    return _partial(scores, target, sample_weight, max_fpr, 0.0, normalization, average, on_undefined, "OPAUC")
 
 
 @checked
@@ -127,6 +132,7 @@ def tpauc(
     min_tpr: ProperFraction,
     *,
     normalization: Normalization = "normalized",
+    sample_weight: SampleWeight | None = None,
     average: Average = "macro",
     on_undefined: OnUndefined = "nan",
 ) -> Value:
@@ -142,13 +148,14 @@ def tpauc(
             positives kept, is 1 − t.
         normalization: "normalized" for A / ((1 − t) b), "raw" for A, "mcclish" for ½ (1 + (A − C) / ((1 − t) b − C))
             with C = max(b − t, 0)²/2 the area of a random ranking; see `opauc`.
+        sample_weight: as in `auroc`.
         average: as in `auroc`.
         on_undefined: as in `auroc`.
 
     >>> tpauc(torch.tensor([0.9, 0.7, 0.6, 0.2]), torch.tensor([1, 1, 0, 0]), max_fpr=0.5, min_tpr=0.5)
     tensor(1.)
     """
-    return _partial(scores, target, max_fpr, min_tpr, normalization, average, on_undefined, "TPAUC")
+    return _partial(scores, target, sample_weight, max_fpr, min_tpr, normalization, average, on_undefined, "TPAUC")
 
 
 @checked
@@ -159,6 +166,7 @@ def partial_auroc(
     neg_frac: Fraction = 1.0,
     *,
     ties: Ties = "half",
+    sample_weight: SampleWeight | None = None,
     on_undefined: OnUndefined = "nan",
 ) -> Scalar:
     """Partial AUC by selection, as the papers define it: AUROC of the hardest positives and negatives alone.
@@ -172,6 +180,8 @@ def partial_auroc(
         neg_frac: fraction b of negatives kept, the highest-scored, in (0, 1]; the papers' β.
         ties: "half" counts a tie as one half, which is what the authors' code does; "optimistic" as a win, which is
             what their formula says literally; "pessimistic" or "strict" as a loss.
+        sample_weight: as in `auroc`. The counts n are then sums of weights, and the last sample is kept in part; a
+            fraction of 1 keeps all.
         on_undefined: as in `auroc`.
 
     Raises:
@@ -180,17 +190,24 @@ def partial_auroc(
     >>> partial_auroc(torch.tensor([0.9, 0.7, 0.6, 0.2]), torch.tensor([1, 0, 1, 0]), pos_frac=0.5, neg_frac=0.5)
     tensor(0.)
     """
-    pos, neg = scores[target == 1], scores[target == 0]
-    if not (pos.shape[0] and neg.shape[0]):
+    positive, counts = target == 1, (scores.new_ones(1).expand(len(scores)) if sample_weight is None else sample_weight)
+    pos, neg = (float(counts[side].sum(dtype=torch.float64)) for side in (positive, ~positive))
+    if not (pos and neg):
         return undefined_value(scores, "partial AUROC", on_undefined)
-    for name, fraction, side, kind in (("pos", pos_frac, pos, "positives"), ("neg", neg_frac, neg, "negatives")):
-        if keep_count(side.shape[0], fraction) == 0:
+    for name, fraction, held, kind in (("pos", pos_frac, pos, "positives"), ("neg", neg_frac, neg, "negatives")):
+        if fraction < 1 and math.floor(held * fraction + 1e-9) == 0:
             need = math.ceil(1 / fraction - 1e-9)
             raise ValueError(
-                f"floor({name}_frac*n_{name})=0: need at least {need} {kind} for {name}_frac={fraction!r}, "
-                f"got {side.shape[0]}"
+                f"floor({name}_frac*n_{name})=0: need at least {need} {kind} for {name}_frac={fraction!r}, got {held:g}"
             )
-    return value_of(count_pairs(lowest(pos, pos_frac), highest(neg, neg_frac)).win_rate(ties), scores)
+    if sample_weight is None:
+        pairs = count_pairs(lowest(scores[positive], pos_frac), highest(scores[~positive], neg_frac))
+    else:
+        kept = torch.zeros_like(scores, dtype=torch.float64)
+        for side, fraction in ((positive, pos_frac), (~positive, neg_frac)):
+            kept[side] = kept_weight(scores[side], sample_weight[side], fraction, largest=side is not positive)
+        pairs = RocCurve.from_scores(scores, target, kept).pairs()
+    return value_of(pairs.win_rate(ties), scores)
 
 
 @checked
@@ -198,6 +215,7 @@ def average_precision(
     scores: Scores | LabelScores,
     target: BinaryTarget | MultilabelTarget,
     *,
+    sample_weight: SampleWeight | None = None,
     average: Average = "macro",
     on_undefined: OnUndefined = "nan",
 ) -> Value:
@@ -208,6 +226,7 @@ def average_precision(
     Args:
         scores: as in `auroc`.
         target: as in `auroc`.
+        sample_weight: as in `auroc`.
         average: as in `auroc`.
         on_undefined: as in `auroc`, for input without positives.
 
@@ -215,21 +234,25 @@ def average_precision(
     tensor(0.8333)
     """
 
-    def single(scores: Tensor, target: Tensor) -> Tensor | None:
-        curve = RocCurve.from_scores(scores, target)
+    def single(scores: Tensor, target: Tensor, weight: Tensor | None) -> Tensor | None:
+        curve = RocCurve.from_scores(scores, target, weight)
         return curve.average_precision() if curve.n_pos else None
 
-    return _by_label(scores, target, average, on_undefined, "average precision", single)
+    return _by_label(scores, target, sample_weight, average, on_undefined, "average precision", single)
 
 
-def _binary_auroc(scores: Tensor, target: Tensor) -> float | None:
-    counts = count_labelled_pairs(scores, target == 1)
+def _binary_auroc(scores: Tensor, target: Tensor, weight: Tensor | None) -> float | None:
+    if weight is None:
+        counts = count_labelled_pairs(scores, target)
+    else:
+        counts = RocCurve.from_scores(scores, target, weight).pairs()
     return counts.win_rate("half") if counts.pairs else None
 
 
 def _partial(
     scores: Tensor,
     target: Tensor,
+    sample_weight: Tensor | None,
     max_fpr: float,
     min_tpr: float,
     normalization: Normalization,
@@ -237,28 +260,29 @@ def _partial(
     on_undefined: OnUndefined,
     name: str,
 ) -> Tensor:
-    def single(scores: Tensor, target: Tensor) -> Tensor | None:
-        curve = RocCurve.from_scores(scores, target)
+    def single(scores: Tensor, target: Tensor, weight: Tensor | None) -> Tensor | None:
+        curve = RocCurve.from_scores(scores, target, weight)
         return curve.partial_area(max_fpr, min_tpr, normalization) if curve.defined else None
 
-    return _by_label(scores, target, average, on_undefined, name, single)
+    return _by_label(scores, target, sample_weight, average, on_undefined, name, single)
 
 
 def _by_label(
     scores: Tensor,
     target: Tensor,
+    weight: Tensor | None,
     average: Average,
     on_undefined: OnUndefined,
     name: str,
-    single: Callable[[Tensor, Tensor], float | Tensor | None],
+    single: Callable[[Tensor, Tensor, Tensor | None], float | Tensor | None],
 ) -> Tensor:
     """Apply a binary metric to one column or to each; `single` gives None where it is undefined."""
     check_shapes(scores, target)
     positive = target == 1
     if scores.ndim == 1:
-        value = single(scores.detach(), positive)
+        value = single(scores.detach(), positive, weight)
         return undefined_value(scores, name, on_undefined) if value is None else value_of(value, scores)
-    values = [single(column, truth) for column, truth in zip(scores.detach().T, positive.T, strict=True)]
+    values = [single(column, truth, weight) for column, truth in zip(scores.detach().T, positive.T, strict=True)]
     undefined = [label for label, value in enumerate(values) if value is None]
     name = f"{name} of labels {undefined}"
     columns = torch.stack(
@@ -284,8 +308,8 @@ class AUROC(LabelMetric):
 
     def compute(self) -> Tensor:
         """The area over all samples seen."""
-        scores, target = self.samples()
-        return auroc(scores, target, average=self.average, on_undefined=self.on_undefined)
+        scores, target, weight = self.samples()
+        return auroc(scores, target, sample_weight=weight, average=self.average, on_undefined=self.on_undefined)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draw the ROC curve of what was seen; returns (figure, axes). Values given as `val` are plotted instead."""
@@ -325,13 +349,14 @@ class OPAUC(LabelMetric):
 
     def compute(self) -> Tensor:
         """The normalised area over all samples seen."""
-        scores, target = self.samples()
+        scores, target, weight = self.samples()
         return tpauc(
             scores,
             target,
             self.max_fpr,
             self.min_tpr,
             normalization=self.normalization,
+            sample_weight=weight,
             average=self.average,
             on_undefined=self.on_undefined,
         )
@@ -375,7 +400,7 @@ class TPAUC(OPAUC):
         self.min_tpr = min_tpr
 
 
-class PartialAUROC(RankingMetric):
+class PartialAUROC(BinaryMetric):
     """Partial AUC by selection over all samples seen; see `equipoise.ranking.partial_auroc`.
 
     Args:
@@ -406,9 +431,15 @@ class PartialAUROC(RankingMetric):
 
     def compute(self) -> Tensor:
         """The partial AUC of the selected samples."""
-        scores, target = self.samples()
+        scores, target, weight = self.samples()
         return partial_auroc(
-            scores, target, self.pos_frac, self.neg_frac, ties=self.ties, on_undefined=self.on_undefined
+            scores,
+            target,
+            self.pos_frac,
+            self.neg_frac,
+            ties=self.ties,
+            sample_weight=weight,
+            on_undefined=self.on_undefined,
         )
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
@@ -434,8 +465,10 @@ class AveragePrecision(LabelMetric):
 
     def compute(self) -> Tensor:
         """Average precision over all samples seen."""
-        scores, target = self.samples()
-        return average_precision(scores, target, average=self.average, on_undefined=self.on_undefined)
+        scores, target, weight = self.samples()
+        return average_precision(
+            scores, target, sample_weight=weight, average=self.average, on_undefined=self.on_undefined
+        )
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draw the precision-recall curve of what was seen; returns (figure, axes)."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from equipoise.core.metrics import SampleMetric
 from equipoise.core.signature import checked
-from equipoise.core.types import BinaryTarget, LabelScores, MultilabelTarget, Scalar, Scores
+from equipoise.core.types import BinaryTarget, LabelScores, MultilabelTarget, SampleWeight, Scalar, Scores
 from equipoise.core.validate import warn_once
 
 OnUndefined: TypeAlias = Literal["nan", "raise"]
@@ -36,7 +36,7 @@ def undefined_value(scores: Tensor, name: str, on_undefined: OnUndefined) -> Sca
 
 
 class RankingMetric(SampleMetric):
-    """Keeps scores and targets of binary batches, 4 bytes and 8 per sample; a subclass judges them all.
+    """Keeps scores and targets of all batches; a subclass judges them.
 
     Args:
         on_undefined: where only one class was seen, "nan" or "raise".
@@ -45,20 +45,36 @@ class RankingMetric(SampleMetric):
 
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
-    kept = ("scores", "target")
+    kept: ClassVar[tuple[str, ...]] = ("scores", "target")
 
     @checked
     def __init__(self, *, on_undefined: OnUndefined = "nan", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.on_undefined = on_undefined
 
+
+class BinaryMetric(RankingMetric):
+    """Of two classes: keeps weights, too. Where no batch had any, a byte per sample says so.
+
+    Args:
+        on_undefined: where only one class was seen, "nan" or "raise".
+        kwargs: of `torchmetrics.Metric`.
+    """
+
+    kept = ("scores", "target", "sample_weight")
+
     @checked
-    def update(self, scores: Scores, target: BinaryTarget) -> None:
-        """Take a batch of scores (n,) and targets (n,)."""
-        self.keep(scores, target)
+    def update(self, scores: Scores, target: BinaryTarget, sample_weight: SampleWeight | None = None) -> None:
+        """Take a batch of scores (n,), targets (n,) and, where samples count unequally, weights (n,)."""
+        self.keep(scores, target == 1, _weights(scores, sample_weight))
+
+    def samples(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Scores, targets and weights; None for weights if no batch had any."""
+        scores, target, weight = super().samples()
+        return scores, target, None if weight.dtype is torch.bool else weight
 
 
-class LabelMetric(RankingMetric):
+class LabelMetric(BinaryMetric):
     """Of scores (n,), or of scores (n, labels) averaged over labels.
 
     Args:
@@ -73,10 +89,20 @@ class LabelMetric(RankingMetric):
         self.average = average
 
     @checked
-    def update(self, scores: Scores | LabelScores, target: BinaryTarget | MultilabelTarget) -> None:
-        """Take a batch of scores and targets, both (n,) or both (n, labels)."""
+    def update(
+        self,
+        scores: Scores | LabelScores,
+        target: BinaryTarget | MultilabelTarget,
+        sample_weight: SampleWeight | None = None,
+    ) -> None:
+        """Take a batch of scores and targets, both (n,) or both (n, labels), and weights (n,) as in `auroc`."""
         check_shapes(scores, target)
-        self.keep(scores, target == 1)
+        self.keep(scores, target == 1, _weights(scores, sample_weight))
+
+
+def _weights(scores: Tensor, weight: Tensor | None) -> Tensor:
+    """True for every sample where there are none, which becomes 1 beside the weights of another batch."""
+    return torch.ones(len(scores), dtype=torch.bool, device=scores.device) if weight is None else weight
 
 
 def check_shapes(scores: Tensor, target: Tensor) -> None:

@@ -27,7 +27,7 @@ def roc_curve(scores: Scores, target: BinaryTarget) -> tuple[Points, Points, Poi
     >>> roc_curve(torch.tensor([0.9, 0.5, 0.1]), torch.tensor([1, 0, 1]))[0]
     tensor([0., 0., 1., 1.], dtype=torch.float64)
     """
-    fpr, tpr, thresholds = (x.to(scores.device) for x in defined_curve(scores, target, "the ROC curve").roc())
+    fpr, tpr, thresholds = (x.to(scores.device) for x in defined_curve(scores, target, name="the ROC curve").roc())
     return fpr, tpr, thresholds
 
 
@@ -41,12 +41,14 @@ def precision_recall_curve(scores: Scores, target: BinaryTarget) -> tuple[Points
     >>> precision_recall_curve(torch.tensor([0.9, 0.5, 0.1]), torch.tensor([1, 0, 1]))[1]
     tensor([0.5000, 0.5000, 1.0000], dtype=torch.float64)
     """
-    curve = defined_curve(scores, target, "the precision-recall curve")
+    curve = defined_curve(scores, target, name="the precision-recall curve")
     precision, recall, thresholds = (x.to(scores.device) for x in curve.precision_recall())
     return precision, recall, thresholds
 
 
-def defined_curve(scores: Tensor, target: Tensor, name: str = "a curve") -> RocCurve:
+def defined_curve(
+    scores: Tensor, target: Tensor, sample_weight: Tensor | None = None, *, name: str = "a curve"
+) -> RocCurve:
     """The counts of a curve.
 
     Raises:
@@ -54,7 +56,7 @@ def defined_curve(scores: Tensor, target: Tensor, name: str = "a curve") -> RocC
     """
     if scores.ndim != 1:
         raise ValueError(f"{name} is drawn of binary scores (n,); plot the labels one by one")
-    curve = RocCurve.from_scores(scores, target)
+    curve = RocCurve.from_scores(scores, target, sample_weight)
     if not curve.defined:
         raise ValueError(f"{name} needs both classes, got {curve.n_pos} positives and {curve.n_neg} negatives")
     return curve

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor, nn
 
+from equipoise.core.distributed import gather_batch
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassIndex, Count, NonNegative, OpenFraction, Positive, Probability, Range, Scalar
 from equipoise.ranking.precision.auprc import (
@@ -162,6 +163,8 @@ class SOPRCLoss(nn.Module):
         semi_variance: weights of the positives' and negatives' spread.
         semi_variance_weight: weight of both.
         normalize: divide the embeddings by their norms; False if they are normalised already.
+        gather: take the embeddings of all processes of torch.distributed, as queries and as items; see
+            `core.distributed`.
 
     Raises:
         ValueError: in `forward`, unlike the binary losses, if no anchor has both a positive and a negative, since a
@@ -196,8 +199,11 @@ class SOPRCLoss(nn.Module):
         semi_variance: Sequence[NonNegative] = (1.0, 5.0),
         semi_variance_weight: NonNegative = 1.0,
         normalize: bool = True,
+        *,
+        gather: bool = False,
     ) -> None:
         super().__init__()
+        self.gather = gather
         counts = torch.as_tensor(class_counts)
         if not bool((counts > 0).all()):
             raise ValueError(f"class_counts must be at least 1 for each class, got {counts.tolist()}")
@@ -206,9 +212,14 @@ class SOPRCLoss(nn.Module):
         self.register_buffer("priors", prior_mul * counts.double() / counts.max())
         self.register_buffer("v", starting_values(num_v).repeat(len(counts), 1))
 
-    @checked
     def forward(self, embeddings: Embeddings, target: ClassLabels) -> Scalar:
         """The loss of embeddings (n, d) by classes (n,); v moves first, in training mode."""
+        if self.gather:
+            embeddings, target, _ = gather_batch(embeddings, target)
+        return self._loss(embeddings, target)
+
+    @checked
+    def _loss(self, embeddings: Embeddings, target: ClassLabels) -> Scalar:
         _check_classes(target, self.v)
         similarity = embedding_similarity(embeddings, normalize=self.normalize)
         if self.training:

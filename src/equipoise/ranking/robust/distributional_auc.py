@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from equipoise.core.distributed import gather_batch
 from equipoise.core.pairs.sides import as_probabilities, binary_sides
 from equipoise.core.reduction import attached_zero
 from equipoise.core.signature import checked
@@ -103,6 +104,8 @@ class DRAUCLoss(SaddleLoss):
         alpha_rule: "gradient" ascends in α with the optimizer; "closed_form" sets α = max(0, m + mean₋ f − mean₊ f)/k
             of the batch in training mode.
         from_logits: apply the sigmoid.
+        gather: take the samples of all processes of torch.distributed, so that a, b and α move alike on all; see
+            `core.distributed`.
 
     >>> from equipoise.core.solvers.saddle import descent_ascent
     >>> from equipoise.ranking import WassersteinPerturbation
@@ -128,8 +131,11 @@ class DRAUCLoss(SaddleLoss):
         k: Positive = 1.0,
         alpha_rule: Literal["gradient", "closed_form"] = "gradient",
         from_logits: bool = True,
+        *,
+        gather: bool = False,
     ) -> None:
         super().__init__()
+        self.gather = gather
         self.margin, self.k, self.alpha_rule, self.from_logits = margin, k, alpha_rule, from_logits
         self.a, self.b = nn.Parameter(torch.tensor(0.0)), nn.Parameter(torch.tensor(0.0))
         self.alpha = nn.Parameter(torch.tensor(0.0), requires_grad=alpha_rule == "gradient")
@@ -168,9 +174,14 @@ class DRAUCLoss(SaddleLoss):
         probability = as_probabilities(scores, self.from_logits)
         return margin_auc_terms(probability, target, self.a, self.b, self.alpha, margin=self.margin, k=self.k)
 
-    @checked
     def forward(self, scores: Scores, target: BinaryTarget) -> Scalar:
         """The loss of scores (n,) by targets (n,)."""
+        if self.gather:
+            scores, target, _ = gather_batch(scores, target)
+        return self._loss(scores, target)
+
+    @checked
+    def _loss(self, scores: Scores, target: BinaryTarget) -> Scalar:
         probability = as_probabilities(scores, self.from_logits)
         if self.alpha_rule == "closed_form" and self.training and 0 < int((target == 1).sum()) < len(target):
             with torch.no_grad():

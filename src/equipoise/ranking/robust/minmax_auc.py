@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from equipoise.core.distributed import gather_batch
 from equipoise.core.pairs.sides import as_probabilities, binary_sides
 from equipoise.core.reduction import attached_zero
 from equipoise.core.signature import checked
@@ -170,6 +171,8 @@ class MinMaxAUCLoss(SaddleLoss):
         inner: "learned" by gradient steps, or "closed_form" for the batch's own saddle point within the bounds, which
             needs no solver; of the class-mean form it is the square AUC loss of the batch.
         from_logits: apply the sigmoid.
+        gather: take the samples of all processes of torch.distributed, so that a, b and α move alike on all; see
+            `core.distributed`.
 
     Raises:
         ValueError: if the prior is missing or not used by the form.
@@ -195,13 +198,15 @@ class MinMaxAUCLoss(SaddleLoss):
         init: Sequence[float] = (0.2, 0.2, 0.2),
         inner: Literal["learned", "closed_form"] = "learned",
         from_logits: bool = True,
+        *,
+        gather: bool = False,
     ) -> None:
         super().__init__()
         if (prior is None) == (form == "prior"):
             raise ValueError(f"form={form!r} {'needs' if form == 'prior' else 'does not use'} a prior")
         if len(init) != 3:
             raise ValueError(f"init={init} must hold a, b and alpha")
-        self.form, self.prior, self.inner, self.from_logits = form, prior, inner, from_logits
+        self.form, self.prior, self.inner, self.from_logits, self.gather = form, prior, inner, from_logits, gather
         learned = inner == "learned"
         self.a, self.b, self.alpha = (nn.Parameter(torch.tensor(float(v)), requires_grad=learned) for v in init)
         self.project_()
@@ -243,9 +248,14 @@ class MinMaxAUCLoss(SaddleLoss):
         probability = as_probabilities(scores, self.from_logits)
         return minmax_auc_terms(probability, target, self.a, self.b, self.alpha, prior=self.prior)
 
-    @checked
     def forward(self, scores: Scores, target: BinaryTarget) -> Scalar:
         """The loss of scores (n,) by targets (n,)."""
+        if self.gather:
+            scores, target, _ = gather_batch(scores, target)
+        return self._loss(scores, target)
+
+    @checked
+    def _loss(self, scores: Scores, target: BinaryTarget) -> Scalar:
         probability = as_probabilities(scores, self.from_logits)
         if self.inner == "closed_form" and 0 < int((target == 1).sum()) < len(target):
             self.initialize(scores.detach(), target)

@@ -86,8 +86,8 @@ def drawn(name: str, sketch: CurveSketch, max_fpr: float, min_tpr: float | None)
         roc=corners,
         precision_recall=np.stack([recall[shown], precision[shown]], axis=1),
         histogram=_histogram(at[::-1], positives[::-1], negatives[::-1]),
-        n_pos=curve.n_pos,
-        n_neg=curve.n_neg,
+        n_pos=int(curve.n_pos),
+        n_neg=int(curve.n_neg),
     )
 
 
