@@ -164,3 +164,14 @@ def unit_rows(name: str, features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]
     if bool((norm == 0).any()):
         raise ValueError(f"row {int((norm == 0).nonzero()[0, 0])} of {name} has norm zero, so its cosine is undefined")
     return features / norm
+
+
+def cosines(rows: Float[Tensor, "n d"], others: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """Inner products of all pairs of unit rows, never rounded to half precision by autocast.
+
+    >>> cosines(torch.eye(2), torch.tensor([[0.6, 0.8]]))
+    tensor([[0.6000],
+            [0.8000]])
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        return rows @ others.T

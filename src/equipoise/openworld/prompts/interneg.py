@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from equipoise.core.models.two_tower import TwoTower, unit_rows
+from equipoise.core.models.two_tower import TwoTower, cosines, unit_rows
 from equipoise.core.scores import HIGHER_IS_IN, ScoreSpec
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, Fraction, Positive, Probability, Scores, Whole
@@ -239,7 +239,7 @@ class InterNeg(nn.Module):
             RuntimeError: before `fit`, or without tower.
         """
         self._fitted()
-        return (self._encode(images).float() @ self.id_text.T).argmax(1)
+        return cosines(self._encode(images).float(), self.id_text).argmax(1)
 
     def reset(self) -> None:
         """Forget the stream: an empty bank, and random numbers from the start."""

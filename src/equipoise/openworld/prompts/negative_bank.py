@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from equipoise.core.models.two_tower import PromptTokens, TwoTower, encode_prompts, prompt_tokens, unit_rows
+from equipoise.core.models.two_tower import PromptTokens, TwoTower, cosines, encode_prompts, prompt_tokens, unit_rows
 from equipoise.core.signature import checked
 from equipoise.core.types import MayBeEmpty, NonNegative, Positive, Whole
 from equipoise.openworld.prompts.negative_texts import ClassFeatures, check_templates
@@ -148,7 +148,7 @@ class NegativeBank(nn.Module):
         if embeddings.shape[1] != width:
             raise ValueError(f"embeddings must have shape (new, {width}), got {tuple(embeddings.shape)}")
         new = unit_rows("embeddings", embeddings.float())
-        found = update_negative_bank(self.deviation, new @ self.prototypes.T, self.base_similarity, self.capacity)
+        found = update_negative_bank(self.deviation, cosines(new, self.prototypes), self.base_similarity, self.capacity)
         everyone = torch.cat([self.embeddings, new])
         kept = everyone[found.source_index + len(self) * (~found.from_bank)]
         self.reset()

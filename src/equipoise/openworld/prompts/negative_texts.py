@@ -34,7 +34,7 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from equipoise.core.models.two_tower import TwoTower, encode_texts, unit_rows
+from equipoise.core.models.two_tower import TwoTower, cosines, encode_texts, unit_rows
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassIndex, Count, Fraction, MayBeEmpty, Positive, Range, Scores
 from equipoise.core.validate import check_classes, warn_once
@@ -141,8 +141,8 @@ def select_negative_texts(
     enough = _ceil(min_share * len(base))
     passes, deviation = [], []
     for q in _unit_chunks(candidates, chunk):
-        passes.append((q @ images.T < base - _ROUNDING).sum(1) >= enough)
-        deviation.append(base.mean() - q @ images.mean(0))
+        passes.append((cosines(q, images) < base - _ROUNDING).sum(1) >= enough)
+        deviation.append(base.mean() - cosines(q, images.mean(0, keepdim=True)).squeeze(1))
     passed, deviations = torch.cat(passes), torch.cat(deviation)
     num_passing = int(passed.sum())
     if not num_passing:
@@ -196,7 +196,7 @@ def neglabel_select(
     """
     text = unit_rows("id_text", id_text.double())
     k = _ceil(quantile * len(text))
-    closeness = torch.cat([(q @ text.T).kthvalue(k, dim=1).values for q in _unit_chunks(candidates, chunk)])
+    closeness = torch.cat([cosines(q, text).kthvalue(k, dim=1).values for q in _unit_chunks(candidates, chunk)])
     return torch.sort(closeness, stable=True).indices[:m]
 
 
@@ -276,8 +276,8 @@ def negative_log_odds(
     kept = len(negative_text) // groups * groups
     x, text = unit_rows("image_features", image_features), unit_rows("id_text", id_text)
     negatives = unit_rows("negative_text", negative_text)[:kept]
-    known = (scale * x @ text.T).logsumexp(1)
-    foreign = (scale * x @ negatives.T).unflatten(1, (groups, kept // groups)).logsumexp(2)
+    known = (scale * cosines(x, text)).logsumexp(1)
+    foreign = (scale * cosines(x, negatives)).unflatten(1, (groups, kept // groups)).logsumexp(2)
     # In float64, since groups that disagree leave a sum near 0.
     apart = (known[:, None] - foreign).double()
     return (logsigmoid(apart).logsumexp(1) - logsigmoid(-apart).logsumexp(1)).to(x.dtype)
@@ -305,7 +305,7 @@ def mcm_score(
     tensor([0.8808, 0.5000], dtype=torch.float64)
     """
     x, text = unit_rows("image_features", image_features), unit_rows("id_text", id_text)
-    return (scale / temperature * x @ text.T).double().softmax(1).max(1).values
+    return (scale / temperature * cosines(x, text)).double().softmax(1).max(1).values
 
 
 def foreign_words(candidates: Sequence[Sequence[str]], id_names: Sequence[str]) -> list[list[int]]:
