@@ -92,7 +92,7 @@ def test_a_paper_that_nobody_planned_needs_a_title_and_is_then_appended(checkout
     assert 'f"{ROOM}.ToyLoss"' in entries
     compile(entries, "entries", "exec")
     guide = (checkout / "docs/ranking.md").read_text("utf-8")
-    assert guide.index("\n\n## `ToyLoss`\n\n") < guide.index("\n\n## What did not show here\n\n")
+    assert guide.index("\n\n## `ToyLoss`\n\n") < guide.index("\n\n## What the claims found here\n\n")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.pyi")), ids=lambda path: path.parent.name)

@@ -106,8 +106,8 @@ def _with_row(text: str, paper: Paper, names: tuple[str, str]) -> str:
 
 
 def _with_section(guide: str, section: str) -> str:
-    """The section at the end of a guide, but before what the methods did not do."""
-    before, *results = re.split(r"(?=\n## What (?:did|was) not)", guide, maxsplit=1)
+    """The section at the end of a guide, but before what the claims found."""
+    before, *results = re.split(r"(?=\n## What the claims found)", guide, maxsplit=1)
     return "".join([before, section, *results])
 
 

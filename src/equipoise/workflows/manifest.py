@@ -25,13 +25,13 @@ def write_manifest(folder: Path) -> None:
 
 
 def check_manifest(folder: Path) -> None:
-    """Hold the files against the list, where there is one.
+    """Hold the files against the list.
 
     Raises:
-        InputError: if a listed file is missing or has changed, or the list cannot be read.
+        InputError: if there is no list, it cannot be read, or a listed file is missing or has changed.
     """
     if not (folder / MANIFEST).exists():
-        return
+        raise InputError(f"{folder / MANIFEST} is missing; copy the folder again")
     listed = _listed(folder)
     if listed is None:
         raise InputError(f"{folder / MANIFEST} is damaged; copy the folder again")

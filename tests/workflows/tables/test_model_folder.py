@@ -1,6 +1,7 @@
 """Model folders that were damaged, tampered with, or are not ours: one sentence, and nothing in them runs."""
 
 import json
+import re
 import shutil
 import zipfile
 
@@ -94,7 +95,7 @@ def test_every_damaged_file_is_one_sentence(model, damage, folders, table, tmp_p
     assert len(files) == 6
     for listed in (True, False):
         for name in files:
-            if name.name == MANIFEST and (damage == "missing" or not listed):
+            if name.name == MANIFEST and not listed:
                 continue
             copy = tmp_path / "model"
             shutil.copytree(folders[model], copy)
@@ -102,8 +103,8 @@ def test_every_damaged_file_is_one_sentence(model, damage, folders, table, tmp_p
                 (copy / name).unlink()
             else:
                 (copy / name).write_bytes(DAMAGES[damage]((copy / name).read_bytes()))
-            if not listed:
-                (copy / MANIFEST).unlink()
+            if not listed:  # a list that agrees with the damage, as of a folder that was packed when it was damaged
+                write_manifest(copy)
             said = _outcome(copy, table, tmp_path)
             # The last line of LightGBM's text, and of JSON written with one, holds nothing.
             if listed or not (damage == "cut" and name.suffix in (".txt", ".json")):
@@ -112,35 +113,34 @@ def test_every_damaged_file_is_one_sentence(model, damage, folders, table, tmp_p
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_changed_byte_is_noticed_or_does_no_harm(model, folders, table, tmp_path):
+def test_a_changed_byte_is_noticed(model, folders, table, tmp_path):
     random = np.random.default_rng(0)
     files = [path.relative_to(folders[model]) for path in folders[model].rglob("*") if path.is_file()]
     for name in files:
-        for listed in [True, *[False] * 7]:
+        for _ in range(3):
             copy = tmp_path / "model"
             shutil.copytree(folders[model], copy)
             content = bytearray((copy / name).read_bytes())
             content[random.integers(len(content))] ^= 1 << random.integers(8)
             (copy / name).write_bytes(content)
-            if not listed:
-                (copy / MANIFEST).unlink()
             said = _outcome(copy, table, tmp_path)
-            if listed and name.name != MANIFEST:
-                assert "changed or damaged" in said
+            if name.name != MANIFEST:
+                assert re.search("damaged|format", said)
             shutil.rmtree(copy)
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_sound_folder_scores_as_its_model_with_or_without_a_list_of_files(model, classes, tmp_path):
+def test_a_sound_folder_scores_as_its_model_and_without_its_list_not_at_all(model, classes, tmp_path):
     folder = _fitted(model, tmp_path / "model", classes)
     frame, _ = _frame(classes)
-    first = FittedModel.load(folder)
-    (folder / MANIFEST).unlink()
-    second = FittedModel.load(folder)
+    first, second = FittedModel.load(folder), FittedModel.load(folder)
     one, two = (m.estimator.predict_proba(m.encoder.transform(frame)) for m in (first, second))
     np.testing.assert_array_equal(one, two)
     assert one.shape == (ROWS, classes)
+    (folder / MANIFEST).unlink()
+    with pytest.raises(InputError, match=r"manifest\.json is missing; copy the folder again"):
+        FittedModel.load(folder)
 
 
 def _edit(path, *steps):

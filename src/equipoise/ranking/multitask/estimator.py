@@ -24,10 +24,10 @@ from equipoise.core.solvers.proximal import (
     prox_tail_spectrum,
     proximal_gradient,
 )
-from equipoise.core.types import BinaryTarget, NonNegative, Positive, Whole
+from equipoise.core.types import NonNegative, Positive, Whole
 from equipoise.core.validate import check_choice, check_finite, check_nonnegative, warn_once
 from equipoise.ranking.metrics.binary_areas import auroc
-from equipoise.ranking.multitask.multitask_auc import multitask_penalty
+from equipoise.ranking.multitask.multitask_auc import OwnTarget, multitask_penalty
 
 LIPSCHITZ = ("auto", "backtracking")
 
@@ -213,7 +213,7 @@ class MultiTaskAUC:
 @checked
 def multitask_auc_step(
     features: Sequence[Float[Tensor, "_ d"]],
-    targets: Sequence[BinaryTarget],
+    targets: Sequence[OwnTarget],
     theta: Float[Tensor, " d"],
     G: Float[Tensor, "d users"],
     P: Float[Tensor, "d users"],

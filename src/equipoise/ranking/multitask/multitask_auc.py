@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from equipoise.core.distributed import gather_batch
@@ -32,10 +32,12 @@ from equipoise.core.pairs.autograd import FirstOrder
 from equipoise.core.reduction import attached_zero
 from equipoise.core.signature import checked
 from equipoise.core.solvers.proximal import Point
-from equipoise.core.types import BinaryTarget, NonNegative, Scalar, Scores, Whole
+from equipoise.core.types import BinaryTarget, NonNegative, Scalar, Scores, Values, Whole
 from equipoise.core.validate import warn_once
 
 Users: TypeAlias = Integer[Tensor, " n"]
+# Each user has a number of samples of their own.
+OwnTarget: TypeAlias = Annotated[Integer[Tensor, " _"] | Bool[Tensor, " _"], Values(((0, "negative"), (1, "positive")))]
 Reduction: TypeAlias = Literal["mean", "sum"]
 
 
@@ -94,8 +96,8 @@ def auc_quadratic_form(features: Float[Tensor, "n d"], target: BinaryTarget) -> 
 
 @checked
 def multitask_auc_objective(
-    features: Sequence[Float[Tensor, "n d"]],
-    targets: Sequence[BinaryTarget],
+    features: Sequence[Float[Tensor, "_ d"]],
+    targets: Sequence[OwnTarget],
     theta: Float[Tensor, " d"],
     G: Float[Tensor, "d users"],
     P: Float[Tensor, "d users"],

@@ -72,12 +72,12 @@ class FittedModel:
             folder = folder / "model"
         if not (folder / _DESCRIPTION).is_file():
             raise InputError(f"{folder} holds no model; name the folder that `equipoise fit` wrote")
-        check_manifest(folder)
         with _readable(folder / _DESCRIPTION):
             description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
             found = description.get("format")
         if found != _FORMAT:
             raise InputError(f"{folder} is of format {found!r}, this equipoise reads {_FORMAT}; fit the model again")
+        check_manifest(folder)
         with _readable(folder / _DESCRIPTION):
             candidate = Candidate(description["model"], description["objective"], description.get("optimizer", PLAIN))
             classes = tuple(description["classes"])
