@@ -88,9 +88,15 @@ def test_a_detector_scores_new_recordings_as_it_did_the_test_set_and_survives_th
     again = MistakeDetector.load(tmp_path / "detector", **encoders)
     assert again.threshold == detector.threshold
     assert torch.equal(again.probabilities(test), detector.probabilities(test))
+    with pytest.raises(FileNotFoundError, match=r"holds no detector\.json; name the folder that `save` wrote"):
+        MistakeDetector.load(tmp_path)
     for wrong in ({}, encoders | {"fine_encoder": Frames()}):
         with pytest.raises(ValueError, match=r"(coarse|fine)_encoder is missing or is not the one"):
             MistakeDetector.load(tmp_path / "detector", **wrong)
+    for name in ("detector.json", "detector.safetensors"):
+        (tmp_path / "detector" / name).write_bytes(b"{")
+        with pytest.raises(ValueError, match="is damaged, save the detector again"):
+            MistakeDetector.load(tmp_path / "detector", **encoders)
 
 
 def test_a_trained_encoder_is_part_of_its_detector(tmp_path):

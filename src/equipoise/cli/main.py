@@ -55,7 +55,8 @@ def main(given: Sequence[str] | None = None) -> None:
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:
     """What a console of another code page shows for what it lacks."""
-    assert isinstance(error, UnicodeEncodeError)
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
     plain = {"≤": "<=", "≥": ">=", "−": "-", "–": "-", "…": "...", "·": "|", "∞": "inf"}
     return "".join(plain.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
 

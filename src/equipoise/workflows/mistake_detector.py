@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Integer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -212,11 +213,19 @@ class MistakeDetector:
         A fine encoder that was trained takes its trained weights from the folder.
 
         Raises:
-            ValueError: if an encoder is missing, or is not the one that the detector was trained with.
+            FileNotFoundError: if the folder holds no detector.
+            ValueError: if an encoder is missing or is not the one that the detector was trained with, or a file is
+                damaged.
         """
         folder = Path(folder)
-        settings: dict[str, Any] = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-        tensors = load_file(folder / _WEIGHTS)
+        for name in (_SETTINGS, _WEIGHTS):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder} holds no {name}; name the folder that `save` wrote")
+        try:
+            settings: dict[str, Any] = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+            tensors = load_file(folder / _WEIGHTS)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ValueError(f"{folder} is damaged, save the detector again: {str(error).splitlines()[0]}") from error
         given = {"coarse": coarse_encoder, "fine": fine_encoder, "large": large_encoder}
         embeddings = {}
         for name, wanted in settings["encoders"].items():
