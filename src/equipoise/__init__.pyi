@@ -26,6 +26,9 @@ from . import (
     ranking as ranking,
 )
 from . import (
+    recsys as recsys,
+)
+from . import (
     report as report,
 )
 from . import (

@@ -2,6 +2,11 @@ from .images.cifar import read_cifar as read_cifar
 from .images.corruptions import CORRUPTIONS as CORRUPTIONS
 from .images.corruptions import corrupt as corrupt
 from .images.corruptions import corrupted_sets as corrupted_sets
+from .interactions.matrix import Interactions as Interactions
+from .interactions.splits import InteractionSplit as InteractionSplit
+from .interactions.splits import leave_one_out as leave_one_out
+from .interactions.splits import split_by_time as split_by_time
+from .interactions.splits import split_interactions as split_interactions
 from .sampling.batches import ClassBalancedBatchSampler as ClassBalancedBatchSampler
 from .sampling.batches import StratifiedBatchSampler as StratifiedBatchSampler
 from .sampling.identity_batches import IdentityBatchSampler as IdentityBatchSampler

@@ -1,0 +1,1 @@
+"""The claims of `recsys`, one module per paper."""

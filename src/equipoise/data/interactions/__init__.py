@@ -1,0 +1,1 @@
+"""Who took what: implicit feedback, its readers and its splits."""

@@ -1,0 +1,1 @@
+"""How good a list is, for whom, and what it shows of the catalogue."""
