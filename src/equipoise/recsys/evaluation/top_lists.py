@@ -1,0 +1,99 @@
+"""The first items of each user's list."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from equipoise.core.signature import checked
+from equipoise.core.types import Count
+from equipoise.data.interactions.matrix import Interactions
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """What gives the scores of all items for some users."""
+
+    def predict(self, users: Int[Tensor, " n"]) -> Float[Tensor, "n items"]:
+        """(n, items), the higher the better."""
+        ...
+
+
+def top_items(
+    scores: Float[Tensor, "users items"], k: int, exclude: Interactions | None = None
+) -> Int[Tensor, "users k"]:
+    """The k items that score highest, without the excluded ones; of equal scores the smaller index comes first.
+
+    Args:
+        scores: (users, items).
+        k: length of the list.
+        exclude: items that may not stand in it, a row per user.
+
+    Returns:
+        (users, k) item indices; −1 behind the last candidate of a user who has fewer than k.
+
+    >>> top_items(torch.tensor([[0.5, 0.9, 0.5, 0.5]]), 3)
+    tensor([[1, 0, 2]])
+    """
+    users, items = scores.shape
+    barred = torch.zeros_like(scores, dtype=torch.bool)
+    if exclude is not None:
+        barred[exclude.rows(torch.arange(users, device=scores.device))] = True
+        scores = scores.masked_fill(barred, -torch.inf)
+    width = min(k, items)
+    values, places = scores.topk(width, dim=1)
+    # Among equal scores `topk` takes any: where the last one has equals outside, they are taken by index.
+    last = values[:, -1:]
+    for row in ((scores == last).sum(1) > (values == last).sum(1)).nonzero().squeeze(1).tolist():
+        above = places[row][values[row] > last[row]]
+        equal = (scores[row] == last[row]).nonzero().squeeze(1)
+        places[row] = torch.cat([above, equal[: width - len(above)]])
+    places = places.sort(1).values
+    values = scores.gather(1, places)
+    order = values.sort(descending=True, stable=True, dim=1).indices
+    places = places.gather(1, order).masked_fill(barred.gather(1, places.gather(1, order)), -1)
+    return torch.nn.functional.pad(places, (0, k - width), value=-1)
+
+
+@checked
+def recommend(
+    model: Scorer,
+    users: Int[Tensor, " n"],
+    k: Count = 20,
+    *,
+    exclude: Interactions | None = None,
+    batch_size: Count = 1024,
+) -> Int[Tensor, "n k"]:
+    """The lists of some users, in batches.
+
+    Args:
+        model: has `predict(users)`, scores of all items.
+        users: (n,) user indices.
+        k: length of the lists.
+        exclude: items that a user has had, a row per user of the model.
+        batch_size: users scored at once.
+
+    Returns:
+        (n, k) item indices, −1 where a user has no candidate left.
+
+    Raises:
+        ValueError: on a bad argument, by name, or if the model gives NaN.
+    """
+    lists = []
+    for part in users.split(batch_size):
+        scores = scores_of(model, part)
+        lists.append(top_items(scores, k, None if exclude is None else exclude.select(part)))
+    return torch.cat(lists)
+
+
+def scores_of(model: Scorer, users: Tensor) -> Tensor:
+    """The scores of some users; `ValueError` if one is NaN."""
+    with torch.no_grad():
+        scores = model.predict(users)
+    if scores.isnan().any():
+        user = int(users[scores.isnan().any(1)][0])
+        raise ValueError(f"the model gives NaN for user {user}")
+    return scores

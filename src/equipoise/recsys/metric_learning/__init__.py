@@ -1,0 +1,1 @@
+"""Users and items in one metric space: the nearer, the better liked."""

@@ -1,0 +1,268 @@
+"""Training loops of metric learning: one step per batch of observed pairs, or per batch of users without sampling.
+
+A trainer does one epoch at a time and can save and take up its state; `fit_recommender` runs it, keeps the best epoch
+by a validation value, and stops when that does not improve.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, NonNegative, Positive, Whole
+from equipoise.data.interactions.matrix import Interactions
+from equipoise.recsys.metric_learning.diversity import DiversityControl
+from equipoise.recsys.metric_learning.models import SFCML, MultiVectorCML
+from equipoise.recsys.metric_learning.negatives import TwoStageNegatives, UniformNegatives
+from equipoise.recsys.metric_learning.triplets import topk_negative_loss
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """What `fit_recommender` runs."""
+
+    model: nn.Module
+
+    def epoch(self) -> float:
+        """Train one epoch; the mean loss."""
+        ...
+
+
+class SampledTrainer:
+    """Metric learning against sampled items.
+
+    Args:
+        model: what is trained.
+        interactions: the training part.
+        sampler: of unobserved items; ten uniform ones by default.
+        kept: K: how many of the sampled items count, the nearest ones: all by default, 1 for hard negatives.
+        margin: λ.
+        diversity: the penalty on the vectors of the users of a batch; none by default, and none where every user has
+            one vector.
+        diversity_weight: η.
+        optimizer: of the model's parameters; Adam at `learning_rate` by default.
+        learning_rate: of the default optimizer.
+        batch_size: observed pairs per step.
+        seed: of the order of the pairs, and of the default sampler.
+
+    Raises:
+        ValueError: on a bad setting, by name; if there are no interactions, or of another size than the model.
+
+    >>> likes = Interactions.from_pairs([0, 0, 1, 1], [0, 1, 2, 3])
+    >>> trainer = SampledTrainer(MultiVectorCML(2, 4, dim=4, num_vectors=1), likes, learning_rate=0.05)
+    >>> losses = [trainer.epoch() for _ in range(30)]
+    >>> losses[-1] < losses[0]
+    True
+    """
+
+    @checked
+    def __init__(
+        self,
+        model: MultiVectorCML,
+        interactions: Interactions,
+        *,
+        sampler: UniformNegatives | None = None,
+        kept: Count | None = None,
+        margin: NonNegative = 1.0,
+        diversity: DiversityControl | None = None,
+        diversity_weight: NonNegative = 10.0,
+        optimizer: Optimizer | None = None,
+        learning_rate: Positive = 1e-3,
+        batch_size: Count = 1024,
+        seed: Whole = 0,
+    ) -> None:
+        _check_sizes(interactions, len(model.user), len(model.item))
+        self.model, self.interactions = model, interactions
+        self.sampler = sampler or UniformNegatives(interactions, generator=Generator().manual_seed(seed))
+        self.kept = kept or self.sampler.num_negatives
+        if self.kept > self.sampler.num_negatives:
+            raise ValueError(f"kept={kept} must lie in [1, {self.sampler.num_negatives}], the number of negatives")
+        self.margin, self.diversity, self.diversity_weight = margin, diversity, diversity_weight
+        self.optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=learning_rate)
+        self.batch_size, self._generator = batch_size, Generator().manual_seed(seed)
+        self._pairs = interactions.users, interactions.items
+        self._several = int(model.num_vectors.max()) > 1
+
+    def epoch(self) -> float:
+        """Train on every observed pair once, against freshly drawn items; the mean loss."""
+        total = torch.zeros((), dtype=torch.float64)
+        order = torch.randperm(len(self.interactions), generator=self._generator)
+        for batch in order.split(self.batch_size):
+            users, items = (each[batch] for each in self._pairs)
+            near, far = self.model(users, items, self._negatives(users, items))
+            loss = topk_negative_loss(near, far, self.kept, self.margin)
+            if self.diversity is not None and self._several:
+                owners = users.unique()
+                loss = loss + self.diversity_weight * self.diversity(
+                    self.model.user[owners], self.model.num_vectors[owners]
+                )
+            _step(self.optimizer, loss, self.model)
+            total += loss.detach() * len(batch)
+        return float(total) / len(self.interactions)
+
+    def _negatives(self, users: Tensor, items: Tensor) -> Tensor:
+        if isinstance(self.sampler, TwoStageNegatives):
+            return self.sampler(users, items, self.model.item_vectors())
+        return self.sampler(users)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an interrupted training needs to go on as if nothing had happened."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self._generator.get_state(),
+            "sampler": self.sampler.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["order"])
+        self.sampler.generator.set_state(state["sampler"])
+
+
+class SamplingFreeTrainer:
+    """Metric learning against all unobserved items.
+
+    Args:
+        model: what is trained.
+        interactions: the training part; users with no item or all items are left out.
+        optimizer: of the model's parameters; Adagrad at `learning_rate` with a weight decay of 1e-5 by default, as in
+            the authors' code.
+        learning_rate: of the default optimizer.
+        batch_users: users per step.
+        seed: of the order of the users.
+
+    Raises:
+        ValueError: on a bad setting, by name; if no user has both kinds of items, or the model is of another size.
+
+    >>> likes = Interactions.from_pairs([0, 0, 1, 1], [0, 1, 2, 3])
+    >>> trainer = SamplingFreeTrainer(SFCML(2, 4, dim=4), likes)
+    >>> losses = [trainer.epoch() for _ in range(30)]
+    >>> losses[-1] < losses[0]
+    True
+    """
+
+    @checked
+    def __init__(
+        self,
+        model: SFCML,
+        interactions: Interactions,
+        *,
+        optimizer: Optimizer | None = None,
+        learning_rate: Positive = 0.05,
+        batch_users: Count = 256,
+        seed: Whole = 0,
+    ) -> None:
+        _check_sizes(interactions, len(model.user), len(model.item))
+        taken = interactions.per_user
+        self._users = ((taken > 0) & (taken < interactions.num_items)).nonzero().squeeze(1)
+        if not len(self._users):
+            raise ValueError("no user has both observed and unobserved items")
+        self.model, self.interactions, self.batch_users = model, interactions, batch_users
+        self.optimizer = optimizer or torch.optim.Adagrad(model.parameters(), lr=learning_rate, weight_decay=1e-5)
+        self._generator = Generator().manual_seed(seed)
+
+    def epoch(self) -> float:
+        """Train on every user once; the mean loss."""
+        total = torch.zeros((), dtype=torch.float64)
+        for users in self._users[torch.randperm(len(self._users), generator=self._generator)].split(self.batch_users):
+            loss = self.model.loss(users, self.interactions)
+            _step(self.optimizer, loss, self.model)
+            total += loss.detach() * len(users)
+        return float(total) / len(self._users)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an interrupted training needs to go on as if nothing had happened."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["order"])
+
+
+@dataclass
+class TrainingHistory:
+    """What `fit_recommender` saw.
+
+    Attributes:
+        losses: mean loss of each epoch.
+        values: validation value of each epoch; empty without validation.
+        best_epoch: the epoch whose weights the model has, from 0.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    best_epoch: int = -1
+
+
+@checked
+def fit_recommender(
+    trainer: Trainer,
+    epochs: Count,
+    *,
+    validate: Callable[[], float] | None = None,
+    patience: Count | None = None,
+) -> TrainingHistory:
+    """Train, and leave the model with the weights of its best epoch.
+
+    Args:
+        trainer: a `SampledTrainer`, a `SamplingFreeTrainer`, or another with `model` and `epoch()`.
+        epochs: most epochs.
+        validate: gives a value after each epoch, the higher the better; without it the last epoch is kept.
+        patience: stop after this many epochs without a better value; never by default.
+
+    Raises:
+        ValueError: if `patience` is given without `validate`.
+        FloatingPointError: if a loss is not finite.
+    """
+    if patience is not None and validate is None:
+        raise ValueError("patience needs validate, by which an epoch is better")
+    history = TrainingHistory()
+    best: dict[str, Any] | None = None
+    for epoch in range(epochs):
+        history.losses.append(trainer.epoch())
+        if not torch.isfinite(torch.tensor(history.losses[-1])):
+            raise FloatingPointError(f"the loss of epoch {epoch} is {history.losses[-1]}; lower the learning rate")
+        if validate is None:
+            history.best_epoch = epoch
+            continue
+        history.values.append(validate())
+        if best is None or history.values[-1] > history.values[history.best_epoch]:
+            history.best_epoch, best = epoch, copy.deepcopy(trainer.model.state_dict())
+        elif patience is not None and epoch - history.best_epoch >= patience:
+            break
+    if best is not None:
+        trainer.model.load_state_dict(best)
+    return history
+
+
+def _step(optimizer: Optimizer, loss: Tensor, model: MultiVectorCML | SFCML) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    model.project_()
+
+
+def _check_sizes(interactions: Interactions, users: int, items: int) -> None:
+    if not len(interactions):
+        raise ValueError("interactions are empty: there is nothing to learn from")
+    if (interactions.num_users, interactions.num_items) != (users, items):
+        raise ValueError(
+            f"interactions are of {interactions.num_users} users and {interactions.num_items} items, the model of "
+            f"{users} and {items}"
+        )
