@@ -1,3 +1,5 @@
+from .evaluation.evaluate import RankingReport as RankingReport
+from .evaluation.evaluate import evaluate_recommender as evaluate_recommender
 from .evaluation.ranking_metrics import RankingMetrics as RankingMetrics
 from .evaluation.ranking_metrics import metrics_per_user as metrics_per_user
 from .evaluation.ranking_metrics import ranking_metrics as ranking_metrics
