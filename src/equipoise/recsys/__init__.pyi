@@ -27,3 +27,5 @@ from .metric_learning.triplets import dpcml_triplet_loss as dpcml_triplet_loss
 from .metric_learning.triplets import full_pairwise_hinge as full_pairwise_hinge
 from .metric_learning.triplets import sampling_quantile_weight as sampling_quantile_weight
 from .metric_learning.triplets import topk_negative_loss as topk_negative_loss
+from .recommender import MetricLearningRecommender as MetricLearningRecommender
+from .recommender import RecommenderSettings as RecommenderSettings

@@ -28,7 +28,10 @@ from equipoise.recsys.metric_learning.triplets import topk_negative_loss
 class Trainer(Protocol):
     """What `fit_recommender` runs."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+        ...
 
     def epoch(self) -> float:
         """Train one epoch; the mean loss."""
@@ -201,12 +204,12 @@ class TrainingHistory:
 
     Attributes:
         losses: mean loss of each epoch.
-        values: validation value of each epoch; empty without validation.
+        values: epoch → its validation value.
         best_epoch: the epoch whose weights the model has, from 0.
     """
 
     losses: list[float] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
+    values: dict[int, float] = field(default_factory=dict)
     best_epoch: int = -1
 
 
@@ -216,15 +219,19 @@ def fit_recommender(
     epochs: Count,
     *,
     validate: Callable[[], float] | None = None,
+    validate_every: Count = 1,
     patience: Count | None = None,
+    progress: Callable[[int, float, float | None], None] | None = None,
 ) -> TrainingHistory:
     """Train, and leave the model with the weights of its best epoch.
 
     Args:
         trainer: a `SampledTrainer`, a `SamplingFreeTrainer`, or another with `model` and `epoch()`.
         epochs: most epochs.
-        validate: gives a value after each epoch, the higher the better; without it the last epoch is kept.
+        validate: gives a value, the higher the better; without it the last epoch is kept.
+        validate_every: epochs between two of its calls.
         patience: stop after this many epochs without a better value; never by default.
+        progress: told the epoch, its loss and its value, if there is one, after each.
 
     Raises:
         ValueError: if `patience` is given without `validate`.
@@ -238,14 +245,17 @@ def fit_recommender(
         history.losses.append(trainer.epoch())
         if not torch.isfinite(torch.tensor(history.losses[-1])):
             raise FloatingPointError(f"the loss of epoch {epoch} is {history.losses[-1]}; lower the learning rate")
+        value = validate() if validate is not None and (epoch + 1) % validate_every == 0 else None
+        if progress is not None:
+            progress(epoch, history.losses[-1], value)
         if validate is None:
             history.best_epoch = epoch
-            continue
-        history.values.append(validate())
-        if best is None or history.values[-1] > history.values[history.best_epoch]:
-            history.best_epoch, best = epoch, copy.deepcopy(trainer.model.state_dict())
-        elif patience is not None and epoch - history.best_epoch >= patience:
-            break
+        elif value is not None:
+            history.values[epoch] = value
+            if best is None or value > history.values[history.best_epoch]:
+                history.best_epoch, best = epoch, copy.deepcopy(trainer.model.state_dict())
+            elif patience is not None and epoch - history.best_epoch >= patience:
+                break
     if best is not None:
         trainer.model.load_state_dict(best)
     return history
