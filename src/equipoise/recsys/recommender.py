@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int, Integer
@@ -124,6 +125,7 @@ class MetricLearningRecommender:
         *,
         k: Count = 20,
         progress: Callable[[int, float, float | None], None] | None = None,
+        checkpoint: str | Path | None = None,
     ) -> MetricLearningRecommender:
         """Learn from who took what.
 
@@ -133,9 +135,11 @@ class MetricLearningRecommender:
                 epochs are trained.
             k: length of the list that is judged.
             progress: told the epoch, its loss and its validation value after each.
+            checkpoint: a file that is written after every epoch, from which an interrupted training goes on.
 
         Raises:
-            ValueError: if there is nothing to learn from, or the two are not of the same users and items.
+            ValueError: if there is nothing to learn from, the two are not of the same users and items, or the
+                checkpoint is of other data or settings.
         """
         trainer = self._trainer(interactions)
         self._interactions = interactions
@@ -153,6 +157,8 @@ class MetricLearningRecommender:
             validate_every=self.settings.validate_every,
             patience=None if validation is None else self.settings.patience,
             progress=progress,
+            checkpoint=checkpoint,
+            fingerprint=self._fingerprint(interactions, validation, k),
         )
         return self
 
@@ -242,6 +248,14 @@ class MetricLearningRecommender:
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"{folder} does not hold a recommender: {error}") from error
         return found
+
+    def _fingerprint(self, *given: Any) -> str:
+        found = hashlib.sha256(repr(self.settings).encode())
+        for each in given:
+            if isinstance(each, Interactions):
+                found.update(each.offsets.numpy().tobytes() + each.items.numpy().tobytes())
+            found.update(repr(each.num_items if isinstance(each, Interactions) else each).encode())
+        return found.hexdigest()
 
     def _trainer(self, interactions: Interactions) -> SampledTrainer | SamplingFreeTrainer:
         chosen, users, items = self.settings, interactions.num_users, interactions.num_items

@@ -7,8 +7,11 @@ by a validation value, and stops when that does not improve.
 from __future__ import annotations
 
 import copy
+import os
+import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -35,6 +38,14 @@ class Trainer(Protocol):
 
     def epoch(self) -> float:
         """Train one epoch; the mean loss."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an interrupted training needs to go on."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
         ...
 
 
@@ -222,6 +233,8 @@ def fit_recommender(
     validate_every: Count = 1,
     patience: Count | None = None,
     progress: Callable[[int, float, float | None], None] | None = None,
+    checkpoint: str | Path | None = None,
+    fingerprint: str = "",
 ) -> TrainingHistory:
     """Train, and leave the model with the weights of its best epoch.
 
@@ -232,16 +245,22 @@ def fit_recommender(
         validate_every: epochs between two of its calls.
         patience: stop after this many epochs without a better value; never by default.
         progress: told the epoch, its loss and its value, if there is one, after each.
+        checkpoint: a file that is written after every epoch; a training that finds it goes on as if it had not been
+            interrupted, and ends with the same weights bit for bit.
+        fingerprint: of the data and the settings; a checkpoint with another one is not taken up.
 
     Raises:
-        ValueError: if `patience` is given without `validate`.
+        ValueError: if `patience` is given without `validate`; if the checkpoint is of another training, or damaged.
         FloatingPointError: if a loss is not finite.
     """
     if patience is not None and validate is None:
         raise ValueError("patience needs validate, by which an epoch is better")
-    history = TrainingHistory()
-    best: dict[str, Any] | None = None
-    for epoch in range(epochs):
+    history, best = TrainingHistory(), None
+    if checkpoint is not None and Path(checkpoint).exists():
+        history, best = _take_up(trainer, Path(checkpoint), fingerprint)
+    for epoch in range(len(history.losses), epochs):
+        if patience is not None and best is not None and epoch - 1 - history.best_epoch >= patience:
+            break
         history.losses.append(trainer.epoch())
         if not torch.isfinite(torch.tensor(history.losses[-1])):
             raise FloatingPointError(f"the loss of epoch {epoch} is {history.losses[-1]}; lower the learning rate")
@@ -254,11 +273,33 @@ def fit_recommender(
             history.values[epoch] = value
             if best is None or value > history.values[history.best_epoch]:
                 history.best_epoch, best = epoch, copy.deepcopy(trainer.model.state_dict())
-            elif patience is not None and epoch - history.best_epoch >= patience:
-                break
+        if checkpoint is not None:
+            _keep(trainer, history, best, Path(checkpoint), fingerprint)
     if best is not None:
         trainer.model.load_state_dict(best)
     return history
+
+
+def _keep(
+    trainer: Trainer, history: TrainingHistory, best: dict[str, Any] | None, path: Path, fingerprint: str
+) -> None:
+    state = {"fingerprint": fingerprint, "trainer": trainer.state_dict(), "history": asdict(history), "best": best}
+    stage = path.with_name(f".{path.name}.new")
+    torch.save(state, stage)
+    os.replace(stage, path)
+
+
+def _take_up(trainer: Trainer, path: Path, fingerprint: str) -> tuple[TrainingHistory, dict[str, Any] | None]:
+    try:
+        state = torch.load(path, weights_only=True)
+        found = state["fingerprint"]
+        history, best = TrainingHistory(**state["history"]), state["best"]
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no checkpoint of a recommender: {str(error).strip().splitlines()[0]}") from error
+    if found != fingerprint:
+        raise ValueError(f"checkpoint {path} is of other data or settings; remove it or name another")
+    trainer.load_state_dict(state["trainer"])
+    return history, best
 
 
 def _step(optimizer: Optimizer, loss: Tensor, model: MultiVectorCML | SFCML) -> None:
