@@ -7,6 +7,7 @@ by a validation value, and stops when that does not improve.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -81,6 +82,9 @@ class SampledTrainer:
         _check_sizes(interactions, len(model.user), len(model.item))
         self.model, self.interactions = model, interactions
         self.sampler = sampler or UniformNegatives(interactions, generator=Generator().manual_seed(seed))
+        sampled = self.sampler.interactions
+        if (sampled.num_users, sampled.num_items) != (interactions.num_users, interactions.num_items):
+            raise ValueError("sampler is of other users or items than interactions")
         self.kept = kept or self.sampler.num_negatives
         if self.kept > self.sampler.num_negatives:
             raise ValueError(f"kept={kept} must lie in [1, {self.sampler.num_negatives}], the number of negatives")
@@ -92,7 +96,7 @@ class SampledTrainer:
 
     def epoch(self) -> float:
         """Train on every observed pair once, against freshly drawn items; the mean loss."""
-        total = torch.zeros((), dtype=torch.float64)
+        total = 0.0
         order = torch.randperm(len(self.interactions), generator=self._generator)
         for batch in order.split(self.batch_size):
             users, items = (each[batch] for each in self._pairs)
@@ -104,8 +108,8 @@ class SampledTrainer:
                     self.model.user[owners], self.model.num_vectors[owners]
                 )
             _step(self.optimizer, loss, self.model)
-            total += loss.detach() * len(batch)
-        return float(total) / len(self.interactions)
+            total += float(loss.detach()) * len(batch)
+        return total / len(self.interactions)
 
     def _negatives(self, users: Tensor, items: Tensor) -> Tensor:
         if isinstance(self.sampler, TwoStageNegatives):
@@ -173,12 +177,12 @@ class SamplingFreeTrainer:
 
     def epoch(self) -> float:
         """Train on every user once; the mean loss."""
-        total = torch.zeros((), dtype=torch.float64)
+        total = 0.0
         for users in self._users[torch.randperm(len(self._users), generator=self._generator)].split(self.batch_users):
             loss = self.model.loss(users, self.interactions)
             _step(self.optimizer, loss, self.model)
-            total += loss.detach() * len(users)
-        return float(total) / len(self._users)
+            total += float(loss.detach()) * len(users)
+        return total / len(self._users)
 
     def state_dict(self) -> dict[str, Any]:
         """What an interrupted training needs to go on as if nothing had happened."""
@@ -227,7 +231,7 @@ def fit_recommender(
         patience: stop after this many epochs without a better value; never by default.
 
     Raises:
-        ValueError: if `patience` is given without `validate`.
+        ValueError: if `patience` is given without `validate`, or `validate` gives NaN.
         FloatingPointError: if a loss is not finite.
     """
     if patience is not None and validate is None:
@@ -236,12 +240,14 @@ def fit_recommender(
     best: dict[str, Any] | None = None
     for epoch in range(epochs):
         history.losses.append(trainer.epoch())
-        if not torch.isfinite(torch.tensor(history.losses[-1])):
+        if not math.isfinite(history.losses[-1]):
             raise FloatingPointError(f"the loss of epoch {epoch} is {history.losses[-1]}; lower the learning rate")
         if validate is None:
             history.best_epoch = epoch
             continue
         history.values.append(validate())
+        if math.isnan(history.values[-1]):
+            raise ValueError(f"validate gave NaN after epoch {epoch}, wanted a value to compare epochs by")
         if best is None or history.values[-1] > history.values[history.best_epoch]:
             history.best_epoch, best = epoch, copy.deepcopy(trainer.model.state_dict())
         elif patience is not None and epoch - history.best_epoch >= patience:
