@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from equipoise.core.signature import checked
@@ -63,7 +63,7 @@ def top_items(
 @checked
 def recommend(
     model: Scorer,
-    users: Int[Tensor, " n"],
+    users: Integer[Tensor, " n"],
     k: Count = 20,
     *,
     exclude: Interactions | None = None,
@@ -88,7 +88,7 @@ def recommend(
     if exclude is not None:
         check_indices("users", users, exclude.num_users)
     lists = []
-    for part in users.split(batch_size):
+    for part in users.long().split(batch_size):
         scores = scores_of(model, part)
         if exclude is not None and exclude.num_items != scores.shape[1]:
             raise ValueError(f"exclude is of {exclude.num_items} items, the model scores {scores.shape[1]}")

@@ -137,7 +137,7 @@ def max_sum_dispersion(recommended: Integer[Tensor, "users n"], item: Float[Tens
     tensor(18.)
     """
     check_indices("recommended", recommended, len(item))
-    vectors = item[recommended]
+    vectors = item[recommended.long()]
     # Twice the number times the scatter about the mean, which does not cancel where the items lie far from the origin.
     scatter = (vectors - vectors.mean(1, keepdim=True)).square().sum((1, 2))
     return 2 * recommended.shape[1] * scatter.mean()

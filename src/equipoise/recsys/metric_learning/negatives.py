@@ -59,6 +59,7 @@ class UniformNegatives:
 
     def _sample(self, users: Tensor, count: int) -> Tensor:
         check_indices("users", users, self.interactions.num_users)
+        users = users.long()
         full = self.interactions.per_user[users] >= self.interactions.num_items
         if full.any():
             raise ValueError(f"user {int(users[full][0])} has no negative item")
@@ -184,7 +185,7 @@ class TwoStageNegatives(PopularityNegatives):
         candidates = self._sample(users, self.num_candidates)
         check_indices("positives", positives, len(item_vectors))
         vectors = item_vectors.detach()
-        likeness = (vectors[candidates] @ vectors[positives][:, :, None]).squeeze(2).cpu()
+        likeness = (vectors[candidates] @ vectors[positives.long()][:, :, None]).squeeze(2).cpu()
         weights = likeness.double().softmax(1) + 1e-300
         chosen = torch.multinomial(weights, self.num_negatives, generator=self.generator)
         return candidates.gather(1, chosen)
