@@ -64,3 +64,6 @@ def test_bad_settings_are_named():
         split_interactions(likes, min_count=11)
     with pytest.raises(ValueError, match="one value per interaction"):
         leave_one_out(likes, torch.zeros(3))
+    for split in (leave_one_out, split_by_time):
+        with pytest.raises(ValueError, match="time holds"):
+            split(likes, torch.full((len(likes),), torch.nan))

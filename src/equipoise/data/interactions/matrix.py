@@ -138,6 +138,12 @@ class Interactions:
         offsets = torch.cat([self.items.new_zeros(1), self.per_item.cumsum(0)])
         return Interactions(offsets, self.users[order], self.num_users)
 
+    def to(self, device: torch.device | str) -> Interactions:
+        """The same on a device."""
+        if self.items.device == torch.device(device):
+            return self
+        return Interactions(self.offsets.to(device), self.items.to(device), self.num_items)
+
     def union(self, other: Interactions) -> Interactions:
         """The pairs of both.
 
@@ -165,6 +171,13 @@ class Interactions:
 
     def __iter__(self) -> Iterator[Int[Tensor, " taken"]]:
         return iter(self.items.split(self.per_user.tolist()))
+
+
+def check_indices(name: str, given: Tensor, size: int) -> None:
+    """Raise `IndexError` unless all indices lie in [0, size); PyTorch would take negative ones from the end."""
+    wrong = given[(given < 0) | (given >= size)]
+    if len(wrong):
+        raise IndexError(f"{name} holds the index {int(wrong[0])}, wanted 0 to {size - 1}")
 
 
 def _indices(name: str, values: Any) -> Any:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, NonNegative, Whole
 from equipoise.data.interactions.matrix import Interactions
+
+Moments: TypeAlias = Integer[Tensor, " n"] | Float[Tensor, " n"]
 
 
 class InteractionSplit(NamedTuple):
@@ -67,7 +70,7 @@ def split_interactions(
 
 @checked
 def leave_one_out(
-    interactions: Interactions, time: Tensor | None = None, *, min_count: Count = 3, seed: Whole = 0
+    interactions: Interactions, time: Moments | None = None, *, min_count: Count = 3, seed: Whole = 0
 ) -> InteractionSplit:
     """One item of each user to the test, one to validation, and the rest to learn from.
 
@@ -88,7 +91,7 @@ def leave_one_out(
 
 @checked
 def split_by_time(
-    interactions: Interactions, time: Tensor, ratios: Sequence[NonNegative] = (0.6, 0.2, 0.2)
+    interactions: Interactions, time: Moments, ratios: Sequence[NonNegative] = (0.6, 0.2, 0.2)
 ) -> InteractionSplit:
     """Split all pairs at two moments, the same for everyone.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from equipoise.core.signature import checked
 from equipoise.core.types import Count
-from equipoise.data.interactions.matrix import Interactions
+from equipoise.data.interactions.matrix import Interactions, check_indices
 
 
 @runtime_checkable
@@ -41,27 +41,29 @@ def top_items(
     users, items = scores.shape
     barred = torch.zeros_like(scores, dtype=torch.bool)
     if exclude is not None:
-        barred[exclude.rows(torch.arange(users, device=scores.device))] = True
+        barred[exclude.to(scores.device).rows(torch.arange(users, device=scores.device))] = True
         scores = scores.masked_fill(barred, -torch.inf)
     width = min(k, items)
     values, places = scores.topk(width, dim=1)
-    # Among equal scores `topk` takes any: where the last one has equals outside, they are taken by index.
+    # Among equal scores `topk` takes any: where the last one has equals outside, they are taken by index, and what is
+    # excluded comes after a candidate that scores minus infinity.
     last = values[:, -1:]
     for row in ((scores == last).sum(1) > (values == last).sum(1)).nonzero().squeeze(1).tolist():
         above = places[row][values[row] > last[row]]
-        equal = (scores[row] == last[row]).nonzero().squeeze(1)
-        places[row] = torch.cat([above, equal[: width - len(above)]])
+        equal = scores[row] == last[row]
+        taken = torch.cat([(equal & ~barred[row]).nonzero(), (equal & barred[row]).nonzero()]).squeeze(1)
+        places[row] = torch.cat([above, taken[: width - len(above)]])
     places = places.sort(1).values
-    values = scores.gather(1, places)
-    order = values.sort(descending=True, stable=True, dim=1).indices
-    places = places.gather(1, order).masked_fill(barred.gather(1, places.gather(1, order)), -1)
+    places = places.gather(1, barred.gather(1, places).sort(stable=True, dim=1).indices)
+    places = places.gather(1, scores.gather(1, places).sort(descending=True, stable=True, dim=1).indices)
+    places = places.masked_fill(barred.gather(1, places), -1)
     return torch.nn.functional.pad(places, (0, k - width), value=-1)
 
 
 @checked
 def recommend(
     model: Scorer,
-    users: Int[Tensor, " n"],
+    users: Integer[Tensor, " n"],
     k: Count = 20,
     *,
     exclude: Interactions | None = None,
@@ -80,12 +82,18 @@ def recommend(
         (n, k) item indices, −1 where a user has no candidate left.
 
     Raises:
-        ValueError: on a bad argument, by name, or if the model gives NaN.
+        ValueError: on a bad argument, by name; if the model gives NaN, or `exclude` is of another number of items.
+        IndexError: for a user that is not there.
     """
+    if exclude is not None:
+        check_indices("users", users, exclude.num_users)
     lists = []
-    for part in users.split(batch_size):
+    for part in users.long().split(batch_size):
         scores = scores_of(model, part)
-        lists.append(top_items(scores, k, None if exclude is None else exclude.select(part)))
+        if exclude is not None and exclude.num_items != scores.shape[1]:
+            raise ValueError(f"exclude is of {exclude.num_items} items, the model scores {scores.shape[1]}")
+        had = None if exclude is None else exclude.select(part.to(exclude.items.device))
+        lists.append(top_items(scores, k, had))
     return torch.cat(lists)
 
 

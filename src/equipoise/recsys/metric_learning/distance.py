@@ -24,7 +24,7 @@ from equipoise.core.signature import checked
 from equipoise.core.types import Count, Range
 
 UserVectors: TypeAlias = Float[Tensor, "users vectors dim"]
-VectorCounts: TypeAlias = Annotated[Integer[Tensor, " users"], Range(1)]
+VectorCounts: TypeAlias = Integer[Tensor, " users"]
 
 
 @checked
@@ -51,7 +51,7 @@ def num_interests(
         raise ValueError(f"counts holds {int(given.min())}, wanted numbers of items")
     if rule == "constant":
         return torch.full_like(given, max_vectors, dtype=torch.int64)
-    # By the length in bits: a logarithm in floating point can fall below 3 for 8.
+    # By the length in bits: a logarithm in floating point may round across a whole number.
     bits = torch.tensor([int(n).bit_length() - 1 for n in given.tolist()], dtype=torch.int64, device=given.device)
     return bits.clamp(1, max_vectors)
 
@@ -81,12 +81,13 @@ def multi_vector_distance(
     """
     check_vector_counts(num_vectors, user.shape[1])
     size = len(user), user.shape[1]
-    if item.ndim == 2:
-        products = (user.flatten(0, 1) @ item.T).view(*size, len(item))
-        item_norm = item.square().sum(-1)
-    else:
-        products = user @ item.transpose(1, 2)
-        item_norm = item.square().sum(-1)[:, None]
+    with torch.autocast(user.device.type, enabled=False):
+        if item.ndim == 2:
+            products = (user.flatten(0, 1) @ item.T).view(*size, len(item))
+            item_norm = item.square().sum(-1)
+        else:
+            products = user @ item.transpose(1, 2)
+            item_norm = item.square().sum(-1)[:, None]
     squared = user.square().sum(-1)[:, :, None] + item_norm - 2 * products
     if num_vectors is not None:
         squared = squared.masked_fill(unused_vectors(num_vectors, size[1])[:, :, None], torch.inf)

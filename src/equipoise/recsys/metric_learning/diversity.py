@@ -22,8 +22,9 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from equipoise.core.signature import checked
-from equipoise.core.types import NonNegative, Range, Values
+from equipoise.core.types import NonNegative, Values
 from equipoise.core.validate import warn_once
+from equipoise.data.interactions.matrix import check_indices
 from equipoise.recsys.metric_learning.distance import UserVectors, VectorCounts, check_vector_counts, unused_vectors
 
 Variant: TypeAlias = Literal["average", "pairwise"]
@@ -81,10 +82,10 @@ def diversity_control(
     centred = (vectors - (vectors.sum(1) / owned[:, None])[:, None]).masked_fill(unused[:, :, None], 0.0)
     spread = centred.square().sum((1, 2)) / (owned - 1).clamp_min(1)
     if variant == "average":
-        outside = (delta1 - spread).clamp_min(0) + (spread - delta2).clamp_min(0)
+        outside = (delta1 - spread).relu() + (spread - delta2).relu()
     else:
         gaps = (vectors[:, :, None] - vectors[:, None]).square().sum(-1)
-        away = (delta1 - gaps).clamp_min(0) + (gaps - delta2).clamp_min(0)
+        away = (delta1 - gaps).relu() + (gaps - delta2).relu()
         skipped = unused[:, :, None] | unused[:, None] | torch.eye(most, dtype=torch.bool, device=user.device)
         outside = away.masked_fill(skipped, 0.0).sum((1, 2)) / owned.square()
     return Diversity(outside.masked_fill(~several, 0.0).mean(), spread.detach())
@@ -121,13 +122,11 @@ class DiversityControl(nn.Module):
 
 
 @checked
-def max_sum_dispersion(
-    recommended: Annotated[Integer[Tensor, "users n"], Range(0)], item: Float[Tensor, "items dim"]
-) -> Float[Tensor, ""]:
+def max_sum_dispersion(recommended: Integer[Tensor, "users n"], item: Float[Tensor, "items dim"]) -> Float[Tensor, ""]:
     """How far apart the items of a list are: the sum of squared distances over ordered pairs, averaged over users.
 
     Args:
-        recommended: (users, N) item indices.
+        recommended: (users, N) item indices, without the −1 that pads a short list.
         item: (items, d) vectors.
 
     Raises:
@@ -137,16 +136,19 @@ def max_sum_dispersion(
     >>> max_sum_dispersion(torch.tensor([[0, 1]]), torch.tensor([[0.0], [3.0]]))
     tensor(18.)
     """
-    if int(recommended.max()) >= len(item):
-        raise IndexError(f"recommended holds item {int(recommended.max())}, there are vectors of {len(item)} items")
-    vectors = item[recommended]
-    squares, total = vectors.square().sum((1, 2)), vectors.sum(1)
-    return (2 * recommended.shape[1] * squares - 2 * total.square().sum(1)).mean()
+    check_indices("recommended", recommended, len(item))
+    vectors = item[recommended.long()]
+    # Twice the number times the scatter about the mean, which does not cancel where the items lie far from the origin.
+    scatter = (vectors - vectors.mean(1, keepdim=True)).square().sum((1, 2))
+    return 2 * recommended.shape[1] * scatter.mean()
 
 
 @checked
 def preference_diversity(
-    item_tags: Annotated[Integer[Tensor, "n tags"] | Bool[Tensor, "n tags"], Values(((0, "absent"), (1, "present")))],
+    item_tags: Annotated[
+        Integer[Tensor, "n tags"] | Bool[Tensor, "n tags"] | Float[Tensor, "n tags"],
+        Values(((0, "absent"), (1, "present"))),
+    ],
 ) -> Float[Tensor, ""]:
     """How different the items are that a user likes: the share of pairs that have no tag in common.
 
@@ -166,7 +168,6 @@ def preference_diversity(
     if n < 2:
         warn_once("preference_diversity is NaN for fewer than two items")
         return torch.tensor(torch.nan, dtype=torch.float64, device=item_tags.device)
-    shared = item_tags.double() @ item_tags.double().T
-    disjoint = shared == 0
+    disjoint = item_tags.double() @ item_tags.double().T == 0
     disjoint.fill_diagonal_(False)
     return disjoint.sum() / torch.tensor(n * (n - 1), dtype=torch.float64, device=item_tags.device)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, NonNegative, Positive, Whole
-from equipoise.data.interactions.matrix import Interactions
+from equipoise.data.interactions.matrix import Interactions, check_indices
 from equipoise.recsys.metric_learning.distance import check_vector_counts, multi_vector_distance, unused_vectors
 from equipoise.recsys.metric_learning.sampling_free import Kernel, sfcml_loss, sfcml_user_solution
 from equipoise.recsys.metric_learning.triplets import full_pairwise_hinge
@@ -34,6 +34,7 @@ class MultiVectorCML(nn.Module):
 
     Raises:
         ValueError: on a bad setting, by name.
+        IndexError: when called, for a user or item that is not there.
 
     >>> model = MultiVectorCML(3, 5, dim=4, num_vectors=2)
     >>> near, far = model(torch.tensor([0, 2]), torch.tensor([1, 4]), torch.tensor([[0, 2], [0, 3]]))
@@ -56,7 +57,7 @@ class MultiVectorCML(nn.Module):
         seed: Whole = 0,
     ) -> None:
         super().__init__()
-        counts = torch.full((num_users,), num_vectors) if isinstance(num_vectors, int) else num_vectors.long()
+        counts = torch.full((num_users,), num_vectors) if isinstance(num_vectors, int) else num_vectors.long().clone()
         if counts.shape != (num_users,):
             raise ValueError(f"num_vectors must have one value per user, {num_users}, got shape {tuple(counts.shape)}")
         most = int(counts.max())
@@ -72,14 +73,19 @@ class MultiVectorCML(nn.Module):
         self, users: Int[Tensor, " n"], pos: Int[Tensor, " n"], neg: Int[Tensor, "n candidates"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n candidates"]]:
         """The distances of observed items (n,) and of candidates (n, S)."""
-        items = self.item[torch.cat([pos[:, None], neg], 1)]
-        distance = multi_vector_distance(self.user[users], items, self._counts(users))
+        items = torch.cat([pos[:, None], neg], 1)
+        check_indices("users", users, len(self.user))
+        check_indices("pos and neg", items, len(self.item))
+        distance = multi_vector_distance(self.user[users], self.item[items], self._counts(users))
         return distance[:, 0], distance[:, 1:]
 
     def distance(
         self, users: Int[Tensor, " n"], items: Int[Tensor, " chosen"] | None = None
     ) -> Float[Tensor, "n items"]:
         """Squared distances of users (n,) to some items, or to all."""
+        check_indices("users", users, len(self.user))
+        if items is not None:
+            check_indices("items", items, len(self.item))
         vectors = self.item if items is None else self.item[items]
         return multi_vector_distance(self.user[users], vectors, self._counts(users))
 
@@ -99,8 +105,15 @@ class MultiVectorCML(nn.Module):
         if int(self.num_vectors.min()) < self.user.shape[1]:
             self.user[unused_vectors(self.num_vectors, self.user.shape[1])] = 0
 
+    @checked
+    @torch.enable_grad()
     def fold_in(
-        self, interactions: Interactions, *, num_vectors: int | None = None, margin: NonNegative = 1.0, steps: int = 100
+        self,
+        interactions: Interactions,
+        *,
+        num_vectors: Count | None = None,
+        margin: NonNegative = 1.0,
+        steps: Count = 100,
     ) -> Float[Tensor, "new vectors dim"]:
         """Vectors of new users, while the items stay where they are.
 
@@ -114,8 +127,11 @@ class MultiVectorCML(nn.Module):
             steps: of Adam at a rate of 0.05.
 
         Raises:
-            ValueError: if a user has no item or all items.
+            ValueError: on a bad setting, by name; if a user has no item or all items.
         """
+        if interactions.num_items != len(self.item):
+            raise ValueError(f"interactions are of {interactions.num_items} items, the model of {len(self.item)}")
+        interactions = interactions.to(self.item.device)
         taken = interactions.per_user
         wrong = (taken == 0) | (taken >= len(self.item))
         if wrong.any():
@@ -129,7 +145,9 @@ class MultiVectorCML(nn.Module):
         optimizer = torch.optim.Adam([vectors], lr=0.05)
         for _ in range(steps):
             optimizer.zero_grad()
-            full_pairwise_hinge(multi_vector_distance(vectors, item), observed, margin).backward()
+            loss = full_pairwise_hinge(multi_vector_distance(vectors, item), observed, margin)
+            # The sum over users, so that who else is folded in does not matter.
+            (loss * len(vectors)).backward()
             optimizer.step()
             _project_(vectors, self.norm, self.max_norm)
         return vectors.detach()
@@ -153,6 +171,7 @@ class SFCML(nn.Module):
 
     Raises:
         ValueError: on a bad setting, by name.
+        IndexError: when called, for a user or item that is not there.
 
     >>> likes = Interactions.from_pairs([0, 0, 1], [0, 1, 2], num_items=4)
     >>> model = SFCML(2, 4, dim=3)
@@ -185,7 +204,9 @@ class SFCML(nn.Module):
         self, users: Int[Tensor, " n"], interactions: Interactions, *, kernel: Kernel = "auto"
     ) -> Float[Tensor, ""]:
         """`sfcml_loss` of some users, by the interactions of all."""
-        return sfcml_loss(self.user[users], self.item, interactions.select(users), self.margin, kernel=kernel)
+        check_indices("users", users, len(self.user))
+        rows = interactions.select(users.to(interactions.items.device))
+        return sfcml_loss(self.user[users], self.item, rows, self.margin, kernel=kernel)
 
     def forward(self, users: Int[Tensor, " n"], interactions: Interactions) -> Float[Tensor, ""]:
         """As `loss`."""
@@ -193,6 +214,7 @@ class SFCML(nn.Module):
 
     def predict(self, users: Int[Tensor, " n"]) -> Float[Tensor, "n items"]:
         """Scores (n, items), the higher the better: 2 u·v."""
+        check_indices("users", users, len(self.user))
         return 2 * self.user[users] @ self.item.T
 
     def item_vectors(self) -> Float[Tensor, "items dim"]:
@@ -208,6 +230,7 @@ class SFCML(nn.Module):
 
     def fold_in(self, items: Int[Tensor, " taken"], *, ridge: NonNegative = 0.0) -> Float[Tensor, " dim"]:
         """The vector of a new user who took these items, in closed form; see `sfcml_user_solution`."""
+        check_indices("items", items, len(self.item))
         positive = torch.zeros(len(self.item), dtype=torch.bool, device=self.item.device)
         positive[items] = True
         return sfcml_user_solution(self.item_vectors(), positive, self.margin, ridge=ridge, norm=self.user_norm).user

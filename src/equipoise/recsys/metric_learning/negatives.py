@@ -16,18 +16,15 @@ of inner products in the second stage.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from jaxtyping import Float, Int, Integer
 from torch import Generator, Tensor
 
 from equipoise.core.signature import checked
-from equipoise.core.types import Count, NonNegative, Range
-from equipoise.data.interactions.matrix import Interactions
+from equipoise.core.types import Count, NonNegative
+from equipoise.data.interactions.matrix import Interactions, check_indices
 
 _ROUNDS = 8
-Users = Annotated[Integer[Tensor, " n"], Range(0)]
 
 
 class UniformNegatives:
@@ -40,6 +37,7 @@ class UniformNegatives:
 
     Raises:
         ValueError: on a bad setting, by name; when called, if a user has no unobserved item.
+        IndexError: when called with a user that is not there.
 
     >>> likes = Interactions.from_pairs([0, 0, 1], [0, 1, 2], num_items=4)
     >>> drawn = UniformNegatives(likes, 100)(torch.tensor([0, 1]))
@@ -55,16 +53,16 @@ class UniformNegatives:
         self.generator = generator if generator is not None else Generator().manual_seed(0)
 
     @checked
-    def __call__(self, users: Users) -> Int[Tensor, "n negatives"]:
+    def __call__(self, users: Integer[Tensor, " n"]) -> Int[Tensor, "n negatives"]:
         """(n, S) items that each of n users has not observed."""
-        if int(users.max()) >= self.interactions.num_users:
-            raise IndexError(f"users holds {int(users.max())}, there are {self.interactions.num_users} users")
-        full = self.interactions.per_user[users] >= self.interactions.num_items
-        if full.any():
-            raise ValueError(f"user {int(users[full][0])} has no negative item")
         return self._sample(users, self.num_negatives)
 
     def _sample(self, users: Tensor, count: int) -> Tensor:
+        check_indices("users", users, self.interactions.num_users)
+        users = users.long()
+        full = self.interactions.per_user[users] >= self.interactions.num_items
+        if full.any():
+            raise ValueError(f"user {int(users[full][0])} has no negative item")
         drawn = self._draw(len(users) * count).view(len(users), count)
         wrong = self.interactions.contains(users[:, None].expand_as(drawn), drawn)
         for _ in range(_ROUNDS):
@@ -174,15 +172,20 @@ class TwoStageNegatives(PopularityNegatives):
 
     @checked
     def __call__(  # type: ignore[override]
-        self, users: Users, positives: Users, item_vectors: Float[Tensor, "items dim"]
+        self,
+        users: Integer[Tensor, " n"],
+        positives: Integer[Tensor, " n"],
+        item_vectors: Float[Tensor, "items dim"],
     ) -> Int[Tensor, "n negatives"]:
         """(n, S) items that each of n users has not observed, by the observed item (n,) and vectors of all items."""
-        kept, self.num_negatives = self.num_negatives, self.num_candidates
-        try:
-            candidates = super().__call__(users)
-        finally:
-            self.num_negatives = kept
+        if len(item_vectors) != self.interactions.num_items:
+            raise ValueError(
+                f"item_vectors must have a row for each of {self.interactions.num_items} items, got {len(item_vectors)}"
+            )
+        candidates = self._sample(users, self.num_candidates)
+        check_indices("positives", positives, len(item_vectors))
         vectors = item_vectors.detach()
-        likeness = (vectors[candidates] @ vectors[positives][:, :, None]).squeeze(2)
-        chosen = torch.multinomial(likeness.double().softmax(1) + 1e-300, kept, generator=self.generator)
+        likeness = (vectors[candidates] @ vectors[positives.long()][:, :, None]).squeeze(2).cpu()
+        weights = likeness.double().softmax(1) + 1e-300
+        chosen = torch.multinomial(weights, self.num_negatives, generator=self.generator)
         return candidates.gather(1, chosen)

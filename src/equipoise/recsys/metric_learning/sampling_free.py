@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from equipoise.core.reduction import Reduction, reduce_losses
 from equipoise.core.signature import checked
@@ -34,7 +35,7 @@ from equipoise.data.interactions.matrix import Interactions
 
 Observed: TypeAlias = (
     Annotated[
-        Integer[Tensor, "users items"] | Bool[Tensor, "users items"],
+        Integer[Tensor, "users items"] | Bool[Tensor, "users items"] | Float[Tensor, "users items"],
         Values(((0, "not observed"), (1, "observed"))),
     ]
     | Interactions
@@ -72,7 +73,7 @@ def sfcml_loss(
     >>> sfcml_loss(torch.tensor([[1.0, 0.0]]), item, torch.tensor([[1, 0]]))
     tensor(1.)
     """
-    observed = as_interactions(positive)
+    observed = as_interactions(positive).to(user.device)
     if (observed.num_users, observed.num_items) != (len(user), len(item)):
         raise ValueError(
             f"positive has {observed.num_users} × {observed.num_items} cells, there are {len(user)} users and "
@@ -152,7 +153,7 @@ def sfcml_user_solution(
     quadratic = 4 * (scatter + ridge * torch.eye(len(gap), dtype=wide.dtype, device=wide.device))
     linear = 2 * margin * gap
     if norm is None:
-        vector = torch.linalg.lstsq(quadratic, linear[:, None], driver="gelsd").solution[:, 0]
+        vector = torch.linalg.pinv(quadratic, rtol=1e-12, hermitian=True) @ linear
     else:
         vector = _on_the_sphere(quadratic, linear, norm)
     loss = vector @ (4 * scatter) @ vector - 2 * linear @ vector + margin**2
@@ -197,7 +198,8 @@ def as_interactions(positive: Tensor | Interactions) -> Interactions:
 def _dense_losses(user: Tensor, item: Tensor, observed: Interactions, margin: float) -> Tensor:
     """With e = s − λ[observed]: mean⁺(e²) + mean⁻(e²) − 2 mean⁺(e) mean⁻(e)."""
     mask = observed.dense(torch.arange(len(user), device=user.device))
-    gaps = 2 * user @ item.T - margin * mask
+    with torch.autocast(user.device.type, enabled=False):
+        gaps = 2 * user @ item.T - margin * mask
     sums = []
     for part, count in ((mask, mask.sum(1)), (~mask, (~mask).sum(1))):
         kept = gaps.masked_fill(~part, 0.0)
@@ -231,7 +233,7 @@ class _GramLosses(torch.autograd.Function):
         other_second = (all_second - second).clamp_min(0)
         losses = second / liked - 2 * margin * first / liked + margin**2
         losses += other_second / others - 2 * offset * (all_first - first) / others
-        ctx.save_for_backward(user, item, turned.to(user.dtype), total.to(user.dtype), scores)
+        ctx.save_for_backward(user, item, turned, total, scores)
         ctx.observed = observed
         ctx.slopes = (
             -2 * margin / liked - 2 * (all_first - first) / (liked * others) + 2 * offset / others,
@@ -242,35 +244,37 @@ class _GramLosses(torch.autograd.Function):
         return losses.to(user.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         user, item, turned, total, scores = ctx.saved_tensors
         rows, columns = ctx.observed.users, ctx.observed.items
         first, second, all_first, all_second = (slope * gradient for slope in ctx.slopes)
-        each = (2 * (first[rows] + 2 * scores * second[rows])).to(user.dtype)
-        pairs = torch.sparse_csr_tensor(
-            ctx.observed.offsets, columns, each, (len(user), len(item)), device=user.device, check_invariants=False
+        each = 2 * (first[rows] + 2 * scores * second[rows])
+        size = len(user), len(item)
+        pairs = torch.sparse_coo_tensor(
+            torch.stack([rows, columns]), each, size, check_invariants=False, is_coalesced=True
         )
-        all_first, all_second = all_first.to(user.dtype), all_second.to(user.dtype)[:, None]
-        to_user = pairs @ item + 2 * all_first[:, None] * total + 8 * all_second * turned
-        to_item = pairs.t() @ user + 2 * (all_first @ user) + 8 * item @ (user.T @ (all_second * user))
-        return to_user, to_item, None, None
+        users, items, curve = user.to(each.dtype), item.to(each.dtype), all_second[:, None]
+        to_user = pairs @ items + 2 * all_first[:, None] * total + 8 * curve * turned
+        to_item = pairs.t() @ users + 2 * (all_first @ users) + 8 * items @ (users.T @ (curve * users))
+        return to_user.to(user.dtype), to_item.to(item.dtype), None, None
 
 
 def _on_the_sphere(quadratic: Tensor, linear: Tensor, norm: float) -> Tensor:
     """The minimiser of uᵀAu − 2bᵀu with ‖u‖ = r: (A + μI) u = b, with μ above −λ₁ from the secular equation."""
     values, basis = torch.linalg.eigh(quadratic)
     turned = basis.T @ linear
-    least = float(values[0])
+    least, scale = float(values[0]), float(values[-1]) or 1.0
     # The norm falls from (possibly) infinity at −λ₁ to below r at this end.
     low, high = -least, float(linear.norm()) / norm - least
 
     def length(shift: float) -> float:
         return float((turned / (values + shift)).norm())
 
-    edge = low + 1e-12 * max(abs(least), 1.0)
+    edge = low + 1e-12 * scale
     if length(edge) <= norm:
         # The hard case: b has no part along the first direction, which may be added freely.
-        free = values > values[0] + 1e-9 * max(abs(least), 1.0)
+        free = values > values[0] + 1e-9 * scale
         parts = torch.where(free, turned / (values - least).clamp_min(1e-300), torch.zeros_like(turned))
         rest = max(norm**2 - float(parts.square().sum()), 0.0) ** 0.5
         parts[0] += rest

@@ -7,6 +7,7 @@ by a validation value, and stops when that does not improve.
 from __future__ import annotations
 
 import copy
+import math
 import os
 import pickle
 from collections.abc import Callable
@@ -95,6 +96,9 @@ class SampledTrainer:
         _check_sizes(interactions, len(model.user), len(model.item))
         self.model, self.interactions = model, interactions
         self.sampler = sampler or UniformNegatives(interactions, generator=Generator().manual_seed(seed))
+        sampled = self.sampler.interactions
+        if (sampled.num_users, sampled.num_items) != (interactions.num_users, interactions.num_items):
+            raise ValueError("sampler is of other users or items than interactions")
         self.kept = kept or self.sampler.num_negatives
         if self.kept > self.sampler.num_negatives:
             raise ValueError(f"kept={kept} must lie in [1, {self.sampler.num_negatives}], the number of negatives")
@@ -106,7 +110,7 @@ class SampledTrainer:
 
     def epoch(self) -> float:
         """Train on every observed pair once, against freshly drawn items; the mean loss."""
-        total = torch.zeros((), dtype=torch.float64)
+        total = 0.0
         order = torch.randperm(len(self.interactions), generator=self._generator)
         for batch in order.split(self.batch_size):
             users, items = (each[batch] for each in self._pairs)
@@ -118,8 +122,8 @@ class SampledTrainer:
                     self.model.user[owners], self.model.num_vectors[owners]
                 )
             _step(self.optimizer, loss, self.model)
-            total += loss.detach() * len(batch)
-        return float(total) / len(self.interactions)
+            total += float(loss.detach()) * len(batch)
+        return total / len(self.interactions)
 
     def _negatives(self, users: Tensor, items: Tensor) -> Tensor:
         if isinstance(self.sampler, TwoStageNegatives):
@@ -187,12 +191,12 @@ class SamplingFreeTrainer:
 
     def epoch(self) -> float:
         """Train on every user once; the mean loss."""
-        total = torch.zeros((), dtype=torch.float64)
+        total = 0.0
         for users in self._users[torch.randperm(len(self._users), generator=self._generator)].split(self.batch_users):
             loss = self.model.loss(users, self.interactions)
             _step(self.optimizer, loss, self.model)
-            total += loss.detach() * len(users)
-        return float(total) / len(self._users)
+            total += float(loss.detach()) * len(users)
+        return total / len(self._users)
 
     def state_dict(self) -> dict[str, Any]:
         """What an interrupted training needs to go on as if nothing had happened."""
@@ -250,7 +254,8 @@ def fit_recommender(
         fingerprint: of the data and the settings; a checkpoint with another one is not taken up.
 
     Raises:
-        ValueError: if `patience` is given without `validate`; if the checkpoint is of another training, or damaged.
+        ValueError: if `patience` is given without `validate`, or `validate` gives NaN; if the checkpoint is of another
+            training, or damaged.
         FloatingPointError: if a loss is not finite.
     """
     if patience is not None and validate is None:
@@ -262,7 +267,7 @@ def fit_recommender(
         if patience is not None and best is not None and epoch - 1 - history.best_epoch >= patience:
             break
         history.losses.append(trainer.epoch())
-        if not torch.isfinite(torch.tensor(history.losses[-1])):
+        if not math.isfinite(history.losses[-1]):
             raise FloatingPointError(f"the loss of epoch {epoch} is {history.losses[-1]}; lower the learning rate")
         value = validate() if validate is not None and (epoch + 1) % validate_every == 0 else None
         if progress is not None:
@@ -270,6 +275,8 @@ def fit_recommender(
         if validate is None:
             history.best_epoch = epoch
         elif value is not None:
+            if math.isnan(value):
+                raise ValueError(f"validate gave NaN after epoch {epoch}, wanted a value to compare epochs by")
             history.values[epoch] = value
             if best is None or value > history.values[history.best_epoch]:
                 history.best_epoch, best = epoch, copy.deepcopy(trainer.model.state_dict())

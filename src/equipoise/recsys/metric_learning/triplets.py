@@ -62,7 +62,7 @@ def topk_negative_loss(
     if k > neg_distance.shape[1]:
         raise ValueError(f"k={k} must lie in [1, {neg_distance.shape[1]}], the number of negatives")
     near = neg_distance if k == neg_distance.shape[1] else neg_distance.topk(k, dim=1, largest=False).values
-    terms = (margin + pos_distance[:, None] - near).clamp_min(0)
+    terms = (margin + pos_distance[:, None] - near).relu()
     return terms.mean(1) if reduction == "none" else reduce_losses(terms, reduction)
 
 
@@ -103,7 +103,9 @@ def dpcml_triplet_loss(
 @checked
 def full_pairwise_hinge(
     distance: Float[Tensor, "users items"],
-    positive: Annotated[Integer[Tensor, "users items"] | Bool[Tensor, "users items"], _OBSERVED],
+    positive: Annotated[
+        Integer[Tensor, "users items"] | Bool[Tensor, "users items"] | Float[Tensor, "users items"], _OBSERVED
+    ],
     margin: NonNegative = 1.0,
     *,
     max_fpr: Fraction = 1.0,
