@@ -46,7 +46,7 @@ OTHERS = {
     "equipoise.data.InteractionSplit": "a result that the library makes",
     "equipoise.data.CORRUPTIONS": "a table of functions that `corrupt` checks the inputs of",
     "equipoise.data.read_cifar": "reads files; its test gives it bad ones",
-    "equipoise.data.read_interactions": "reads files; its test gives it bad ones",
+    "equipoise.data.read_item_lists": "reads files; its test gives it bad ones",
     "equipoise.data.read_table": "reads files; its test gives it bad ones",
     "equipoise.data.load_npz_tables": "reads files; its test gives it bad ones",
     "equipoise.data.load_dataset": "takes a name only; its test gives it a wrong one",

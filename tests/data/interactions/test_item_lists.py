@@ -2,7 +2,7 @@
 
 import pytest
 
-from equipoise.data import read_interactions
+from equipoise.data import read_item_lists
 
 
 def _written(tmp_path, text):
@@ -13,10 +13,10 @@ def _written(tmp_path, text):
 
 def test_a_line_is_a_user(tmp_path):
     path = _written(tmp_path, "2 5 1\n0\n3 1 1 2\n")
-    likes = read_interactions(path, num_items=8)
+    likes = read_item_lists(path, num_items=8)
     assert (likes.num_users, likes.num_items) == (3, 8)
     assert [row.tolist() for row in likes] == [[1, 5], [], [1, 2]]
-    assert read_interactions(str(path)).num_items == 6
+    assert read_item_lists(str(path)).num_items == 6
 
 
 def test_what_is_no_such_file_is_named(tmp_path):
@@ -27,7 +27,7 @@ def test_what_is_no_such_file_is_named(tmp_path):
         ("", "there are no items"),
     ):
         with pytest.raises(ValueError, match=words):
-            read_interactions(_written(tmp_path, text))
+            read_item_lists(_written(tmp_path, text))
     for text in ("1 4\n", "1 -1\n"):
         with pytest.raises(IndexError, match="wanted 0 to 3"):
-            read_interactions(_written(tmp_path, text), num_items=4)
+            read_item_lists(_written(tmp_path, text), num_items=4)

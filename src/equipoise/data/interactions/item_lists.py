@@ -12,7 +12,7 @@ from equipoise.data.interactions.matrix import Interactions
 
 
 @checked
-def read_interactions(path: str | Path, *, num_items: Count | None = None) -> Interactions:
+def read_item_lists(path: str | Path, *, num_items: Count | None = None) -> Interactions:
     """Interactions from a text file with a line per user: how many items, then their indices from 0.
 
     Args:
