@@ -32,6 +32,8 @@ ENTRIES = (
 )
 
 OTHERS = {
+    "equipoise.data.InteractionLog": "a result that the library makes",
+    "equipoise.data.read_interactions": "reads files; its test gives it bad ones",
     "equipoise.data.CORRUPTIONS": "a table of functions that `corrupt` checks the inputs of",
     "equipoise.data.read_cifar": "reads files; its test gives it bad ones",
     "equipoise.data.read_table": "reads files; its test gives it bad ones",
