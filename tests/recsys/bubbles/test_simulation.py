@@ -12,6 +12,7 @@ from equipoise.recsys import (
     MostPopular,
     RandomMix,
     RuleAgent,
+    bubble_escape_potential,
     build_profiles,
     simulate_categories,
 )
@@ -225,6 +226,16 @@ def test_a_world_of_categories_listens_only_if_it_learns():
     assert not frozen.escape_potential().per_user.any()
     assert frozen.accuracy.equal(open_.accuracy)
     assert float(open_.escape_potential().value) > 0.5
+
+
+def test_a_frozen_recommender_has_none_within_its_error_where_each_world_draws_its_own_pages():
+    draws = np.random.default_rng(5)
+    taste = draws.dirichlet(np.full(10, 0.3), 300)
+    logged = torch.from_numpy(np.stack([draws.multinomial(30, row) for row in taste]))
+    one, other = (simulate_categories(torch.from_numpy(taste), logged, frozen=True, seed=seed) for seed in (1, 2))
+    found = bubble_escape_potential(one.positive, other.negative, torch.eye(10).long())
+    assert found.per_user.any()
+    assert abs(float(found.value)) < 3 * float(found.per_user.std()) / math.sqrt(300)
 
 
 def test_pages_of_categories_are_drawn_as_the_formula_says():
