@@ -7,7 +7,7 @@ import pytest
 
 from equipoise.cli.main import main
 from equipoise.cli.terminal import option_name
-from equipoise.workflows import BenchRequest, EvaluateRequest, FitRequest, OpenRequest
+from equipoise.workflows import BenchRequest, BubbleRequest, EvaluateRequest, FitRequest, OpenRequest
 
 _EVALUATE = ["evaluate", "scores.csv", "--target", "y", "--score", "s"]
 _OPEN = {field.name for field in fields(OpenRequest)}
@@ -29,6 +29,7 @@ def _options(command, capsys, monkeypatch):
         (["fit"], [FitRequest], []),
         (["predict"], [], ["--output", "--overwrite", "--escape-formulas"]),
         (["evaluate"], [EvaluateRequest, OpenRequest], ["--open"]),
+        (["bubble"], [BubbleRequest], []),
         (["reproduce"], [], ["--all", "--seeds", "--quick", "--judge", "--output"]),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],

@@ -4,6 +4,8 @@ from .images.corruptions import corrupt as corrupt
 from .images.corruptions import corrupted_sets as corrupted_sets
 from .interactions.item_lists import read_item_lists as read_item_lists
 from .interactions.matrix import Interactions as Interactions
+from .interactions.reading import InteractionLog as InteractionLog
+from .interactions.reading import read_interactions as read_interactions
 from .interactions.splits import InteractionSplit as InteractionSplit
 from .interactions.splits import leave_one_out as leave_one_out
 from .interactions.splits import split_by_time as split_by_time

@@ -1,5 +1,8 @@
 from .bench.request import BenchRequest as BenchRequest
 from .bench.tabular_benchmark import bench_tabular as bench_tabular
+from .bubble.measure import BubbleOutcome as BubbleOutcome
+from .bubble.measure import measure_bubbles as measure_bubbles
+from .bubble.request import BubbleRequest as BubbleRequest
 from .errors import InputError as InputError
 from .mistake_detector import MistakeDetector as MistakeDetector
 from .mistake_detector import Segments as Segments

@@ -44,6 +44,8 @@ OTHERS = {
     "equipoise.data.leave_one_out": "moments may be whole numbers or fractions; its test gives it bad ones",
     "equipoise.data.split_by_time": "moments may be whole numbers or fractions; its test gives it bad ones",
     "equipoise.data.InteractionSplit": "a result that the library makes",
+    "equipoise.data.InteractionLog": "a result that the library makes",
+    "equipoise.data.read_interactions": "reads files; its test gives it bad ones",
     "equipoise.data.CORRUPTIONS": "a table of functions that `corrupt` checks the inputs of",
     "equipoise.data.read_cifar": "reads files; its test gives it bad ones",
     "equipoise.data.read_item_lists": "reads files; its test gives it bad ones",

@@ -8,6 +8,7 @@ OTHERS = {
     "equipoise.workflows.evaluate_scores": "reads and writes files; tests/workflows/scores gives it bad ones",
     "equipoise.workflows.evaluate_open": "reads and writes files; tests/cli gives it bad ones",
     "equipoise.workflows.bench_tabular": "reads and writes files; tests/workflows/bench gives it bad ones",
+    "equipoise.workflows.measure_bubbles": "reads and writes files; tests/workflows/bubble gives it bad ones",
     "equipoise.workflows.detect_mistakes": "a whole training of encoders; tests/workflows gives it bad segments",
     "equipoise.workflows.Segments": "a record of recordings that `detect_mistakes` is given",
     "equipoise.workflows.MistakeReport": "a result that the library makes",
@@ -16,5 +17,7 @@ OTHERS = {
     "equipoise.workflows.EvaluateRequest": "a record of options, checked against the table by `evaluate_scores`",
     "equipoise.workflows.OpenRequest": "a record of options, checked against the table by `evaluate_open`",
     "equipoise.workflows.BenchRequest": "a record of options, checked against the tables by `bench_tabular`",
+    "equipoise.workflows.BubbleRequest": "a record of options, checked against the log by `measure_bubbles`",
+    "equipoise.workflows.BubbleOutcome": "a result that the library makes",
     "equipoise.workflows.InputError": "the exception of bad files and options",
 }

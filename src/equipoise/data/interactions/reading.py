@@ -1,0 +1,257 @@
+"""Logs of who took what from files: tables with a header, and RecBole's atomic files."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from equipoise.core.signature import checked
+from equipoise.core.types import Real
+from equipoise.core.validate import warn_once
+from equipoise.data.interactions.matrix import Interactions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Names that files give to the columns, in the order of preference.
+_KNOWN = {
+    "user": ("user", "user_id", "userid", "uid", "customer", "customer_id"),
+    "item": ("item", "item_id", "itemid", "iid", "movie_id", "movieid", "product", "product_id"),
+    "rating": ("rating", "score", "stars"),
+    "time": ("timestamp", "time", "date", "datetime"),
+    "title": ("title", "name", "movie_title", "item_name", "item_title"),
+    "category": ("category", "categories", "genre", "genres", "class", "classes"),
+}
+_ATOMIC = (".inter", ".item")
+
+
+@dataclass(frozen=True, eq=False)
+class InteractionLog:
+    """A log with the names that its file uses. Built by `read_interactions`.
+
+    Attributes:
+        interactions: who took what; users and items by their place in the names.
+        user_names: (users,) as text, in the order in which they appear.
+        item_names: (items,) likewise; items that only the file of items knows come last.
+        ratings: of each pair, in the order of `interactions.items`; None if the file has none.
+        times: when each pair happened, likewise, in seconds or in the file's own numbers.
+        titles: (items,) of the file of items; None if it has none.
+        categories: (items, categories) of 0 and 1; None without a file of items.
+        category_names: (categories,).
+    """
+
+    interactions: Interactions
+    user_names: tuple[str, ...]
+    item_names: tuple[str, ...]
+    ratings: Float[Tensor, " n"] | None = None
+    times: Float[Tensor, " n"] | None = None
+    titles: tuple[str, ...] | None = None
+    categories: Int[Tensor, "items categories"] | None = None
+    category_names: tuple[str, ...] = ()
+
+
+@checked
+def read_interactions(
+    path: str | Path,
+    items: str | Path | None = None,
+    *,
+    user: str | None = None,
+    item: str | None = None,
+    rating: str | None = None,
+    time: str | None = None,
+    category: str | None = None,
+    title: str | None = None,
+    min_rating: Real | None = None,
+) -> InteractionLog:
+    """Read a log of interactions, and what its items are.
+
+    CSV, TSV and Parquet as in `read_table`, or RecBole's atomic `.inter` and `.item` files, whose header says
+    `name:type`. Columns have the usual names (user_id, item_id, rating, timestamp, title, genres, ...) or are named.
+
+    Args:
+        path: one row per interaction. A pair that is there twice counts once, with its latest row.
+        items: one row per item, with categories in one cell, separated by | or, where no cell has one, by spaces.
+        user: column of users.
+        item: column of items, in both files unless the second has only one of the usual name.
+        rating: column of ratings.
+        time: column of times, numbers or dates.
+        category: column of categories in the file of items.
+        title: column of titles in the file of items.
+        min_rating: rows with a lower rating are left out.
+
+    Raises:
+        FileNotFoundError: if a file is not there.
+        ValueError: if it cannot be read, a column is not there or has empty cells, an item has two rows in the file of
+            items, `min_rating` is given without ratings or leaves nothing, or no item of the log has a category.
+    """
+    path = Path(path)
+    frame = _read(path)
+    user, item = _column(path, frame, "user", user), _column(path, frame, "item", item)
+    rating, time = _column(path, frame, "rating", rating, False), _column(path, frame, "time", time, False)
+    frame = _present(path, frame, [name for name in (user, item, rating, time) if name is not None])
+    ratings = None if rating is None else _numbers(path, frame, rating)
+    if min_rating is not None:
+        if ratings is None:
+            raise ValueError(f"min_rating={min_rating:g} needs a column of ratings in {path}; name it with rating")
+        frame, ratings = frame[ratings >= min_rating], ratings[ratings >= min_rating]
+        if not len(frame):
+            raise ValueError(f"min_rating={min_rating:g} leaves no row of {path}")
+    times = None if time is None else _times(path, frame, time)
+    users, user_names = _codes(frame[user])
+    taken, item_names = _codes(frame[item])
+    titles = categories = None
+    category_names: tuple[str, ...] = ()
+    if items is not None:
+        item_names, titles, categories, category_names = _items(Path(items), item, title, category, item_names)
+    order = np.arange(len(users)) if times is None else np.argsort(times, kind="stable")
+    keys = users[order] * len(item_names) + taken[order]
+    # The last row of each pair, in the order of the matrix.
+    _, last = np.unique(keys[::-1], return_index=True)
+    rows = order[::-1][last]
+    found = Interactions.from_pairs(users[rows], taken[rows], num_users=len(user_names), num_items=len(item_names))
+    if categories is not None and not categories[found.items].any():
+        raise ValueError(f"no item of {path} has a category in {items}; do both name items alike?")
+    return InteractionLog(
+        found,
+        user_names,
+        item_names,
+        None if ratings is None else torch.from_numpy(ratings[rows]),
+        None if times is None else torch.from_numpy(times[rows]),
+        titles,
+        categories,
+        category_names,
+    )
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """The table of a file, its columns without the types of atomic files."""
+    import pandas as pd
+
+    from equipoise.data.tables.reading import read_table
+
+    if path.suffix.lower() not in _ATOMIC:
+        return read_table(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        frame = pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as an atomic file: {str(error).strip().splitlines()[0]}") from error
+    if not len(frame):
+        raise ValueError(f"{path} has a header but no rows")
+    return frame.set_axis([re.sub(r":[a-z_]+$", "", str(name)) for name in frame.columns], axis=1)
+
+
+def _column(path: Path, frame: pd.DataFrame, role: str, name: str | None, needed: bool = True) -> Any:
+    names = [str(each) for each in frame.columns]
+    if name is not None:
+        if name not in names:
+            close = get_close_matches(name, names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(map(repr, names))}"
+            raise ValueError(f"{role} column {name!r} is not in {path}; {hint}")
+        return name
+    plain = {each.lower(): each for each in reversed(names)}
+    found = next((plain[known] for known in _KNOWN[role] if known in plain), None)
+    if found is None and needed:
+        raise ValueError(f"no column of {path} is plainly the {role}; name one of {', '.join(map(repr, names))}")
+    return found
+
+
+def _present(path: Path, frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    for name in names:
+        missing = frame[name].isna()
+        if missing.any():
+            first = int(np.argmax(missing.to_numpy()))
+            raise ValueError(
+                f"column {name!r} of {path} has no value in {int(missing.sum())} of {len(frame)} rows, the first being "
+                f"row {first} (from 0)"
+            )
+    return frame
+
+
+def _numbers(path: Path, frame: pd.DataFrame, name: str) -> Any:
+    import pandas as pd
+
+    found = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
+    if not np.isfinite(found).all():
+        wrong = frame[name].iloc[int(np.argmin(np.isfinite(found)))]
+        raise ValueError(f"column {name!r} of {path} holds {wrong!r}, which is no number")
+    return found
+
+
+def _times(path: Path, frame: pd.DataFrame, name: str) -> Any:
+    import pandas as pd
+
+    from equipoise.data.tables.cells import as_dates, as_text, date_format
+
+    column = frame[name]
+    if pd.api.types.is_numeric_dtype(column):
+        return _numbers(path, frame, name)
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        dates = as_dates(column)
+    else:
+        text = as_text(column)
+        form = date_format(text)
+        if form is None:
+            raise ValueError(f"column {name!r} of {path} holds neither numbers nor dates, as {column.iloc[0]!r}")
+        dates = as_dates(text, form)
+    if dates.isna().any():
+        wrong = column[dates.isna()].iloc[0]
+        raise ValueError(f"column {name!r} of {path} holds {wrong!r}, which is no date like the others")
+    return dates.to_numpy().astype("datetime64[ns]").astype(np.int64) / 1e9
+
+
+def _names(column: pd.Series) -> pd.Series:
+    """Identifiers as text; 7.0, which a missing cell elsewhere makes of 7, is 7."""
+    if column.dtype.kind == "f" and (column == column.round()).all():
+        column = column.astype(np.int64)
+    return column.astype(str).str.strip()
+
+
+def _codes(column: pd.Series) -> tuple[Any, tuple[str, ...]]:
+    import pandas as pd
+
+    codes, names = pd.factorize(_names(column))
+    return codes.astype(np.int64), tuple(map(str, names))
+
+
+def _items(
+    path: Path, item: str, title: str | None, category: str | None, known: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...] | None, Tensor, tuple[str, ...]]:
+    frame = _read(path)
+    item = _column(path, frame, "item", item if item in frame.columns else None)
+    title, category = _column(path, frame, "title", title, False), _column(path, frame, "category", category)
+    frame = _present(path, frame, [item])
+    names = _names(frame[item])
+    if names.duplicated().any():
+        raise ValueError(f"item {names[names.duplicated()].iloc[0]!r} has several rows in {path}; leave one")
+    place = {name: number for number, name in enumerate(known)}
+    lacking = len(set(known) - set(names))
+    if lacking:
+        warn_once(f"{lacking} of {len(known)} items of the log have no row in {path}, and no category")
+    for name in names:
+        place.setdefault(name, len(place))
+    cells = frame[category].fillna("").astype(str)
+    mark = "|" if cells.str.contains("|", regex=False).any() else None
+    parts = [sorted({part.strip() for part in cell.split(mark)} - {""}) for cell in cells]
+    category_names = tuple(sorted({part for cell in parts for part in cell}))
+    if not category_names:
+        raise ValueError(f"column {category!r} of {path} holds no category")
+    number = {name: column for column, name in enumerate(category_names)}
+    categories = torch.zeros((len(place), len(category_names)), dtype=torch.int64)
+    titles = [""] * len(place)
+    shown = names if title is None else frame[title].fillna("").astype(str)
+    for name, cell, words in zip(names, parts, shown, strict=True):
+        categories[place[name], [number[part] for part in cell]] = 1
+        titles[place[name]] = words
+    return tuple(place), None if title is None else tuple(titles), categories, category_names

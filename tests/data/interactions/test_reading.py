@@ -1,0 +1,141 @@
+import gzip
+
+import pandas as pd
+import pytest
+import torch
+
+from equipoise.core.validate import reset_warnings
+from equipoise.data import read_interactions
+
+LOG = pd.DataFrame(
+    {
+        "user_id": ["ann", "bob", "ann", "ann", "cid"],
+        "item_id": [30, 10, 20, 30, 40],
+        "rating": [2.0, 5.0, 4.0, 3.5, 1.0],
+        "timestamp": [1, 5, 3, 9, 4],
+    }
+)
+ITEMS = pd.DataFrame(
+    {
+        "item_id": [10, 20, 30, 40, 50],
+        "title": ["A", "B, the sequel", "C", "", "E"],
+        "genres": ["x|y", "y", "x", "", "z z"],
+    }
+)
+
+
+def _written(tmp_path, name, frame):
+    path = tmp_path / name
+    if name.endswith((".inter", ".item")):
+        types = {"timestamp": "float", "rating": "float", "genres": "token_seq", "title": "token_seq"}
+        frame = frame.rename(columns={name: f"{name}:{types.get(name, 'token')}" for name in frame.columns})
+        frame.to_csv(path, sep="\t", index=False)
+    elif name.endswith(".parquet"):
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("ending", [("log.csv", "items.csv"), ("log.parquet", "items.parquet"), ("m.inter", "m.item")])
+def test_every_kind_of_file_gives_the_same_log(tmp_path, ending):
+    log = read_interactions(_written(tmp_path, ending[0], LOG), _written(tmp_path, ending[1], ITEMS))
+    assert log.user_names == ("ann", "bob", "cid")
+    assert log.item_names == ("30", "10", "20", "40", "50")
+    assert [log.interactions.of(user).tolist() for user in range(3)] == [[0, 2], [1], [3]]
+    # Ann's later row on item 30 stands.
+    assert log.ratings.tolist() == [3.5, 4.0, 5.0, 1.0]
+    assert log.times.tolist() == [9, 3, 5, 4]
+    assert log.titles == ("C", "A", "B, the sequel", "", "E")
+    assert log.category_names == ("x", "y", "z z")
+    assert log.categories.tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]]
+
+
+def test_spaces_separate_categories_where_no_cell_has_a_bar(tmp_path):
+    items = ITEMS.assign(genres=["x y", "y", " x ", "", "z"])
+    log = read_interactions(_written(tmp_path, "log.csv", LOG), _written(tmp_path, "items.csv", items))
+    assert log.category_names == ("x", "y", "z")
+    assert log.categories[1].tolist() == [1, 1, 0]
+
+
+def test_a_log_alone_has_names_and_what_it_holds(tmp_path):
+    path = tmp_path / "log.csv.gz"
+    with gzip.open(path, "wt") as stream:
+        LOG[["user_id", "item_id"]].to_csv(stream, index=False)
+    log = read_interactions(path)
+    assert len(log.interactions) == 4
+    assert log.ratings is log.times is log.titles is log.categories is None
+
+
+def test_without_times_the_last_row_of_the_file_stands_and_dates_are_seconds(tmp_path):
+    frame = LOG.drop(columns="timestamp")
+    assert read_interactions(_written(tmp_path, "a.csv", frame)).ratings.tolist() == [3.5, 4.0, 5.0, 1.0]
+    dated = LOG.assign(timestamp=["1970-01-02", "1970-01-01T00:01:00", "1970-01-01", "1970-01-01", "1970-01-03"])
+    dated = dated.assign(timestamp=pd.to_datetime(dated.timestamp, format="ISO8601").astype(str))
+    log = read_interactions(_written(tmp_path, "b.csv", dated))
+    assert log.times.tolist() == [86400, 0, 60, 2 * 86400]
+    assert log.ratings.tolist()[0] == 2.0
+
+
+def test_low_ratings_are_left_out(tmp_path):
+    log = read_interactions(_written(tmp_path, "log.csv", LOG), min_rating=3.5)
+    assert log.user_names == ("bob", "ann")
+    assert log.ratings.tolist() == [5.0, 3.5, 4.0] or log.ratings.tolist() == [5.0, 4.0, 3.5]
+    assert len(log.interactions) == 3
+
+
+def test_named_columns_are_read(tmp_path):
+    frame = LOG.rename(columns={"user_id": "who", "item_id": "what", "rating": "liked", "timestamp": "when"})
+    items = ITEMS.rename(columns={"item_id": "what", "genres": "kinds", "title": "called"})
+    log = read_interactions(
+        _written(tmp_path, "log.csv", frame),
+        _written(tmp_path, "items.csv", items),
+        user="who",
+        item="what",
+        rating="liked",
+        time="when",
+        category="kinds",
+        title="called",
+    )
+    assert log.times.tolist() == [9, 3, 5, 4]
+    assert log.titles[0] == "C"
+
+
+def test_items_that_the_second_file_lacks_have_no_category(tmp_path):
+    reset_warnings()
+    with pytest.warns(UserWarning, match="2 of 4 items of the log have no row"):
+        log = read_interactions(_written(tmp_path, "log.csv", LOG), _written(tmp_path, "items.csv", ITEMS[:2]))
+    assert log.categories[0].tolist() == [0, 0]
+    assert log.categories.dtype is torch.int64
+
+
+def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path):
+    good = _written(tmp_path, "log.csv", LOG)
+    gap, nameless = LOG.assign(item_id=[1, None, 2, 3, 4]), ITEMS.assign(genres=["", "", "", "", "z"])
+    for path, items, options, words in (
+        (tmp_path / "none.inter", None, {}, "there is no file"),
+        (good, None, {"user": "user"}, "user column 'user' is not in .*; did you mean 'user_id'"),
+        (_written(tmp_path, "a.csv", LOG.drop(columns="user_id")), None, {}, "no column of .* is plainly the user"),
+        (
+            _written(tmp_path, "b.csv", gap),
+            None,
+            {},
+            "'item_id' of .* has no value in 1",
+        ),
+        (_written(tmp_path, "c.csv", LOG.assign(rating=list("12x45"))), None, {}, "holds 'x', which is no number"),
+        (_written(tmp_path, "d.csv", LOG.assign(timestamp=list("abcde"))), None, {}, "neither numbers nor dates"),
+        (_written(tmp_path, "e.csv", LOG.drop(columns="rating")), None, {"min_rating": 3}, "needs a column of ratings"),
+        (good, None, {"min_rating": 9}, "min_rating=9 leaves no row"),
+        (good, _written(tmp_path, "f.csv", pd.concat([ITEMS, ITEMS])), {}, "item '10' has several rows"),
+        (good, _written(tmp_path, "g.csv", ITEMS.drop(columns="genres")), {}, "plainly the category"),
+        (good, _written(tmp_path, "h.csv", ITEMS.assign(genres="")), {}, "holds no category"),
+        (
+            good,
+            _written(tmp_path, "j.csv", nameless),
+            {},
+            "no item of .* has a category",
+        ),
+        (_written(tmp_path, "empty.inter", LOG[:0]), None, {}, "no rows"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=words):
+            read_interactions(path, items, **options)
