@@ -1,4 +1,14 @@
+from .evaluation.grouped_auc import GroupedAUC as GroupedAUC
+from .evaluation.grouped_auc import grouped_auc as grouped_auc
+from .evaluation.grouped_auc import relative_improvement as relative_improvement
 from .evaluation.ranking_metrics import RankingMetrics as RankingMetrics
 from .evaluation.ranking_metrics import metrics_per_user as metrics_per_user
 from .evaluation.ranking_metrics import ranking_metrics as ranking_metrics
 from .evaluation.user_metrics import Conventions as Conventions
+from .interests.click_model import DIN as DIN
+from .interests.fitting import ClickFit as ClickFit
+from .interests.fitting import click_log_loss as click_log_loss
+from .interests.fitting import click_logits as click_logits
+from .interests.fitting import fit_click_model as fit_click_model
+from .interests.selection import InterestSelector as InterestSelector
+from .interests.selection import interest_pooling as interest_pooling

@@ -29,9 +29,14 @@ ENTRIES = (
     Function("equipoise.data.corrupted_sets", {"severities": [1]}, _images),
     Function("equipoise.data.holdout_split", {"task": _task()}),
     Function("equipoise.data.fold_splits", {"task": _task()}),
+    Function("equipoise.data.click_world", {"rows": 5, "shortest": 1, "num_items": 9, "seed": 1}),
 )
 
 OTHERS = {
+    "equipoise.data.Clicks": "built from lists; its test gives it bad ones",
+    "equipoise.data.ClickWorld": "a result that the library makes",
+    "equipoise.data.PaddedHistories": "a result that the library makes",
+    "equipoise.data.pad_histories": "takes lists of lists; its test gives it bad ones",
     "equipoise.data.CORRUPTIONS": "a table of functions that `corrupt` checks the inputs of",
     "equipoise.data.read_cifar": "reads files; its test gives it bad ones",
     "equipoise.data.read_table": "reads files; its test gives it bad ones",

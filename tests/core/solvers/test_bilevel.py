@@ -103,6 +103,11 @@ def test_half_precision_and_a_loop_without_gradients():
     ("changes", "sentence"),
     [
         ({"theta": {}}, "theta holds no tensor"),
+        ({"theta": [1.0]}, "theta must be a torch.Tensor, got list"),
+        ({"phi": torch.ones(2).long()}, "phi must be floating point"),
+        ({"phi": torch.tensor([torch.inf])}, "phi holds 1 NaN or infinite"),
+        ({"inner_lr": float("nan")}, "inner_lr=nan must be a finite number"),
+        ({"first_order": 2}, "first_order=2 must be True or False"),
         ({"phi": {"p": torch.tensor([torch.nan])}}, r"phi\['p'\] holds 1 NaN"),
         ({"inner_lr": -0.1}, "inner_lr=-0.1 must be a number at least 0"),
         ({"inner_loss": lambda t, p: t}, r"the inner loss must be a scalar tensor, got shape \(2,\)"),
@@ -212,14 +217,16 @@ def test_two_steps_are_two_single_steps():
     assert [x.item() for x in whole.losses] == [once.losses[0].item(), nested.losses[0].item()]
 
 
+@pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("first_order", [False, True])
-def test_bilevel_gives_each_level_its_own_loss(first_order):
+def test_bilevel_gives_each_level_its_own_loss(first_order, steps):
     model, (first, last) = _net(), _rows()
-    MetaWrapper(model, ["2"], inner_lr=0.3, variant="bilevel", first_order=first_order).step(first, last, _loss)
+    settings = {"inner_lr": 0.3, "first_order": first_order, "inner_steps": steps}
+    MetaWrapper(model, ["2"], variant="bilevel", **settings).step(first, last, _loss)
     meta, plain = copy.deepcopy(model), copy.deepcopy(model)
     for twin in (meta, plain):
         twin.zero_grad()
-    MetaWrapper(meta, ["2"], inner_lr=0.3, first_order=first_order).step(first, last, _loss)
+    MetaWrapper(meta, ["2"], **settings).step(first, last, _loss)
     _loss(plain, first).backward()
     torch.testing.assert_close(model[0].weight.grad, meta[0].weight.grad)
     torch.testing.assert_close(model[2].weight.grad, plain[2].weight.grad)
