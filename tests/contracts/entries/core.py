@@ -50,9 +50,7 @@ ENTRIES = (
             "inner_lr": 0.1,
         },
         lambda generator, n: dict(zip(("theta", "phi"), torch.randn(2, n, generator=generator), strict=True)),
-        exempt={
-            "bad_arguments_are_refused_by_name": "parameters of any shape are good; its own test gives it bad ones"
-        },
+        exempt={"bad_arguments_are_refused_by_name": "parameters of any shape are good; its test gives it bad ones"},
     ),
     Solver(f"{_SOLVERS}.AcceleratedDescentAscent", {"lr": 0.5, "k": 1.0, "m": 8.0, "c1": 3.0, "c2": 2.0}),
     Solver(f"{_SOLVERS}.ProximalDescentAscent", {"lr": 0.1, "momentum": 0.1, "clip": 0.5}, exempt=_ONE_PASS, passes=1),
