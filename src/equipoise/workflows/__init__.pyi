@@ -1,5 +1,9 @@
 from .bench.request import BenchRequest as BenchRequest
 from .bench.tabular_benchmark import bench_tabular as bench_tabular
+from .clicks.fitting import ClickModel as ClickModel
+from .clicks.fitting import ClicksOutcome as ClicksOutcome
+from .clicks.fitting import fit_clicks as fit_clicks
+from .clicks.request import ClicksRequest as ClicksRequest
 from .errors import InputError as InputError
 from .mistake_detector import MistakeDetector as MistakeDetector
 from .mistake_detector import Segments as Segments
