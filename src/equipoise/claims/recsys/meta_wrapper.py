@@ -162,7 +162,7 @@ CLAIM = Claim(
             seeds=tuple(range(10)),
             parts=(
                 Gain(
-                    "the inner step lowers the log loss of training on the outer halves",
+                    "the inner step lowers the log loss, untuned and without early stopping",
                     _META,
                     _CONTROL,
                     "log loss",
