@@ -7,7 +7,7 @@ import pytest
 
 from equipoise.cli.main import main
 from equipoise.cli.terminal import option_name
-from equipoise.workflows import BenchRequest, BubbleRequest, EvaluateRequest, FitRequest, OpenRequest
+from equipoise.workflows import BenchRequest, BubbleRequest, ClicksRequest, EvaluateRequest, FitRequest, OpenRequest
 
 _EVALUATE = ["evaluate", "scores.csv", "--target", "y", "--score", "s"]
 _OPEN = {field.name for field in fields(OpenRequest)}
@@ -31,6 +31,7 @@ def _options(command, capsys, monkeypatch):
         (["evaluate"], [EvaluateRequest, OpenRequest], ["--open"]),
         (["bubble"], [BubbleRequest], []),
         (["reproduce"], [], ["--all", "--seeds", "--quick", "--judge", "--output"]),
+        (["clicks"], [ClicksRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )

@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError
 from equipoise import __version__
 from equipoise.cli.bench import bench
 from equipoise.cli.bubble import bubble
+from equipoise.cli.clicks import clicks
 from equipoise.cli.datasets import datasets
 from equipoise.cli.evaluate import evaluate
 from equipoise.cli.fit import fit
@@ -33,7 +34,7 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-for command in (fit, predict, evaluate, bubble, methods, datasets, reproduce, bench):
+for command in (fit, predict, evaluate, clicks, bubble, methods, datasets, reproduce, bench):
     app.command(command)
 
 

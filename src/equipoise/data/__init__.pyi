@@ -2,6 +2,11 @@ from .images.cifar import read_cifar as read_cifar
 from .images.corruptions import CORRUPTIONS as CORRUPTIONS
 from .images.corruptions import corrupt as corrupt
 from .images.corruptions import corrupted_sets as corrupted_sets
+from .interactions.click_world import ClickWorld as ClickWorld
+from .interactions.click_world import click_world as click_world
+from .interactions.clicks import Clicks as Clicks
+from .interactions.clicks import PaddedHistories as PaddedHistories
+from .interactions.clicks import pad_histories as pad_histories
 from .interactions.item_lists import read_item_lists as read_item_lists
 from .interactions.matrix import Interactions as Interactions
 from .interactions.reading import InteractionLog as InteractionLog

@@ -37,6 +37,9 @@ from .evaluation.exposure import exposure_gini as exposure_gini
 from .evaluation.exposure import intra_list_distance as intra_list_distance
 from .evaluation.exposure import miscalibration as miscalibration
 from .evaluation.exposure import popularity_lift as popularity_lift
+from .evaluation.grouped_auc import GroupedAUC as GroupedAUC
+from .evaluation.grouped_auc import grouped_auc as grouped_auc
+from .evaluation.grouped_auc import relative_improvement as relative_improvement
 from .evaluation.groups import GroupMean as GroupMean
 from .evaluation.groups import bootstrap_mean as bootstrap_mean
 from .evaluation.groups import group_means as group_means
@@ -46,6 +49,13 @@ from .evaluation.ranking_metrics import ranking_metrics as ranking_metrics
 from .evaluation.top_lists import Scorer as Scorer
 from .evaluation.top_lists import recommend as recommend
 from .evaluation.user_metrics import Conventions as Conventions
+from .interests.click_model import DIN as DIN
+from .interests.fitting import ClickFit as ClickFit
+from .interests.fitting import click_log_loss as click_log_loss
+from .interests.fitting import click_logits as click_logits
+from .interests.fitting import fit_click_model as fit_click_model
+from .interests.selection import InterestSelector as InterestSelector
+from .interests.selection import interest_pooling as interest_pooling
 from .metric_learning.distance import multi_vector_distance as multi_vector_distance
 from .metric_learning.distance import num_interests as num_interests
 from .metric_learning.diversity import DiversityControl as DiversityControl

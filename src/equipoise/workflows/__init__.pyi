@@ -3,6 +3,10 @@ from .bench.tabular_benchmark import bench_tabular as bench_tabular
 from .bubble.measure import BubbleOutcome as BubbleOutcome
 from .bubble.measure import measure_bubbles as measure_bubbles
 from .bubble.request import BubbleRequest as BubbleRequest
+from .clicks.fitting import ClickModel as ClickModel
+from .clicks.fitting import ClicksOutcome as ClicksOutcome
+from .clicks.fitting import fit_clicks as fit_clicks
+from .clicks.request import ClicksRequest as ClicksRequest
 from .errors import InputError as InputError
 from .mistake_detector import MistakeDetector as MistakeDetector
 from .mistake_detector import Segments as Segments

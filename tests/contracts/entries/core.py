@@ -29,6 +29,7 @@ def _two_models(generator, n):
     return {"first": scores, "second": scores + torch.randn(n, generator=generator), **batch}
 
 
+_BILEVEL = "equipoise.core.solvers.bilevel"
 _SOLVERS = "equipoise.core.solvers.saddle_solvers"
 _ONE_PASS = dict.fromkeys(
     ("gradients_that_a_closure_adds_to_are_refused", "accumulation_by_lightning_is_refused"),
@@ -40,6 +41,17 @@ _ONE_PASS = dict.fromkeys(
 }
 
 ENTRIES = (
+    Function(f"{_BILEVEL}.MetaWrapper", {"model": torch.nn.Linear(2, 1), "inner_params": ["weight"]}),
+    Function(
+        f"{_BILEVEL}.one_step_hypergradient",
+        {
+            "inner_loss": lambda theta, phi: (theta * phi).square().sum(),
+            "outer_loss": lambda theta, phi: (theta - phi).square().sum(),
+            "inner_lr": 0.1,
+        },
+        lambda generator, n: dict(zip(("theta", "phi"), torch.randn(2, n, generator=generator), strict=True)),
+        exempt={"bad_arguments_are_refused_by_name": "parameters of any shape are good; its test gives it bad ones"},
+    ),
     Solver(f"{_SOLVERS}.AcceleratedDescentAscent", {"lr": 0.5, "k": 1.0, "m": 8.0, "c1": 3.0, "c2": 2.0}),
     Solver(f"{_SOLVERS}.ProximalDescentAscent", {"lr": 0.1, "momentum": 0.1, "clip": 0.5}, exempt=_ONE_PASS, passes=1),
     Function("equipoise.core.pairs.pairwise_loss", {"margin": 1.0}, _sides),

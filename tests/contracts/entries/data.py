@@ -37,6 +37,7 @@ ENTRIES = (
             "autocast_changes_nothing": "it computes no floating values",
         },
     ),
+    Function("equipoise.data.click_world", {"rows": 5, "shortest": 1, "num_items": 9, "seed": 1}),
 )
 
 OTHERS = {
@@ -46,6 +47,10 @@ OTHERS = {
     "equipoise.data.InteractionSplit": "a result that the library makes",
     "equipoise.data.InteractionLog": "a result that the library makes",
     "equipoise.data.read_interactions": "reads files; its test gives it bad ones",
+    "equipoise.data.Clicks": "built from lists; its test gives it bad ones",
+    "equipoise.data.ClickWorld": "a result that the library makes",
+    "equipoise.data.PaddedHistories": "a result that the library makes",
+    "equipoise.data.pad_histories": "takes lists of lists; its test gives it bad ones",
     "equipoise.data.CORRUPTIONS": "a table of functions that `corrupt` checks the inputs of",
     "equipoise.data.read_cifar": "reads files; its test gives it bad ones",
     "equipoise.data.read_item_lists": "reads files; its test gives it bad ones",

@@ -3,6 +3,10 @@
 ENTRIES = ()
 
 OTHERS = {
+    "equipoise.workflows.ClickModel": "made by `fit_clicks`; tests/workflows saves, loads and asks it",
+    "equipoise.workflows.ClicksOutcome": "a result that the library makes",
+    "equipoise.workflows.ClicksRequest": "a record of options, checked against the table by `fit_clicks`",
+    "equipoise.workflows.fit_clicks": "reads and writes files; tests/workflows/clicks gives it bad ones",
     "equipoise.workflows.fit_table": "reads and writes files; tests/workflows/tables and tests/cli give it bad ones",
     "equipoise.workflows.predict_table": "reads and writes files; tests/cli gives it bad ones",
     "equipoise.workflows.evaluate_scores": "reads and writes files; tests/workflows/scores gives it bad ones",

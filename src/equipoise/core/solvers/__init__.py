@@ -1,1 +1,1 @@
-"""Saddle problems, proximal maps, sharpness-aware steps and perturbations."""
+"""Saddle and bilevel problems, proximal maps, sharpness-aware steps and perturbations."""
