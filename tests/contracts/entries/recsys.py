@@ -124,9 +124,7 @@ ENTRIES = [
     Function("equipoise.recsys.RandomMix", {"recommender": MostPopular().fit(LOG), "eps": 0.1}),
     Function("equipoise.recsys.RuleAgent", {"activity": 0.5, "exploration": 0.5}),
     Function("equipoise.recsys.EmbeddingAgent", {"item_vectors": torch.eye(5), "rule": RuleAgent(0.5)}),
-    Function(
-        "equipoise.recsys.bootstrap_mean", {"resamples": 20}, _per_user, {"bad_arguments_are_refused_by_name": NAN}
-    ),
+    Function("equipoise.recsys.bootstrap_mean", {"resamples": 20}, _per_user, NAN),
     Function("equipoise.recsys.bubble_escape_potential", {"resamples": 20}, _compared),
     Function("equipoise.recsys.build_profiles", {"log": LOG, "item_category": GENRES}),
     Function("equipoise.recsys.catalogue_coverage", {"num_items": 5}, _pages),

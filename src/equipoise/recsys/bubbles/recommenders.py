@@ -136,7 +136,7 @@ class ImplicitALS(_Ranker):
         factors: Count = 32,
         *,
         alpha: Positive = 10.0,
-        penalty: NonNegative = 1.0,
+        penalty: Positive = 1.0,
         sweeps: Count = 10,
         seed: Whole = 0,
     ) -> None:
