@@ -10,6 +10,7 @@ from equipoise.recsys import DIN
 PACKAGES: list[str] = []
 
 _WORLD = click_world(20, length=3, num_items=9)
+_RUNS_A_MODEL = {"autocast_changes_nothing": "it runs a model, which autocast is there to change"}
 _CLICKS, _MODEL = _WORLD.clicks, DIN(item_features=_WORLD.item_features)
 
 
@@ -40,6 +41,10 @@ ENTRIES = [
     Measure("equipoise.recsys.GroupedAUC", {}, _users, functional="equipoise.recsys.grouped_auc", undefined=_one_class),
     Function("equipoise.recsys.DIN", {"num_items": 5, "dim": 3}),
     Function("equipoise.recsys.InterestSelector", {"dim": 3, "hidden": (4, 2), "threshold": 0.5}),
+    Function("equipoise.recsys.click_log_loss", {"model": _MODEL, "clicks": _CLICKS}, exempt=_RUNS_A_MODEL),
+    Function(
+        "equipoise.recsys.click_logits", {"model": _MODEL, "clicks": _CLICKS, "batch_size": 7}, exempt=_RUNS_A_MODEL
+    ),
     Function("equipoise.recsys.fit_click_model", {"model": _MODEL, "clicks": _CLICKS, "epochs": 1}),
     Function("equipoise.recsys.grouped_auc", {}, _users),
     Function("equipoise.recsys.interest_pooling", {}, _histories),
@@ -48,6 +53,4 @@ ENTRIES = [
 
 OTHERS = {
     "equipoise.recsys.ClickFit": "a result that the library makes",
-    "equipoise.recsys.click_log_loss": "takes a model and impressions that `Clicks.from_lists` has checked",
-    "equipoise.recsys.click_logits": "takes a model and impressions that `Clicks.from_lists` has checked",
 }

@@ -164,6 +164,12 @@ class _Counting:
             self.model.weight += 1
         return self.losses.pop(0) if self.losses else 0.5
 
+    def state_dict(self):
+        return self.model.state_dict()
+
+    def load_state_dict(self, state):
+        self.model.load_state_dict(state)
+
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_search():
     for patience, epochs in ((None, 8), (3, 6), (2, 5)):

@@ -147,13 +147,17 @@ def fit_click_model(
     return ClickFit(model.eval(), len(course), best + 1 if checks else None, course, checks)
 
 
-def click_logits(model: nn.Module, clicks: Clicks, *, batch_size: int = 4096) -> Float[Tensor, " n"]:
+@checked
+def click_logits(model: nn.Module, clicks: Clicks, *, batch_size: Count = 4096) -> Float[Tensor, " n"]:
     """Logits of all impressions, in evaluation mode and without gradients; `.sigmoid()` makes them probabilities.
 
     Args:
         model: as in `fit_click_model`; left in the mode that it was in.
         clicks: impressions.
         batch_size: impressions at a time; it does not change the result but for rounding.
+
+    Raises:
+        ValueError: on another kind of argument, or indices that the model has not.
 
     >>> from equipoise.data import click_world
     >>> from equipoise.recsys import DIN
@@ -174,6 +178,7 @@ def click_logits(model: nn.Module, clicks: Clicks, *, batch_size: int = 4096) ->
             part.training = mode
 
 
+@checked
 def click_log_loss(model: nn.Module, clicks: Clicks) -> Scalar:
     """Mean log loss of all impressions, in natural units; as `click_logits`."""
     logits = click_logits(model, clicks)

@@ -243,7 +243,7 @@ def fit_recommender(
     """Train, and leave the model with the weights of its best epoch.
 
     Args:
-        trainer: a `SampledTrainer`, a `SamplingFreeTrainer`, or another with `model` and `epoch()`.
+        trainer: a `SampledTrainer`, a `SamplingFreeTrainer`, or another `Trainer`.
         epochs: most epochs.
         validate: gives a value, the higher the better; without it the last epoch is kept.
         validate_every: epochs between two of its calls.
