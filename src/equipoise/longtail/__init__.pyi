@@ -1,6 +1,7 @@
 from .collapse.grassmannian import FrameClassifier as FrameClassifier
 from .collapse.grassmannian import grassmannian_frame as grassmannian_frame
 from .collapse.grassmannian import simplex_etf as simplex_etf
+from .collapse.hierarchy_frame import haframe_classifier as haframe_classifier
 from .collapse.margins import MarginMetric as MarginMetric
 from .collapse.margins import classification_margins as classification_margins
 from .collapse.metrics import NeuralCollapse as NeuralCollapse

@@ -247,6 +247,11 @@ ENTRIES = (
         lambda g, n: {"values": torch.randn(n, 4, generator=g)},
     ),
     Function(f"{ROOM}.FrameClassifier", {"scale": 8.0, "normalize": True}, _frame),
+    Function(
+        f"{ROOM}.haframe_classifier",
+        {"gamma": 2.0, "dim": 4, "scale": 8.0, "seed": 3},
+        lambda g, n: {"cost": _TREE.cost(0)},
+    ),
     Function(f"{ROOM}.simplex_etf", {"num_classes": 4, "dim": 3}),
     Function(f"{ROOM}.grassmannian_frame", {"num_vectors": 4, "dim": 2, "signed": False}),
     Function(f"{ROOM}.classification_margins", {}, logits),
