@@ -8,6 +8,8 @@ from .collapse.metrics import NeuralCollapse as NeuralCollapse
 from .collapse.metrics import neural_collapse_metrics as neural_collapse_metrics
 from .collapse.monitor import TPTMonitor as TPTMonitor
 from .collapse.monitor import symmetric_generalization as symmetric_generalization
+from .collapse.streaming import NearestMeanDisagreement as NearestMeanDisagreement
+from .collapse.streaming import StreamingNeuralCollapse as StreamingNeuralCollapse
 from .experts.aggregation import TestTimeAggregator as TestTimeAggregator
 from .experts.aggregation import estimate_prior_bbse as estimate_prior_bbse
 from .experts.aggregation import estimate_prior_em as estimate_prior_em

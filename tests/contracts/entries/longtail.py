@@ -262,6 +262,14 @@ ENTRIES = (
         _features,
         functional=f"{ROOM}.neural_collapse_metrics",
     ),
+    Measure(
+        f"{ROOM}.StreamingNeuralCollapse", {"num_classes": 3, "num_features": 5, "global_mean": "sample"}, _features
+    ),
+    Measure(
+        f"{ROOM}.NearestMeanDisagreement",
+        {"means": torch.eye(3, 5), "weight": torch.eye(3, 5).roll(1, 1), "bias": torch.arange(3.0)},
+        lambda g, n: {"features": _features(g, n)["features"]},
+    ),
     Function(f"{ROOM}.neural_collapse_metrics", {"num_classes": 3, "global_mean": "sample"}, _classified),
     Function(f"{ROOM}.TPTMonitor", {"num_classes": 3, "classifier": nn.Linear(4, 3), "patience": 2}),
     Function(
