@@ -276,7 +276,7 @@ ENTRIES = (
         f"{ROOM}.symmetric_generalization",
         {"train": lambda frame, seed: float(frame.sum()) + seed, "frames": [torch.eye(2)] * 2, "seeds": [0, 1]},
     ),
-    Optimizer(f"{ROOM}.SAM", {**_SGD, "rho": 0.3}, per_sample=False),
+    Optimizer(f"{ROOM}.SAM", {**_SGD, "rho": 0.3, "norm": "per_group"}, per_sample=False),
     Optimizer(f"{ROOM}.ImbSAM", {**_SGD, **_COUNTS, "rho": 0.3, "eta": 30.0}),
     Optimizer(f"{ROOM}.FocalSAM", {**_SGD, **_COUNTS, "rho": 0.3, "gamma": 1.0, "lam": 0.5}),
     Optimizer(

@@ -84,7 +84,8 @@ def class_sharpness(
                 continue
 
             def mean_loss(members: Tensor = members) -> Tensor:
-                return loss(model(inputs[members]), target[members]).mean()
+                # In float64, where the difference of two means of many losses keeps the digits that they have.
+                return loss(model(inputs[members]), target[members]).double().mean()
 
             before = mean_loss()
             gradients = torch.autograd.grad(before, params, allow_unused=True)
@@ -133,7 +134,7 @@ def class_hessian_extremes(
             if not bool(members.any()):
                 warn_once(f"class {c} has no sample: its curvature is NaN")
                 continue
-            value = loss(model(inputs[members]), target[members]).mean()
+            value = loss(model(inputs[members]), target[members]).double().mean()
             gradients = torch.autograd.grad(value, params, create_graph=True, allow_unused=True)
             used = [(p, g) for p, g in zip(params, gradients, strict=True) if g is not None and g.requires_grad]
             if not used:
