@@ -44,6 +44,7 @@ from .mistakes.objectives import ComplementaryObjective as ComplementaryObjectiv
 from .mistakes.objectives import binary_auc_square_loss as binary_auc_square_loss
 from .mistakes.video_features import EmbeddingCache as EmbeddingCache
 from .mistakes.video_features import MeanPoolVideoEncoder as MeanPoolVideoEncoder
+from .reweighting.calibrated_training import PhasedCVSLoss as PhasedCVSLoss
 from .reweighting.class_dependent import BalancedSoftmaxLoss as BalancedSoftmaxLoss
 from .reweighting.class_dependent import CDTLoss as CDTLoss
 from .reweighting.class_dependent import LDAMLoss as LDAMLoss

@@ -149,6 +149,12 @@ ENTRIES = (
     ),
     Loss(f"{ROOM}.CVSLoss", {**_COUNTS, "gamma": 0.2, "tau": 0.8, "rho": 0.1}, logits),
     Loss(
+        f"{ROOM}.PhasedCVSLoss",
+        {**_COUNTS, "gamma": 0.2, "tau": 0.8, "rho": 0.1, "start": 0.5, "warm_up": 2},
+        logits,
+        undefined=_all_ignored,
+    ),
+    Loss(
         f"{ROOM}.PhasedLoss",
         {"early": BalancedSoftmaxLoss((61, 23, 7)), "late": VSLoss((60, 20, 4)), "start": 0.5},
         logits,

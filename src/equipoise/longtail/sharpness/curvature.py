@@ -134,7 +134,7 @@ def class_hessian_extremes(
             if not bool(members.any()):
                 warn_once(f"class {c} has no sample: its curvature is NaN")
                 continue
-            value = loss(model(inputs[members]), target[members]).double().mean()
+            value = loss(model(inputs[members]), target[members]).mean()
             gradients = torch.autograd.grad(value, params, create_graph=True, allow_unused=True)
             used = [(p, g) for p, g in zip(params, gradients, strict=True) if g is not None and g.requires_grad]
             if not used:
