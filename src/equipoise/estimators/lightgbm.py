@@ -32,6 +32,9 @@ _OURS = {
 def objective_function(objective: RankingObjective) -> Callable[[Array, lgb.Dataset], tuple[Array, Array]]:
     """The objective in the form of `params["objective"]` of `lightgbm.train`; sample weights of the data are used.
 
+    With boosting "dart" and without rounds of its own loss before, `lightgbm.train` may not repeat itself under one
+    seed, whatever function it is given; `train` does.
+
     Args:
         objective: what is to be minimised.
 
@@ -109,6 +112,8 @@ def train(
     booster, best = lgb.Booster(params, train_set), None
     # In a dart, later rounds change the trees of earlier ones: the best round's are not in the last round's model.
     dart = any(params.get(name) == "dart" for name in _aliases("boosting"))
+    if dart and plan[0][1] is not None:
+        _settle(booster)
     watch = Watch(early_stopping_rounds, warm_start_rounds if len(plan) > 1 else 0)
     if valid_set is not None:
         booster.add_valid(valid_set, "valid")
@@ -127,6 +132,16 @@ def train(
         booster.best_iteration = watch.best_round
         booster.best_score = {"valid": {criterion.name: watch.history[watch.best_round - 1]}}
     return booster
+
+
+def _settle(booster: lgb.Booster) -> None:
+    """Let a dart that begins with an objective of ours draw the same trees to drop in every run.
+
+    Whether its first look at the training scores draws, LightGBM decides by memory that it has not set; only a round of
+    its own loss sets it. So look now, which sets it either way, and begin the draws anew, as a change of settings does.
+    """
+    booster.eval_train(lambda scores, data: ("seen", 0.0, True))
+    booster.reset_parameter({"metric": "None"})
 
 
 def _update(booster: lgb.Booster, function: Callable[..., Any] | None) -> None:

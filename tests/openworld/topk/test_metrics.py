@@ -93,9 +93,9 @@ def test_the_metric_adds_up_batches(ties):
         assert float(found[f"top_{k}_accuracy"]) == pytest.approx(float(topk_accuracy(scores, target, k, ties=ties)))
 
 
-def test_the_metric_wants_samples_first():
-    with pytest.warns(UserWarning, match="before the ``update``"), pytest.raises(RuntimeError, match="update"):
-        AUTKC(3).compute()
+def test_a_curve_wants_samples_first():
+    with pytest.raises(ValueError, match="has seen no samples"):
+        AUTKC(3).curve()
 
 
 def test_a_list_is_no_longer_than_there_are_classes(plain_inputs):

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from equipoise.core.metrics import WholeMetric
+from equipoise.core.metrics import WholeMetric, nan_by_name
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassTarget, Count, MayBeInfinite, Scalar
 from equipoise.openworld.types import Ties
@@ -158,6 +158,10 @@ class AUTKC(WholeMetric):
         self.add_state("hits", default=torch.zeros(max(self.k), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("samples", default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
+    def nothing(self) -> Any:
+        """NaN by name."""
+        return nan_by_name((name for one in self.k for name in self._names(one)), self.device)
+
     def update(self, scores: RankedClassScores, target: ClassTarget) -> None:
         """Take a batch of scores (n, C) and class indices (n,).
 
@@ -171,23 +175,22 @@ class AUTKC(WholeMetric):
         """Top-k accuracy for k = 1 to the largest K, float64.
 
         Raises:
-            RuntimeError: before the first `update`.
+            ValueError: before the first `update`.
         """
         if not self.samples:
-            raise RuntimeError("AUTKC has seen no samples; call update(scores, target) first")
+            raise ValueError("AUTKC has seen no samples; call update(scores, target) first")
         return self.hits / self.samples
 
     def compute(self) -> dict[str, Tensor]:
-        """float64 scalars "autkc@K" and "top_K_accuracy" for every K.
-
-        Raises:
-            RuntimeError: before the first `update`.
-        """
+        """float64 scalars "autkc@K" and "top_K_accuracy" for every K."""
         curve = self.curve()
-        found = {}
+        found: dict[str, Tensor] = {}
         for one in self.k:
-            found[f"autkc@{one}"], found[f"top_{one}_accuracy"] = curve[:one].mean(), curve[one - 1]
+            found |= zip(self._names(one), (curve[:one].mean(), curve[one - 1]), strict=True)
         return found
+
+    def _names(self, one: int) -> tuple[str, str]:
+        return f"autkc@{one}", f"top_{one}_accuracy"
 
 
 def list_lengths(k: int | Sequence[int]) -> tuple[int, ...]:

@@ -52,6 +52,10 @@ class RankingMetric(SampleMetric):
         super().__init__(**kwargs)
         self.on_undefined = on_undefined
 
+    def nothing(self) -> Any:
+        """NaN, in the dtype of the value for most scores."""
+        return super().nothing().float()
+
 
 class BinaryMetric(RankingMetric):
     """Of two classes: keeps weights, too. Where no batch had any, a byte per sample says so.
