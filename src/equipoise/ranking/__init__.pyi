@@ -32,6 +32,9 @@ from .partial.partial_auc import PartialAUCLoss as PartialAUCLoss
 from .partial.partial_auc import exact_partial_square_risk as exact_partial_square_risk
 from .partial.partial_auc import partial_auc_loss as partial_auc_loss
 from .partial.smoothing_gap import smoothing_gap as smoothing_gap
+from .partial.stateful_partial_auc import CVaRPartialAUCLoss as CVaRPartialAUCLoss
+from .partial.stateful_partial_auc import KLPartialAUCLoss as KLPartialAUCLoss
+from .partial.stateful_partial_auc import kl_partial_auc_loss as kl_partial_auc_loss
 from .partial.weighted_partial_auc import WeightedPartialAUCLoss as WeightedPartialAUCLoss
 from .partial.weighted_partial_auc import weighted_partial_auc_loss as weighted_partial_auc_loss
 from .precision.auprc import AUPRCLoss as AUPRCLoss

@@ -95,6 +95,12 @@ def binary_loss(name, settings, functional=None, **options):
     return Loss(f"{ROOM}.{name}", settings, binary, functional=functional, undefined=one_class, gather=True, **options)
 
 
+def remembering(name, settings):
+    """A loss that remembers the positives of a training set of 24."""
+    settings = settings | {"num_samples": 24}
+    return Loss(f"{ROOM}.{name}", settings, indexed(binary), undefined=indexed(one_class), gather=True)
+
+
 def weighted(inputs):
     """The batch with a weight per sample."""
     return lambda generator, n: {**inputs(generator, n), "sample_weight": 0.1 + torch.rand(n, generator=generator)}
@@ -127,6 +133,10 @@ ENTRIES = (
         gather=True,
     ),
     Function(f"{ROOM}.instancewise_partial_auc_objective", REGION | {"inner": INNER, "kappa": 4.0}, binary),
+    remembering("CVaRPartialAUCLoss", {"max_fpr": 0.4}),
+    remembering("KLPartialAUCLoss", {"temperature_neg": 2.0, "rate_neg": 0.3}),
+    remembering("KLPartialAUCLoss", {"temperature_neg": 2.0, "temperature_pos": 0.7, "rate_pos": 0.5}),
+    Function(f"{ROOM}.kl_partial_auc_loss", {"temperature_neg": 2.0, "temperature_pos": 0.7}, binary),
     Function(f"{ROOM}.smoothing_gap", REGION | {"kappa": 4.0}, binary),
     binary_loss("AUPRCLoss", {"prior": 0.05}, exempt={GRADIENTS: CONSTANT}),
     Function(f"{ROOM}.smooth_ap_loss", {"temperature": 0.1}, binary),
