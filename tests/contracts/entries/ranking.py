@@ -184,6 +184,7 @@ ENTRIES = (
     binary_loss("MinMaxAUCLoss", {"inner": "closed_form"}),
     Function(f"{ROOM}.minmax_auc_loss", SADDLE | {"prior": 0.2}, shares),
     binary_loss("DRAUCLoss", {"margin": 0.5, "k": 2.0}),
+    binary_loss("DRAUCLoss", {"alpha_rule": "pesg"}),
     binary_loss("DRAUCLoss", {"alpha_rule": "closed_form"}),
     Function(f"{ROOM}.drauc_loss", SADDLE | {"margin": 0.5, "k": 2.0}, shares),
     Function(f"{ROOM}.corrupted_auroc", {"kinds": ["contrast"], "severities": [2], "seed": 1}, pictures),
