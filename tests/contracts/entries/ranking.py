@@ -15,7 +15,7 @@ REGION = {"max_fpr": 0.4, "min_tpr": 0.3}
 WEIGHTS = {"scheme": "exp", "gamma": 4.0, "detach_weights": False}
 INNER = InnerVariables(0.7, 0.3, -0.2, -0.8, 0.9, 0.1, 0.2)
 ATTACK = PGDAttack(eps=0.1, step=0.05, steps=2)
-STARTED = {"nothing_is_rounded_to_float32_on_the_way_of_float64": "a, b and alpha begin in the model's precision"}
+STARTED = {"nothing_is_rounded_to_float32_on_the_way_of_float64": "variables begin in the model's precision"}
 SADDLE = {"a": 0.7, "b": 0.3, "alpha": -0.4}
 
 classes = renamed(multiclass(), logits="scores")
@@ -95,6 +95,11 @@ def binary_loss(name, settings, functional=None, **options):
     return Loss(f"{ROOM}.{name}", settings, binary, functional=functional, undefined=one_class, gather=True, **options)
 
 
+def with_variables(generator, n):
+    """The batch with the variables of a minimax form."""
+    return {**binary(generator, n), "a": torch.rand(10, generator=generator), "b": torch.rand(8, generator=generator)}
+
+
 def remembering(name, settings):
     """A loss that remembers the positives of a training set of 24."""
     settings = settings | {"num_samples": 24}
@@ -123,6 +128,15 @@ ENTRIES = (
     Function(f"{ROOM}.exact_partial_square_risk", REGION, binary),
     binary_loss("WeightedPartialAUCLoss", WEIGHTS, "weighted_partial_auc_loss"),
     Function(f"{ROOM}.weighted_partial_auc_loss", WEIGHTS, binary),
+    binary_loss("InstancewiseWeightedPartialAUCLoss", WEIGHTS | {"margin": 0.7, "reg_a": 0.1}, exempt=STARTED),
+    Loss(
+        f"{ROOM}.InstancewiseWeightedPartialAUCLoss",
+        WEIGHTS | {"prior": 0.3, "reg_b": 0.1},
+        binary,
+        gather=True,
+        exempt=STARTED,
+    ),
+    Function(f"{ROOM}.instancewise_weighted_objective", WEIGHTS | {"prior": 0.3}, with_variables),
     binary_loss("InstancewisePartialAUCLoss", REGION | {"kappa": 4.0, "omega": 0.1}),
     binary_loss("UnbiasedInstancewisePartialAUCLoss", REGION | {"omega": 0.1}),
     Loss(
