@@ -1,5 +1,6 @@
 from . import metrics as metrics
 from .criteria import Criterion as Criterion
+from .linear_multiclass_auc import LinearMulticlassAUC as LinearMulticlassAUC
 from .metrics.binary_areas import AUROC as AUROC
 from .metrics.binary_areas import OPAUC as OPAUC
 from .metrics.binary_areas import TPAUC as TPAUC

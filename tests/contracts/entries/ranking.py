@@ -213,6 +213,7 @@ OTHERS: dict[str, str] = {
     f"{ROOM}.Criterion": "a metric chosen by name, whose scores the metric itself checks",
     f"{ROOM}.plot_roc": "a picture of a curve, not a value",
     f"{ROOM}.plot_precision_recall": "a picture of a curve, not a value",
+    f"{ROOM}.LinearMulticlassAUC": "fitted to a table to rank, and predicts no class; see its tests",
     f"{ROOM}.MultiTaskAUC": "fitted to the users of every row, which no estimator of scikit-learn is told",
     f"{ROOM}.PGDAttack": "the settings of an attack, which `robust_auroc` checks",
     f"{ROOM}.RobustAUROC": "fed with a model and inputs instead of scores; see `robust_auroc`",
