@@ -28,12 +28,8 @@ from .pairwise_auc import pairwise_auc_loss as pairwise_auc_loss
 from .partial.instancewise_objective import instancewise_partial_auc_objective as instancewise_partial_auc_objective
 from .partial.instancewise_partial_auc import InstancewisePartialAUCLoss as InstancewisePartialAUCLoss
 from .partial.instancewise_partial_auc import UnbiasedInstancewisePartialAUCLoss as UnbiasedInstancewisePartialAUCLoss
-from .partial.instancewise_weighted_partial_auc import (
-    InstancewiseWeightedPartialAUCLoss as InstancewiseWeightedPartialAUCLoss,
-)
-from .partial.instancewise_weighted_partial_auc import (
-    instancewise_weighted_objective as instancewise_weighted_objective,
-)
+from .partial.instancewise_weighted import InstancewiseWeightedPartialAUCLoss as InstancewiseWeightedPartialAUCLoss
+from .partial.instancewise_weighted import instancewise_weighted_objective as instancewise_weighted_objective
 from .partial.partial_auc import ExactPartialSquareLoss as ExactPartialSquareLoss
 from .partial.partial_auc import PartialAUCLoss as PartialAUCLoss
 from .partial.partial_auc import exact_partial_square_risk as exact_partial_square_risk
