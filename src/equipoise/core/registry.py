@@ -92,7 +92,7 @@ class CriterionKind(Declaration):
     """A metric to judge by, higher being better; `summary` is its name for a reader.
 
     Attributes:
-        function: of (scores, target) and, by name, the bounds that it uses, to a scalar.
+        function: of (scores, target) and, by name, `sample_weight` (n,) and the bounds that it uses, to a scalar.
         multiclass: whether it judges scores (n, C) rather than (n,).
         uses_max_fpr: whether it has a false-positive budget.
         uses_min_tpr: whether it has a least true-positive rate.

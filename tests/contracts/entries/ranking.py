@@ -149,8 +149,8 @@ ENTRIES = (
     *measure("TPAUC", "tpauc", REGION),
     *measure("PartialAUROC", "partial_auroc", {"pos_frac": 0.5, "neg_frac": 0.7}, weighted(binary)),
     *measure("AveragePrecision", "average_precision", {}, weighted(binary)),
-    *measure("MulticlassAUROC", "multiclass_auroc", {"average": "ovr"}, classes, one_kind),
-    Function(f"{ROOM}.pairwise_auroc", {}, classes),
+    *measure("MulticlassAUROC", "multiclass_auroc", {"average": "ovr"}, weighted(classes), one_kind),
+    Function(f"{ROOM}.pairwise_auroc", {}, weighted(classes)),
     Loss(
         f"{ROOM}.MulticlassAUCLoss",
         {"margin": 0.7, "average": "ovr", "reduction": "sum"},
@@ -179,8 +179,8 @@ ENTRIES = (
     Function(f"{ROOM}.corrupted_auroc", {"kinds": ["contrast"], "severities": [2], "seed": 1}, pictures),
     Function(f"{ROOM}.robust_auroc", {"attack": ATTACK, "radii": [0.1], "batch_size": 7}, attacked),
     Function(f"{ROOM}.wasserstein_ascent", {"steps": 2, "lr": 0.1}, moved),
-    Function(f"{ROOM}.roc_curve", {}, binary),
-    Function(f"{ROOM}.precision_recall_curve", {}, binary),
+    Function(f"{ROOM}.roc_curve", {}, weighted(binary)),
+    Function(f"{ROOM}.precision_recall_curve", {}, weighted(binary)),
 )
 
 OTHERS: dict[str, str] = {
