@@ -46,23 +46,25 @@ def objective_function(objective: RankingObjective) -> Callable[[Array, lgb.Data
     """
 
     def gradient_hessian(scores: Array, data: lgb.Dataset) -> tuple[Array, Array]:
-        weight = data.get_weight()
-        return objective.gradient_hessian(
-            scores, np.asarray(data.get_label()), None if weight is None else np.asarray(weight)
-        )
+        return objective.gradient_hessian(scores, np.asarray(data.get_label()), _weight(data))
 
     return gradient_hessian
 
 
+def _weight(data: lgb.Dataset) -> Array | None:
+    weight = data.get_weight()
+    return None if weight is None else np.asarray(weight)
+
+
 def metric_function(criterion: Criterion) -> Callable[[Array, lgb.Dataset], tuple[str, float, bool]]:
-    """The criterion in the form of `feval`: (name, value, higher is better).
+    """The criterion in the form of `feval`: (name, value, higher is better); sample weights of the data are used.
 
     Args:
         criterion: what early stopping is to look at, for example `Criterion("opauc", max_fpr=0.05)`.
     """
 
     def evaluate(scores: Array, data: lgb.Dataset) -> tuple[str, float, bool]:
-        return criterion.name, judge(criterion, scores, np.asarray(data.get_label())), True
+        return criterion.name, judge(criterion, scores, np.asarray(data.get_label()), _weight(data)), True
 
     return evaluate
 
@@ -205,13 +207,14 @@ class LightGBMRankingClassifier(BoostedRankingClassifier):
             self.n_estimators,
             objective=objective,
             warm_start_rounds=self.warm_start_rounds,
-            valid_set=held_out and train_set.create_valid(held_out.features, held_out.target, params=params),
+            valid_set=held_out
+            and train_set.create_valid(held_out.features, held_out.target, held_out.weight, params=params),
             criterion=held_out and criterion,
             early_stopping_rounds=self.early_stopping_rounds,
         )
 
-    def _raw_scores(self, features: Array) -> Array:
-        return self.booster_.predict(features, raw_score=True, num_threads=self._threads())
+    def _raw_scores(self, booster: lgb.Booster, features: Array) -> Array:
+        return np.asarray(booster.predict(features, raw_score=True, num_threads=self._threads()))
 
     def _write_booster(self, path: Path) -> None:
         self.booster_.save_model(path)

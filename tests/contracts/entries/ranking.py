@@ -123,11 +123,11 @@ ENTRIES = (
     binary_loss("PairwiseAUCLoss", {"surrogate": "squared_hinge", "margin": 1.0}, "pairwise_auc_loss"),
     Function(f"{ROOM}.pairwise_auc_loss", {"margin": 1.0}, binary),
     binary_loss("PartialAUCLoss", REGION | {"boundary": "fractional"}, "partial_auc_loss"),
-    Function(f"{ROOM}.partial_auc_loss", REGION, binary),
+    Function(f"{ROOM}.partial_auc_loss", REGION, weighted(binary)),
     binary_loss("ExactPartialSquareLoss", REGION | {"margin": 0.7}),
-    Function(f"{ROOM}.exact_partial_square_risk", REGION, binary),
+    Function(f"{ROOM}.exact_partial_square_risk", REGION, weighted(binary)),
     binary_loss("WeightedPartialAUCLoss", WEIGHTS, "weighted_partial_auc_loss"),
-    Function(f"{ROOM}.weighted_partial_auc_loss", WEIGHTS, binary),
+    Function(f"{ROOM}.weighted_partial_auc_loss", WEIGHTS, weighted(binary)),
     binary_loss("InstancewiseWeightedPartialAUCLoss", WEIGHTS | {"margin": 0.7, "reg_a": 0.1}, exempt=STARTED),
     Loss(
         f"{ROOM}.InstancewiseWeightedPartialAUCLoss",
@@ -173,8 +173,8 @@ ENTRIES = (
     *measure("TPAUC", "tpauc", REGION),
     *measure("PartialAUROC", "partial_auroc", {"pos_frac": 0.5, "neg_frac": 0.7}, weighted(binary)),
     *measure("AveragePrecision", "average_precision", {}, weighted(binary)),
-    *measure("MulticlassAUROC", "multiclass_auroc", {"average": "ovr"}, classes, one_kind),
-    Function(f"{ROOM}.pairwise_auroc", {}, classes),
+    *measure("MulticlassAUROC", "multiclass_auroc", {"average": "ovr"}, weighted(classes), one_kind),
+    Function(f"{ROOM}.pairwise_auroc", {}, weighted(classes)),
     Loss(
         f"{ROOM}.MulticlassAUCLoss",
         {"margin": 0.7, "average": "ovr", "reduction": "sum"},
@@ -204,8 +204,8 @@ ENTRIES = (
     Function(f"{ROOM}.corrupted_auroc", {"kinds": ["contrast"], "severities": [2], "seed": 1}, pictures),
     Function(f"{ROOM}.robust_auroc", {"attack": ATTACK, "radii": [0.1], "batch_size": 7}, attacked),
     Function(f"{ROOM}.wasserstein_ascent", {"steps": 2, "lr": 0.1}, moved),
-    Function(f"{ROOM}.roc_curve", {}, binary),
-    Function(f"{ROOM}.precision_recall_curve", {}, binary),
+    Function(f"{ROOM}.roc_curve", {}, weighted(binary)),
+    Function(f"{ROOM}.precision_recall_curve", {}, weighted(binary)),
 )
 
 OTHERS: dict[str, str] = {
