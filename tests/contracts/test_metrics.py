@@ -222,6 +222,38 @@ def test_what_is_undefined_is_nan_with_one_warning(entry):
 
 
 @parametrized(Measure)
+def test_before_the_first_batch_everything_is_nan_with_one_warning(entry):
+    wanted = _computed(entry.build(), entry.batch(24))
+    used = entry.build()
+    used.update(**entry.batch(24))
+    used.compute()
+    used.reset()
+    for metric in (entry.build(), used):
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            found = metric.compute()
+        assert [warning.category for warning in seen] == [UserWarning]
+        assert "before the ``update`` method" in str(seen[0].message)
+        if isinstance(wanted, dict):
+            assert isinstance(found, dict)
+            assert list(found) == list(wanted)
+        pairs = [(found[name], wanted[name]) for name in wanted] if isinstance(wanted, dict) else [(found, wanted)]
+        for value, other in pairs:
+            assert value.isnan().all()
+            assert (value.dtype, value.shape, value.device) == (other.dtype, other.shape, other.device)
+        _same(_computed(metric, entry.batch(24)), wanted)
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+@parametrized(Measure)
+def test_before_the_first_batch_a_strict_metric_raises(entry):
+    if "on_undefined" not in inspect.signature(entry.object.__init__).parameters:
+        pytest.skip("takes no on_undefined")
+    with pytest.raises(ValueError, match="has seen no samples"):
+        entry.build(on_undefined="raise").compute()
+
+
+@parametrized(Measure)
 def test_a_copy_and_a_pickle_go_on_alike(entry):
     metric = entry.build()
     metric.update(**entry.batch(24))

@@ -98,3 +98,18 @@ def test_bad_scores_are_refused(plain_inputs):
         fit_platt(torch.tensor([float("nan"), 1.0]), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="class indices"):
         fit_scaling(torch.zeros(2, 3), torch.tensor([0, 3]))
+
+
+def test_a_weight_of_two_is_a_sample_given_twice():
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(60, 3, generator=generator, dtype=torch.float64)
+    target = (logits + torch.randn(60, 3, generator=generator)).argmax(1)
+    times = torch.arange(60) % 4
+    given = logits.repeat_interleave(times, 0), target.repeat_interleave(times)
+    for shift in (True, False):
+        found = fit_scaling(logits, target, shift=shift, sample_weight=times.double())
+        wanted = fit_scaling(*given, shift=shift)
+        assert found[0] == pytest.approx(wanted[0], rel=1e-6)
+        torch.testing.assert_close(found[1], wanted[1], rtol=1e-6, atol=1e-8)
+    found = fit_platt(logits[:, 1].contiguous(), (target == 1).long(), sample_weight=times.float())
+    assert found == pytest.approx(fit_platt(given[0][:, 1].contiguous(), (given[1] == 1).long()), rel=1e-6)

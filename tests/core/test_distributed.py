@@ -5,6 +5,7 @@ from torch import multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from equipoise.core.distributed import gather_batch, gather_rows, gather_states, world_size
+from equipoise.openworld import EDGELoss
 from equipoise.ranking import (
     AUPRCLoss,
     DRAUCLoss,
@@ -22,7 +23,26 @@ from equipoise.ranking import (
 
 # Batches of two processes: uneven, one class only on a process, nothing on a process.
 SHARES = {"even": (12, 12), "uneven": (17, 7), "one class each": (6, 18), "an empty batch": (24, 0)}
+
+
+def _edge(**options):
+    """Of three classes the last ones are outliers, which no process but one may have."""
+
+    def value(gather):
+        loss = EDGELoss(0.5, 0.7, k=5, margin=1.0, gather=gather, **options)
+
+        def of(scores, y):
+            known = y != 2
+            return loss(scores[known], nn.functional.one_hot(y[known], 3), scores[~known])
+
+        return of
+
+    return value
+
+
 LOSSES = {
+    "energy gap": (_edge(), 3),
+    "energy gap of rare labels": (_edge(tail="labels", class_counts=(9, 5, 3), num_head=1), 3),
     "auc": (lambda gather: PairwiseAUCLoss(gather=gather), 1),
     "logistic": (lambda gather: PairwiseAUCLoss("logistic", gather=gather), 1),
     "partial": (lambda gather: PartialAUCLoss(0.3, 0.5, gather=gather), 1),

@@ -140,3 +140,22 @@ def test_a_validation_set_without_a_criterion_is_refused(table):
         train(PARAMS, data, 3, valid_set=data)
     with pytest.raises(ValueError, match="less than num_boost_round=3"):
         train(PARAMS, data, 3, objective=AUC, warm_start_rounds=math.ceil(2.5))
+
+
+def test_a_dart_repeats_itself_whatever_memory_held_before(table):
+    features, target = table
+    settings = {"boosting": "dart", "drop_rate": 0.5, "seed": 1, "num_threads": 1, "deterministic": True}
+    settings |= {"force_col_wise": True, "verbosity": -1}
+    found = []
+    for byte in (0, 255, 0, 255):
+        filled = [bytes([byte]) * (64 * size + 8) for size in range(1, 400)]
+        del filled
+        data = lgb.Dataset(features, target, params=settings)
+        booster = train(settings, data, 12, objective=RankingObjective())
+        assert booster.num_trees() == 12
+        found.append(booster.predict(features, raw_score=True))
+        train({**settings, "boosting": "gbdt" if byte == 0 else "dart"}, lgb.Dataset(features, target), 12)
+    for scores in found[1:]:
+        assert (scores == found[0]).all()
+    other = train({**settings, "seed": 2}, lgb.Dataset(features, target), 12, objective=RankingObjective())
+    assert (other.predict(features, raw_score=True) != found[0]).any()

@@ -172,9 +172,19 @@ def test_without_unknown_samples_what_needs_them_is_nan_or_raises():
         strict.compute()
 
 
-def test_a_report_that_saw_nothing_says_so():
-    with pytest.warns(UserWarning, match="before the ``update``"), pytest.raises(ValueError, match="update"):
-        OpenWorldReport(3).compute()
+@pytest.mark.parametrize("settings", [{}, {"num_new_classes": 2}, {"task": "multilabel"}])
+def test_a_report_that_saw_nothing_has_the_names_of_one_that_did(settings):
+    report = OpenWorldReport(3, **settings)
+    with pytest.warns(UserWarning, match="before the ``update``"):
+        found = report.compute()
+    with pytest.raises(ValueError, match="has seen no samples"):
+        report.open_scores()
+    target = torch.tensor([0, 1, 2, -1, 3 if report.num_new_classes else -1])
+    if report.task == "multilabel":
+        target = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0], [0, 0, 0]])
+    report.update(torch.randn(5, 3 + report.num_new_classes), torch.arange(5.0), target)
+    assert found.keys() == report.compute().keys()
+    assert all(value.isnan() for value in found.values())
 
 
 def test_the_report_survives_saving():

@@ -4,7 +4,7 @@ import torch
 from equipoise.core.phases import WarmUp
 from equipoise.ranking import AUPRCLoss, pairwise_auc_loss, partial_auc_loss
 from equipoise.training import OBJECTIVES, make_objective
-from equipoise.training.objectives import CrossEntropy
+from equipoise.training.objectives import CrossEntropy, weighs_samples
 
 _BOUNDS = {"max_fpr": 0.2, "min_tpr": 0.3}
 
@@ -90,6 +90,41 @@ def test_the_warm_up_reads_the_clock():
         loss.set_epoch(epoch)
         values.append(loss(logits, target).item() > 0)
     assert values == [True, True, False, False]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_that_says_so_takes_weights_in_every_phase(name):
+    """A weight of two is a sample given twice, and of zero none; no other objective takes any."""
+    classes = 2 if OBJECTIVES[name].binary else 3
+    loss = make_objective(name, num_classes=classes, class_counts=[30] * classes, total_epochs=10, **_BOUNDS)
+    assert weighs_samples(loss) == OBJECTIVES[name].weighs_samples
+    if not weighs_samples(loss):
+        return
+    logits, target = _batch()
+    times = torch.arange(60) % 4
+    for epoch in (0, 9):
+        for part in loss.modules():
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch, 10)
+        given = logits.repeat_interleave(times), target.repeat_interleave(times)
+        torch.testing.assert_close(loss(logits, target, sample_weight=times.float()), loss(*given))
+        torch.testing.assert_close(
+            loss(logits, target, sample_weight=times.float()), loss(logits, target, sample_weight=times / 8)
+        )
+
+
+def test_cross_entropy_of_weighted_samples_reduces_as_it_says():
+    logits, target = _batch()
+    count = torch.rand(60, generator=torch.Generator().manual_seed(0))
+    each = CrossEntropy([0.5, 2.0], "none")(logits, target)
+    weighted = {r: CrossEntropy([0.5, 2.0], r)(logits, target, count) for r in ("none", "sum", "mean")}
+    torch.testing.assert_close(weighted["none"], each * count)
+    torch.testing.assert_close(weighted["sum"], (each * count).sum())
+    torch.testing.assert_close(weighted["mean"], (each * count).sum() / count.sum())
+    leaf = logits.clone().requires_grad_()
+    with pytest.warns(UserWarning, match="no sample of the batch has a weight"):
+        CrossEntropy()(leaf, target, torch.zeros(60)).backward()
+    assert not leaf.grad.any()
 
 
 @pytest.mark.parametrize(

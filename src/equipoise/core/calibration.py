@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from equipoise.core.signature import checked
-from equipoise.core.types import BinaryTarget, ClassScores, ClassTarget, Scores
+from equipoise.core.types import BinaryTarget, ClassScores, ClassTarget, SampleWeight, Scores
 
 _STEPS = 100
 _TOLERANCE = 1e-10
@@ -29,12 +29,15 @@ _LEAST_SCALE = 1e-3
 
 
 @checked
-def fit_platt(scores: Scores, target: BinaryTarget) -> tuple[float, float]:
+def fit_platt(
+    scores: Scores, target: BinaryTarget, *, sample_weight: SampleWeight | None = None
+) -> tuple[float, float]:
     """Scale and offset that turn scores into log-odds: P(y = 1) = sigmoid(scale · score + offset).
 
     Args:
         scores: (n,) scores of samples that the model was not trained on, higher meaning more positive.
         target: 1 for positive, 0 for negative.
+        sample_weight: (n,) non-negative, how often each sample counts.
 
     Returns:
         The scale, greater than 0, and the offset. If one class is absent, the smoothed frequency still is a number.
@@ -43,13 +46,14 @@ def fit_platt(scores: Scores, target: BinaryTarget) -> tuple[float, float]:
     >>> torch.sigmoid(scale * torch.tensor([-1.0, 2.0]) + offset)
     tensor([0.3504, 0.6496])
     """
-    scale, offset = _fit(torch.stack([torch.zeros_like(scores), scores], dim=1).double(), target.long())
+    logits = torch.stack([torch.zeros_like(scores), scores], dim=1).double()
+    scale, offset = _fit(logits, target.long(), sample_weight)
     return scale, float(offset[1] - offset[0])
 
 
 @checked
 def fit_scaling(
-    logits: ClassScores, target: ClassTarget, *, shift: bool = True
+    logits: ClassScores, target: ClassTarget, *, shift: bool = True, sample_weight: SampleWeight | None = None
 ) -> tuple[float, Float[Tensor, " classes"]]:
     """Scale and offsets that turn logits into log-probabilities: P(y = c) = softmax(scale · logits + offset)_c.
 
@@ -58,6 +62,7 @@ def fit_scaling(
         target: class indices.
         shift: whether to fit offsets; without, they are 0 and the order of a sample's logits stays, such as that of a
             loss which decides for classes of equal share.
+        sample_weight: (n,) non-negative, how often each sample counts.
 
     Returns:
         The common scale, greater than 0, and the offset of each class (they sum to 0) in the dtype of the logits.
@@ -67,52 +72,53 @@ def fit_scaling(
     >>> offset.argmax()
     tensor(1)
     """
-    scale, offset = _fit(logits.detach().double(), target.long(), shift=shift)
+    scale, offset = _fit(logits.detach().double(), target.long(), sample_weight, shift=shift)
     return scale, offset.to(logits.dtype)
 
 
-def _fit(logits: Tensor, target: Tensor, *, shift: bool = True) -> tuple[float, Tensor]:
+def _fit(logits: Tensor, target: Tensor, weight: Tensor | None, *, shift: bool = True) -> tuple[float, Tensor]:
     """Newton's method with step halving on (scale, offset_1, ..., offset_{C−1}); offset_0 is 0 meanwhile."""
     classes = logits.shape[1]
     # Rows are free up to a constant, and the unit of the scores is the user's: neither should touch the arithmetic.
     z = logits.detach() - logits.detach().mean(1, keepdim=True)
-    unit = float(z.abs().mean())
+    weight = z.new_ones(len(z)) if weight is None else weight.detach().double()
+    unit = float((weight @ z.abs()).mean() / weight.sum().clamp_min(torch.finfo(z.dtype).tiny))
     z = z / unit if unit > 0 else z
-    counts = torch.bincount(target, minlength=classes).double()
+    counts = torch.bincount(target, weight, minlength=classes)
     wanted = (1 / (counts + classes))[target, None].repeat(1, classes)
     wanted.scatter_(1, target[:, None], ((counts + 1) / (counts + classes))[target, None])
     start = torch.zeros(classes, dtype=torch.float64)
     start[0] = 1.0
-    parameters = _newton(z, wanted, start, free=slice(0 if unit > 0 else 1, classes if shift else 1))
+    parameters = _newton(z, wanted, weight[:, None], start, free=slice(0 if unit > 0 else 1, classes if shift else 1))
     if parameters[0] < _LEAST_SCALE:
         start[0] = _LEAST_SCALE
-        parameters = _newton(z, wanted, start, free=slice(1, classes if shift else 1))
+        parameters = _newton(z, wanted, weight[:, None], start, free=slice(1, classes if shift else 1))
     offset = torch.cat([parameters.new_zeros(1), parameters[1:]])
     return float(parameters[0]) / (unit if unit > 0 else 1.0), offset - offset.mean()
 
 
-def _newton(z: Tensor, wanted: Tensor, parameters: Tensor, *, free: slice) -> Tensor:
+def _newton(z: Tensor, wanted: Tensor, weight: Tensor, parameters: Tensor, *, free: slice) -> Tensor:
     def eta(parameters: Tensor) -> Tensor:
         shifted = parameters[0] * z
         shifted[:, 1:] += parameters[1:]
         return shifted
 
     def cost(parameters: Tensor) -> float:
-        return -float((wanted * eta(parameters).log_softmax(1)).sum())
+        return -float((weight * wanted * eta(parameters).log_softmax(1)).sum())
 
     current = cost(parameters)
     if free.start == free.stop:
         return parameters
     for _ in range(_STEPS):
         p = eta(parameters).softmax(1)
-        error = p - wanted
+        error = weight * (p - wanted)
         gradient = torch.cat([(error * z).sum().view(1), error[:, 1:].sum(0)])[free]
         mean = (p * z).sum(1, keepdim=True)
-        across = (p * (z - mean))[:, 1:].sum(0)
+        across = (weight * p * (z - mean))[:, 1:].sum(0)
         hessian = torch.empty(len(parameters), len(parameters), dtype=p.dtype)
-        hessian[0, 0] = (p * (z - mean).square()).sum()
+        hessian[0, 0] = (weight * p * (z - mean).square()).sum()
         hessian[0, 1:] = hessian[1:, 0] = across
-        hessian[1:, 1:] = torch.diag(p[:, 1:].sum(0)) - p[:, 1:].T @ p[:, 1:]
+        hessian[1:, 1:] = torch.diag((weight * p)[:, 1:].sum(0)) - (weight * p)[:, 1:].T @ p[:, 1:]
         hessian = hessian[free, free]
         ridge = 1e-12 * (1 + hessian.diagonal().max()) * torch.eye(len(hessian), dtype=p.dtype)
         step = torch.zeros_like(parameters)

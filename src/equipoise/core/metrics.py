@@ -1,22 +1,39 @@
-"""Bases of the metrics: a refused batch leaves no trace, and what judges a whole and no mean over batches keeps it."""
+"""Bases of the metrics: a refused batch leaves no trace, what judges a whole and no mean over batches keeps it, and
+before the first batch every metric is NaN.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from equipoise.core.distributed import gather_states
 
+_NOTHING = "{} has seen no samples; call update first"
 _COURSE = ("_update_count", "_to_sync", "_should_unsync", "_enable_grad", "_computed", "compute_on_cpu")
+
+
+def nan_by_name(names: Iterable[Any], device: torch.device | None = None) -> dict[Any, Tensor]:
+    """float64 NaN for every name.
+
+    >>> nan_by_name(["accuracy"])
+    {'accuracy': tensor(nan, dtype=torch.float64)}
+    """
+    return {name: torch.tensor(math.nan, dtype=torch.float64, device=device) for name in names}
 
 
 class WholeMetric(Metric):
     """An `update` or a `forward` that raises leaves the metric as it was before.
+
+    `compute` before the first batch, here and in the other processes, warns (torchmetrics does) and gives `nothing()`;
+    where the metric has `on_undefined="raise"`, it raises `ValueError`.
 
     Args:
         kwargs: of `torchmetrics.Metric`.
@@ -30,6 +47,29 @@ class WholeMetric(Metric):
 
     def check_states(self) -> None:
         """Refuse a batch that does not go with the earlier ones, by raising after it was added."""
+
+    def nothing(self) -> Any:
+        """What `compute` gives before the first batch: NaN, by name where it gives a dictionary."""
+        return torch.tensor(math.nan, dtype=torch.float64, device=self.device)
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(compute)
+        def of_something(*args: Any, **kwargs: Any) -> Any:
+            if self.update_called or not self._is_untouched():
+                return compute(*args, **kwargs)
+            if getattr(self, "on_undefined", "nan") == "raise":
+                raise ValueError(_NOTHING.format(type(self).__name__))
+            return self.nothing()
+
+        wrapped: Callable[..., Any] = super()._wrap_compute(of_something)
+        return wrapped
+
+    def _is_untouched(self) -> bool:
+        """Whether no state has anything of a batch, where states are synced of any process."""
+        return all(
+            state.equal(default.to(state.device)) if isinstance(default, Tensor) else not len(state)
+            for state, default in ((getattr(self, name), default) for name, default in self._defaults.items())
+        )
 
     def _wrap_update(self, update: Callable[..., Any]) -> Callable[..., Any]:
         wrapped = super()._wrap_update(update)
@@ -93,5 +133,5 @@ class SampleMetric(WholeMetric):
             ValueError: if nothing was.
         """
         if not len(getattr(self, self.kept[0])):
-            raise ValueError(f"{type(self).__name__} has seen no samples; call update first")
+            raise ValueError(_NOTHING.format(type(self).__name__))
         return tuple(dim_zero_cat(getattr(self, name)) for name in self.kept)

@@ -44,6 +44,23 @@ class Phased(nn.Module):
         self.epoch, self.total_epochs = epoch, total
 
 
+def first_late_epoch(start: float, epoch: int, total: int) -> int:
+    """The first epoch of the last phase; 1 where nobody said how many there are.
+
+    Raises:
+        RuntimeError: if an epoch was set without the total.
+
+    >>> first_late_epoch(0.8, 0, 5)
+    4
+    """
+    if not total:
+        if epoch:
+            raise RuntimeError("set_epoch(epoch, total) needs the total number of epochs to find the last phase")
+        return 1
+    # 0.8 · 5 must be 4 and not 3.9999.
+    return math.floor(start * total + 1e-9)
+
+
 class PhasedLoss(Phased):
     """One loss up to an epoch and another from there on, by the epoch's number: deferred weights, truncated factors.
 
@@ -78,12 +95,7 @@ class PhasedLoss(Phased):
         Raises:
             RuntimeError: if an epoch was set without the total.
         """
-        if not self.total_epochs:
-            if self.epoch:
-                raise RuntimeError("set_epoch(epoch, total) needs the total number of epochs to find the last phase")
-            return 1
-        # 0.8 · 5 must be 4 and not 3.9999.
-        return math.floor(self.start * self.total_epochs + 1e-9)
+        return first_late_epoch(self.start, self.epoch, self.total_epochs)
 
     @property
     def current(self) -> nn.Module:

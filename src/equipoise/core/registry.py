@@ -24,7 +24,7 @@ class Request:
 
     Attributes:
         num_classes: 2 for logits (n,), more for (n, C).
-        class_counts: training samples of every class.
+        class_counts: training samples of every class, or the sums of their weights.
         max_fpr: false-positive budget, where the objective has one.
         min_tpr: least true-positive rate, where the objective has one.
         total_epochs: length of the training, which schedules derive from.
@@ -32,7 +32,7 @@ class Request:
     """
 
     num_classes: int
-    class_counts: tuple[int, ...]
+    class_counts: tuple[float, ...]
     max_fpr: float | None = None
     min_tpr: float | None = None
     total_epochs: int = 1
@@ -72,6 +72,7 @@ class Objective(Declaration):
         decides: whether the order of a sample's scores (n, C) is what was trained for, such as a decision for classes
             of equal share; a calibration of it must not shift classes against each other.
         cosines: whether logits must be cosines of features and class vectors.
+        weighs_samples: whether the loss takes weights (n,) of the samples as `sample_weight`.
     """
 
     build: Callable[[Request], nn.Module]
@@ -81,6 +82,7 @@ class Objective(Declaration):
     needs_min_tpr: bool = False
     decides: bool = False
     cosines: bool = False
+    weighs_samples: bool = False
 
     def takes(self, num_classes: int) -> bool:
         """Whether it trains so many classes."""
@@ -92,7 +94,7 @@ class CriterionKind(Declaration):
     """A metric to judge by, higher being better; `summary` is its name for a reader.
 
     Attributes:
-        function: of (scores, target) and, by name, the bounds that it uses, to a scalar.
+        function: of (scores, target) and, by name, `sample_weight` (n,) and the bounds that it uses, to a scalar.
         multiclass: whether it judges scores (n, C) rather than (n,).
         uses_max_fpr: whether it has a false-positive budget.
         uses_min_tpr: whether it has a least true-positive rate.
@@ -130,7 +132,7 @@ def list_length(k: int | None, num_classes: int) -> int:
     return min(DEFAULT_K, num_classes - 1) if k is None else k
 
 
-def rarer_half(class_counts: Sequence[int]) -> list[int]:
+def rarer_half(class_counts: Sequence[float]) -> list[int]:
     """The rarer half of the classes, rounded down.
 
     >>> rarer_half([500, 5, 50])

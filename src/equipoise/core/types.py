@@ -102,6 +102,7 @@ Scores: TypeAlias = Float[Tensor, " n"]
 ClassScores: TypeAlias = Float[Tensor, "n classes"]
 LabelScores: TypeAlias = Float[Tensor, "n labels"]
 RankedScores: TypeAlias = Annotated[Float[Tensor, " n"], MayBeInfinite()]
+SampleIndex: TypeAlias = Annotated[Integer[Tensor, " n"], ClassIndex(None)]
 SampleWeight: TypeAlias = Annotated[Float[Tensor, " n"], Range(0)]
 
 # Targets.

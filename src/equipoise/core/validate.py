@@ -82,3 +82,9 @@ def check_classes(target: Tensor, num_classes: int) -> None:
     """Raise `ValueError` unless class indices that are not negative are below the number of classes."""
     if not torch.compiler.is_compiling() and (most := int(target.max())) >= num_classes:
         raise ValueError(f"target holds the value {most}, wanted class indices from 0 to {num_classes - 1}")
+
+
+def check_sample_index(index: Tensor, num_samples: int) -> None:
+    """Raise `ValueError` if an index is beyond the samples of the training set."""
+    if not torch.compiler.is_compiling() and index.numel() and (most := int(index.max())) >= num_samples:
+        raise ValueError(f"index holds the value {most}, but the last of {num_samples} samples is {num_samples - 1}")

@@ -14,10 +14,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from equipoise.core.calibration import fit_platt, fit_scaling
 from equipoise.core.validate import check_choice, check_fraction, check_positive
 from equipoise.estimators.boosting import OWN_LOSSES, RANKING_OBJECTIVES, Array, RankingObjective
+from equipoise.estimators.calibrating import Calibration, calibration_sample, check_calibration, fit_calibration
 from equipoise.estimators.holding_out import HeldFraction, hold_out
+from equipoise.estimators.sample_weights import counted_rows
 from equipoise.estimators.saving import plain, written_whole
 from equipoise.ranking.criteria import Criterion, fitting_criterion
 from equipoise.training.objectives import OBJECTIVES
@@ -28,18 +29,23 @@ _MULTICLASS = (*OWN_LOSSES, "auc")
 
 
 class Part(NamedTuple):
-    """Rows with class indices and, where classes are weighted, sample weights."""
+    """Rows with class indices and, where rows or classes are weighted, sample weights."""
 
     features: Array
     target: Array
     weight: Array | None = None
+
+    def of(self, rows: Array) -> Part:
+        """Some of the rows."""
+        return Part(self.features[rows], self.target[rows], None if self.weight is None else self.weight[rows])
 
 
 class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
     """What is trained, on which loss, and when it stops.
 
     Where no class is rare, a stratified part of the data is held out: training stops early by `metric` on it, and
-    probabilities are calibrated on it, because a ranking objective leaves the scores without a unit.
+    probabilities are calibrated on it, because a ranking objective leaves the scores without a unit. Elsewhere they are
+    calibrated out of fold, see `calibration`.
     `decision_function` gives calibrated log-odds, which rank exactly as the booster's raw scores do; 0 is where
     `predict` changes its mind. Features may hold NaN. Columns of a pandas DataFrame whose dtype is "category" are split
     by category, and values that were none in `fit` count as missing.
@@ -62,8 +68,13 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: shrinkage of each round.
         early_stopping_rounds: stop after so many rounds without a better metric; None trains all, and keeps the best.
         validation_fraction: share of the rows of each class that is held out, in [0, 1). 0 or None trains all rounds on
-            all rows and calibrates on training scores, which makes probabilities too sure; so does a share of less than
-            three rows of a class. "auto" holds out a fifth where every class has at least 50 rows, and nothing else.
+            all rows; so does a share of less than three rows of a class. "auto" holds out a fifth where every class has
+            at least 50 rows, and nothing else.
+        calibration: what probabilities are calibrated on; always the rows held out where there are some. Where there
+            are none, "cross_fit" trains up to five more boosters, each without a fold of the rows, and calibrates on
+            the scores of the rows left out: `fit` takes about five times as long. "held_out" makes do with the
+            training scores, which makes probabilities too sure, and warns; so does "cross_fit" where a class has one
+            row. None leaves the scores as they are: of a ranking objective, they only rank.
         booster_params: further parameters by any name that the booster knows, for example {"num_leaves": 63}; they
             override the settings here, but what is this estimator's to set (objective, metric, rounds) is refused.
         n_jobs: threads; None or -1 for all.
@@ -101,6 +112,7 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: float = 0.1,
         early_stopping_rounds: int | None = 50,
         validation_fraction: HeldFraction = "auto",
+        calibration: Calibration = "cross_fit",
         booster_params: dict[str, Any] | None = None,
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -118,6 +130,7 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.early_stopping_rounds = early_stopping_rounds
         self.validation_fraction = validation_fraction
+        self.calibration = calibration
         self.booster_params = booster_params
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -127,8 +140,8 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         """The booster, trained on `fit` and stopped by `held_out`; None as objective is its own loss."""
 
     @abstractmethod
-    def _raw_scores(self, features: Array) -> Array:
-        """Raw scores (n,) or (n, C) of `booster_`."""
+    def _raw_scores(self, booster: Any, features: Array) -> Array:
+        """Raw scores (n,) or (n, C) of a booster."""
 
     @abstractmethod
     def _write_booster(self, path: Path) -> None: ...
@@ -144,37 +157,51 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.multi_class = self.objective in _MULTICLASS
         return tags
 
-    def fit(self, X: Any, y: Any) -> BoostedRankingClassifier:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BoostedRankingClassifier:
         """Train on features (n, d) and labels (n,) of any type.
 
+        Args:
+            X: (n, d), NaN where missing.
+            y: (n,) labels.
+            sample_weight: (n,) non-negative, how often each row counts: in the objective, where pairs count as the
+                product of their rows' weights, in early stopping and calibration. What the booster counts in rows,
+                such as LightGBM's `min_data_in_leaf` and its bins, it goes on counting in rows.
+
         Raises:
-            ValueError: if a setting is unknown, missing, out of range or unfit for the number of classes, or there are
-                fewer than two classes.
+            ValueError: if a setting is unknown, missing, out of range or unfit for the number of classes, weights are
+                not one non-negative number a row, or there are fewer than two classes.
         """
         self.categories_ = _categories(X)
         features, y = validate_data(
             self, self._coded(X), y, ensure_all_finite="allow-nan", dtype=[np.float64, np.float32]
         )
+        features, y, weight = counted_rows(sample_weight, features, y)
         check_classification_targets(y)
         self.classes_, target = np.unique(y, return_inverse=True)
+        check_calibration(self.calibration)
         objective, criterion = self._resolve(len(self.classes_))
         self._booster_seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         kept, held = hold_out(target, self.validation_fraction, np.random.RandomState(self._booster_seed))
-        # Scores of held-out rows are what new rows' will be; where there are none, training scores have to do.
-        kept, judged = np.sort(kept), np.sort(held if len(held) else kept)
-        weight = None
-        if self.objective == "weighted_cross_entropy":
-            counts = np.bincount(target[kept])
-            weight = (len(kept) / (len(counts) * counts))[target[kept]]
-        held_out = Part(features[judged], target[judged]) if len(held) else None
-        self.booster_ = self._train(Part(features[kept], target[kept], weight), held_out, objective, criterion)
-        raw, truth = self._tensor_scores(features[judged]), torch.from_numpy(target[judged])
-        offset: float | torch.Tensor
-        if raw.ndim == 1:
-            scale, offset = fit_platt(raw, truth)
-        else:
-            scale, offset = fit_scaling(raw, truth, shift=not OBJECTIVES[self.objective].decides)
-        self._scale, self._offset = scale, np.asarray(offset)
+        table, held = Part(features, target, weight), np.sort(held)
+
+        def train(rows: Array, held_out: Part | None) -> Any:
+            return self._train(self._class_weighted(table.of(np.sort(rows))), held_out, objective, criterion)
+
+        self.booster_ = train(kept, table.of(held) if len(held) else None)
+        self._scale, self._offset = 1.0, np.zeros(() if len(self.classes_) == 2 else len(self.classes_))
+        if self.calibration is not None:
+            raw, rows = calibration_sample(
+                self.calibration,
+                target,
+                held,
+                self._booster_seed,
+                lambda rows: self._tensor_scores(self.booster_, features[rows]),
+                lambda rows, left_out: self._tensor_scores(train(rows, None), features[left_out]),
+            )
+            judged = table.of(rows)
+            self._scale, self._offset = fit_calibration(
+                raw, judged.target, judged.weight, shift=not OBJECTIVES[self.objective].decides
+            )
         return self
 
     def decision_function(self, X: Any) -> Array:
@@ -183,10 +210,10 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         features = validate_data(
             self, self._coded(X), reset=False, ensure_all_finite="allow-nan", dtype=[np.float64, np.float32]
         )
-        return self._tensor_scores(features).numpy() * self._scale + self._offset
+        return self._tensor_scores(self.booster_, features).numpy() * self._scale + self._offset
 
     def predict_proba(self, X: Any) -> Array:
-        """Calibrated probabilities (n, C) in the order of `classes_`."""
+        """Probabilities (n, C) in the order of `classes_`, calibrated as `calibration` says."""
         scores = torch.from_numpy(self.decision_function(X))
         if scores.ndim == 2:
             return scores.softmax(1).numpy()
@@ -279,6 +306,14 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
         )
         return objective, criterion
 
+    def _class_weighted(self, part: Part) -> Part:
+        """The rows with the weights that training gives them."""
+        if self.objective != "weighted_cross_entropy":
+            return part
+        weight = np.ones(len(part.target)) if part.weight is None else part.weight
+        totals = np.bincount(part.target, weight)
+        return part._replace(weight=weight * (weight.sum() / (len(totals) * totals))[part.target])
+
     def _coded(self, X: Any) -> Any:
         """Columns of categories as their numbers; missing and unknown ones as NaN."""
         if not self.categories_:
@@ -296,8 +331,8 @@ class BoostedRankingClassifier(ClassifierMixin, BaseEstimator):
             coded.isetitem(place, np.array([codes.get(value, np.nan) for value in X.iloc[:, place]], dtype=np.float64))
         return coded
 
-    def _tensor_scores(self, features: Array) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(self._raw_scores(features), dtype=np.float64))
+    def _tensor_scores(self, booster: Any, features: Array) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(self._raw_scores(booster, features), dtype=np.float64))
 
     def _threads(self) -> int:
         # Both boosters take 0 for "all there are".

@@ -232,10 +232,11 @@ def hardest_share(hardness: Array, fraction: float, weight: Array | None = None)
     return share
 
 
-def judge(criterion: Criterion, scores: Array, target: Array) -> float:
-    """The criterion of raw scores (n,) or (n, C) by targets (n,), for a booster's evaluation."""
+def judge(criterion: Criterion, scores: Array, target: Array, weight: Array | None = None) -> float:
+    """The criterion of raw scores (n,) or (n, C) by targets (n,), weighted by (n,), for a booster's evaluation."""
     truth = torch.from_numpy(np.asarray(target).astype(np.int64))
-    return float(criterion(torch.from_numpy(np.ascontiguousarray(scores)), truth))
+    count = None if weight is None else torch.from_numpy(np.asarray(weight, dtype=np.float64))
+    return float(criterion(torch.from_numpy(np.ascontiguousarray(scores)), truth, count))
 
 
 @dataclass

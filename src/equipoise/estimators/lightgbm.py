@@ -32,6 +32,9 @@ _OURS = {
 def objective_function(objective: RankingObjective) -> Callable[[Array, lgb.Dataset], tuple[Array, Array]]:
     """The objective in the form of `params["objective"]` of `lightgbm.train`; sample weights of the data are used.
 
+    With boosting "dart" and without rounds of its own loss before, `lightgbm.train` may not repeat itself under one
+    seed, whatever function it is given; `train` does.
+
     Args:
         objective: what is to be minimised.
 
@@ -43,23 +46,25 @@ def objective_function(objective: RankingObjective) -> Callable[[Array, lgb.Data
     """
 
     def gradient_hessian(scores: Array, data: lgb.Dataset) -> tuple[Array, Array]:
-        weight = data.get_weight()
-        return objective.gradient_hessian(
-            scores, np.asarray(data.get_label()), None if weight is None else np.asarray(weight)
-        )
+        return objective.gradient_hessian(scores, np.asarray(data.get_label()), _weight(data))
 
     return gradient_hessian
 
 
+def _weight(data: lgb.Dataset) -> Array | None:
+    weight = data.get_weight()
+    return None if weight is None else np.asarray(weight)
+
+
 def metric_function(criterion: Criterion) -> Callable[[Array, lgb.Dataset], tuple[str, float, bool]]:
-    """The criterion in the form of `feval`: (name, value, higher is better).
+    """The criterion in the form of `feval`: (name, value, higher is better); sample weights of the data are used.
 
     Args:
         criterion: what early stopping is to look at, for example `Criterion("opauc", max_fpr=0.05)`.
     """
 
     def evaluate(scores: Array, data: lgb.Dataset) -> tuple[str, float, bool]:
-        return criterion.name, judge(criterion, scores, np.asarray(data.get_label())), True
+        return criterion.name, judge(criterion, scores, np.asarray(data.get_label()), _weight(data)), True
 
     return evaluate
 
@@ -109,6 +114,8 @@ def train(
     booster, best = lgb.Booster(params, train_set), None
     # In a dart, later rounds change the trees of earlier ones: the best round's are not in the last round's model.
     dart = any(params.get(name) == "dart" for name in _aliases("boosting"))
+    if dart and plan[0][1] is not None:
+        _settle(booster)
     watch = Watch(early_stopping_rounds, warm_start_rounds if len(plan) > 1 else 0)
     if valid_set is not None:
         booster.add_valid(valid_set, "valid")
@@ -127,6 +134,16 @@ def train(
         booster.best_iteration = watch.best_round
         booster.best_score = {"valid": {criterion.name: watch.history[watch.best_round - 1]}}
     return booster
+
+
+def _settle(booster: lgb.Booster) -> None:
+    """Let a dart that begins with an objective of ours draw the same trees to drop in every run.
+
+    Whether its first look at the training scores draws, LightGBM decides by memory that it has not set; only a round of
+    its own loss sets it. So look now, which sets it either way, and begin the draws anew, as a change of settings does.
+    """
+    booster.eval_train(lambda scores, data: ("seen", 0.0, True))
+    booster.reset_parameter({"metric": "None"})
 
 
 def _update(booster: lgb.Booster, function: Callable[..., Any] | None) -> None:
@@ -190,13 +207,14 @@ class LightGBMRankingClassifier(BoostedRankingClassifier):
             self.n_estimators,
             objective=objective,
             warm_start_rounds=self.warm_start_rounds,
-            valid_set=held_out and train_set.create_valid(held_out.features, held_out.target, params=params),
+            valid_set=held_out
+            and train_set.create_valid(held_out.features, held_out.target, held_out.weight, params=params),
             criterion=held_out and criterion,
             early_stopping_rounds=self.early_stopping_rounds,
         )
 
-    def _raw_scores(self, features: Array) -> Array:
-        return self.booster_.predict(features, raw_score=True, num_threads=self._threads())
+    def _raw_scores(self, booster: lgb.Booster, features: Array) -> Array:
+        return np.asarray(booster.predict(features, raw_score=True, num_threads=self._threads()))
 
     def _write_booster(self, path: Path) -> None:
         self.booster_.save_model(path)

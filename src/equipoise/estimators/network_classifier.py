@@ -4,8 +4,8 @@
 
 Features are standardised inside. Where no class is rare, a part of the training data is held out for early stopping on
 the metric that the objective is for, and to calibrate: a ranking loss fixes the order of scores only, so
-`predict_proba` is a monotone logistic fit of held-out scores (`core.calibration`), and `predict` its most probable
-class.
+`predict_proba` is a monotone logistic fit (`core.calibration`) of scores of rows that were not trained on, held out or
+out of fold (`estimators.calibrating`), and `predict` its most probable class.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,19 +28,32 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from equipoise.core.arrays import as_tensor
-from equipoise.core.calibration import fit_platt, fit_scaling
 from equipoise.core.validate import check_choice
+from equipoise.estimators.calibrating import Calibration, calibration_sample, check_calibration, fit_calibration
 from equipoise.estimators.holding_out import HeldFraction, hold_out
+from equipoise.estimators.sample_weights import counted_rows
 from equipoise.estimators.saving import plain, written_whole
-from equipoise.ranking.criteria import fitting_criterion
+from equipoise.ranking.criteria import Criterion, fitting_criterion
 from equipoise.training.fingerprint import fingerprint
-from equipoise.training.fit import HeldOut, Plan, fit_module, run_identity
+from equipoise.training.fit import HeldOut, Plan, Run, fit_module, run_identity
 from equipoise.training.networks import Standardize, mlp
 from equipoise.training.objectives import OBJECTIVES, make_objective
 
 Array = NDArray[Any]
 
 _WEIGHTS, _SETTINGS = "network.safetensors", "settings.json"
+
+
+class _Table(NamedTuple):
+    """Rows to train on: features (n, d), class indices (n,), and weights (n,) if any."""
+
+    features: Tensor
+    target: Tensor
+    weight: Tensor | None
+
+    def of(self, rows: Array) -> _Table:
+        """Some of the rows."""
+        return _Table(self.features[rows], self.target[rows], None if self.weight is None else self.weight[rows])
 
 
 class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
@@ -63,9 +77,13 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         batch_size: samples of a step; None takes a sixteenth of the training rows, between 16 and 256.
         positive_rate: share of positives in every batch of a binary problem; None keeps the data's.
         validation_fraction: share of the rows of each class that is held out, in [0, 1). 0 or None trains on all rows
-            for all epochs and calibrates on training scores, which makes probabilities too sure; so does a share of
-            less than three rows of a class. "auto" holds out a fifth where every class has at least 50 rows, and
-            nothing else.
+            for all epochs; so does a share of less than three rows of a class. "auto" holds out a fifth where every
+            class has at least 50 rows, and nothing else.
+        calibration: what probabilities are calibrated on; always the rows held out where there are some. Where there
+            are none, "cross_fit" trains up to five more networks, each without a fold of the rows, and calibrates on
+            the scores of the rows left out: `fit` takes about five times as long. "held_out" makes do with the
+            training scores, which makes probabilities too sure, and warns; so does "cross_fit" where a class has one
+            row. None leaves the scores as they are: of a ranking objective, they only rank.
         patience: epochs without a better held-out result before stopping.
         random_state: seed or `numpy.random.RandomState`.
         progress: whether to show a progress bar.
@@ -104,6 +122,7 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         batch_size: int | None = None,
         positive_rate: float | None = None,
         validation_fraction: HeldFraction = "auto",
+        calibration: Calibration = "cross_fit",
         patience: int = 10,
         random_state: Any = None,
         progress: bool = False,
@@ -124,6 +143,7 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.positive_rate = positive_rate
         self.validation_fraction = validation_fraction
+        self.calibration = calibration
         self.patience = patience
         self.random_state = random_state
         self.progress = progress
@@ -136,30 +156,39 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
             tags.classifier_tags.multi_class = self._declared("multiclass")
         return tags
 
-    def fit(self, X: Any, y: Any) -> EquipoiseClassifier:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> EquipoiseClassifier:
         """Train on features (n, d) and labels (n,) of any type.
 
+        Args:
+            X: (n, d) finite numbers.
+            y: (n,) labels.
+            sample_weight: (n,) non-negative, how often each row counts: in the objective, where pairs count as the
+                product of their rows' weights, in the standardisation, early stopping and calibration. Batches are
+                drawn by rows; where all rows are one batch, a weight of two is a row given twice.
+
         Raises:
-            ValueError: on features that are not finite numbers, a single class, or settings that do not fit together.
+            ValueError: on features that are not finite numbers, a single class, settings that do not fit together, or
+                weights with an objective or optimizer that takes none.
         """
         X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y, weight = counted_rows(sample_weight, X, y)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"{type(self).__name__} needs at least two classes, got one class: {self.classes_[0]!r}")
         check_choice("model", self.model, ("mlp", "linear"))
+        check_calibration(self.calibration)
         if isinstance(self.objective, str):
             check_choice("objective", self.objective, OBJECTIVES)
+            if weight is not None and not self._declared("weighs_samples"):
+                known = ", ".join(repr(o.name) for o in OBJECTIVES.values() if o.weighs_samples)
+                raise ValueError(f"objective {self.objective!r} takes no sample_weight; leave it out, or use {known}")
         criterion = fitting_criterion(
             self.metric, len(self.classes_), max_fpr=self.max_fpr, min_tpr=self.min_tpr, k=self.k
         )
         random = check_random_state(self.random_state)
         seed = int(random.randint(2**31 - 1))
         fit_rows, held_rows = hold_out(codes, self.validation_fraction, random)
-        features, target = as_tensor(X), torch.from_numpy(codes)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network_ = self._network(features[fit_rows])
         plan = Plan(
             epochs=self.epochs,
             batch_size=_batch_size(len(fit_rows)) if self.batch_size is None else self.batch_size,
@@ -171,27 +200,46 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
             seed=seed,
             progress=self.progress,
         )
-        loss, held_out = self._loss(np.bincount(codes[fit_rows])), None
-        if len(held_rows):
-            held_out = HeldOut(features[held_rows].float(), target[held_rows], criterion)
-        folder, data = None, (features[fit_rows].float(), target[fit_rows])
-        if self.checkpoint_folder is not None:
-            identity = run_identity(self.network_, loss, *data, plan, held_out)
-            folder = Path(self.checkpoint_folder) / fingerprint(identity)[:16]
-        run = fit_module(self.network_, loss, *data, plan, held_out=held_out, folder=folder)
-        # Scored in float64, a row's score does not depend on which rows it is scored with.
-        self.network_.double()
+        table = _Table(as_tensor(X), torch.from_numpy(codes), None if weight is None else torch.from_numpy(weight))
+        self.network_, run = self._train(table.of(fit_rows), table.of(held_rows), criterion, plan)
         self.n_epochs_ = run.epochs
         self.best_score_ = float("nan") if run.best is None else run.best
-        rows = held_rows if len(held_rows) else fit_rows
-        raw = self._raw_scores(X[rows])
-        if len(self.classes_) == 2:
-            scale, offset = fit_platt(raw, target[rows])
-            self.calibration_ = (scale, np.array([offset]))
-        else:
-            scale, offsets = fit_scaling(raw, target[rows], shift=not self._declared("decides"))
-            self.calibration_ = (scale, offsets.double().numpy())
+        self.calibration_ = (1.0, np.zeros(1 if len(self.classes_) == 2 else len(self.classes_)))
+        if self.calibration is not None:
+            none = table.of(held_rows[:0])
+            raw, rows = calibration_sample(
+                self.calibration,
+                codes,
+                held_rows,
+                seed,
+                lambda rows: self._scores(self.network_, table.features[rows]),
+                lambda kept, left_out: self._scores(
+                    self._train(table.of(kept), none, criterion, plan)[0], table.features[left_out]
+                ),
+            )
+            scale, offset = fit_calibration(
+                raw, codes[rows], None if weight is None else weight[rows], shift=not self._declared("decides")
+            )
+            self.calibration_ = (scale, np.atleast_1d(offset))
         return self
+
+    def _train(self, fit: _Table, held: _Table, criterion: Criterion, plan: Plan) -> tuple[nn.Sequential, Run]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.seed)
+            network = self._network(fit.features, fit.weight)
+        counts = torch.bincount(fit.target, fit.weight)
+        loss, held_out, folder = self._loss(counts), None, None
+        if len(held.target):
+            judge = criterion if held.weight is None else partial(criterion, sample_weight=held.weight)
+            held_out = HeldOut(held.features.float(), held.target, judge)
+        weight = None if fit.weight is None else (fit.weight / fit.weight.mean()).float()
+        data = (fit.features.float(), fit.target)
+        if self.checkpoint_folder is not None:
+            identity = run_identity(network, loss, data if weight is None else (*data, weight), plan, held_out)
+            folder = Path(self.checkpoint_folder) / fingerprint(identity)[:16]
+        run = fit_module(network, loss, *data, plan, sample_weight=weight, held_out=held_out, folder=folder)
+        # Scored in float64, a row's score does not depend on which rows it is scored with.
+        return network.double(), run
 
     def decision_function(self, X: Any) -> Array:
         """Scores: (n,) log-odds of `classes_[1]` for two classes, (n, C) for more.
@@ -201,11 +249,11 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "network_")
         X = validate_data(self, X, reset=False, dtype=np.float64)
         scale, offset = self.calibration_
-        raw = self._raw_scores(X).double().numpy()
+        raw = self._scores(self.network_, as_tensor(X)).numpy()
         return scale * raw + (offset[0] if raw.ndim == 1 else offset)
 
     def predict_proba(self, X: Any) -> Array:
-        """(n, C) calibrated probabilities; for two classes in the order of `decision_function`."""
+        """(n, C) probabilities, calibrated by `calibration`; for two classes in the order of `decision_function`."""
         scores = torch.from_numpy(self.decision_function(X))
         if scores.ndim == 1:
             return torch.stack([torch.sigmoid(-scores), torch.sigmoid(scores)], dim=1).numpy()
@@ -265,20 +313,21 @@ class EquipoiseClassifier(ClassifierMixin, BaseEstimator):
         self.network_.eval()
         return self
 
-    def _network(self, features: Tensor) -> nn.Sequential:
+    def _network(self, features: Tensor, weight: Tensor | None = None) -> nn.Sequential:
         outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
         hidden = plain(self.hidden) if self.model == "mlp" else ()
         return nn.Sequential(
-            Standardize(features),
+            Standardize(features, weight),
             *mlp(features.shape[1], outputs, hidden, dropout=self.dropout, cosines=self._declared("cosines")),
         )
 
-    def _raw_scores(self, X: Array) -> Tensor:
-        with torch.no_grad():
-            scores: Tensor = self.network_(as_tensor(X))
-        return scores.squeeze(1) if len(self.classes_) == 2 else scores
+    @staticmethod
+    @torch.no_grad()
+    def _scores(network: nn.Module, features: Tensor) -> Tensor:
+        scores: Tensor = network(features)
+        return scores.squeeze(1) if scores.shape[1] == 1 else scores
 
-    def _loss(self, counts: Array) -> nn.Module:
+    def _loss(self, counts: Tensor) -> nn.Module:
         if isinstance(self.objective, nn.Module):
             return deepcopy(self.objective)
         return make_objective(

@@ -66,12 +66,14 @@ def _weight(data: xgb.DMatrix) -> Array | None:
 def metric_function(criterion: Criterion) -> Callable[[Array, xgb.DMatrix], tuple[str, float]]:
     """The criterion in the form of `custom_metric`: (name, value), higher being better (`maximize=True`).
 
+    Sample weights of the data are used.
+
     Args:
         criterion: what early stopping is to look at, for example `Criterion("opauc", max_fpr=0.05)`.
     """
 
     def evaluate(scores: Array, data: xgb.DMatrix) -> tuple[str, float]:
-        return criterion.name, judge(criterion, scores, data.get_label())
+        return criterion.name, judge(criterion, scores, data.get_label(), _weight(data))
 
     return evaluate
 
@@ -206,9 +208,9 @@ class XGBoostRankingClassifier(BoostedRankingClassifier):
         categories = {"feature_types": kinds, "enable_categorical": True} if self.categories_ else {}
         return {"nthread": self._threads(), **categories}
 
-    def _raw_scores(self, features: Array) -> Array:
+    def _raw_scores(self, booster: xgb.Booster, features: Array) -> Array:
         data = xgb.DMatrix(features, **self._reading(features))
-        return self.booster_.predict(data, output_margin=True)
+        return booster.predict(data, output_margin=True)
 
     def _write_booster(self, path: Path) -> None:
         self.booster_.save_model(path)

@@ -1,12 +1,15 @@
 from .collapse.grassmannian import FrameClassifier as FrameClassifier
 from .collapse.grassmannian import grassmannian_frame as grassmannian_frame
 from .collapse.grassmannian import simplex_etf as simplex_etf
+from .collapse.hierarchy_frame import haframe_classifier as haframe_classifier
 from .collapse.margins import MarginMetric as MarginMetric
 from .collapse.margins import classification_margins as classification_margins
 from .collapse.metrics import NeuralCollapse as NeuralCollapse
 from .collapse.metrics import neural_collapse_metrics as neural_collapse_metrics
 from .collapse.monitor import TPTMonitor as TPTMonitor
 from .collapse.monitor import symmetric_generalization as symmetric_generalization
+from .collapse.streaming import NearestMeanDisagreement as NearestMeanDisagreement
+from .collapse.streaming import StreamingNeuralCollapse as StreamingNeuralCollapse
 from .experts.aggregation import TestTimeAggregator as TestTimeAggregator
 from .experts.aggregation import estimate_prior_bbse as estimate_prior_bbse
 from .experts.aggregation import estimate_prior_em as estimate_prior_em
@@ -41,6 +44,7 @@ from .mistakes.objectives import ComplementaryObjective as ComplementaryObjectiv
 from .mistakes.objectives import binary_auc_square_loss as binary_auc_square_loss
 from .mistakes.video_features import EmbeddingCache as EmbeddingCache
 from .mistakes.video_features import MeanPoolVideoEncoder as MeanPoolVideoEncoder
+from .reweighting.calibrated_training import PhasedCVSLoss as PhasedCVSLoss
 from .reweighting.class_dependent import BalancedSoftmaxLoss as BalancedSoftmaxLoss
 from .reweighting.class_dependent import CDTLoss as CDTLoss
 from .reweighting.class_dependent import LDAMLoss as LDAMLoss

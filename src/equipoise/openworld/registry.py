@@ -15,12 +15,12 @@ def _autkc(request: Request) -> nn.Module:
     return WarmUp(nn.CrossEntropyLoss(), AUTKCLoss(k), request.warm_up_epochs)
 
 
-def _topk_accuracy(scores: Tensor, target: Tensor, k: int | None = None) -> Tensor:
-    return topk_accuracy(scores, target, list_length(k, scores.shape[1]))
+def _topk_accuracy(scores: Tensor, target: Tensor, k: int | None = None, sample_weight: Tensor | None = None) -> Tensor:
+    return topk_accuracy(scores, target, list_length(k, scores.shape[1]), sample_weight=sample_weight)
 
 
-def _autkc_metric(scores: Tensor, target: Tensor, k: int | None = None) -> Tensor:
-    return autkc(scores, target, list_length(k, scores.shape[1]))
+def _autkc_metric(scores: Tensor, target: Tensor, k: int | None = None, sample_weight: Tensor | None = None) -> Tensor:
+    return autkc(scores, target, list_length(k, scores.shape[1]), sample_weight=sample_weight)
 
 
 DECLARED = (

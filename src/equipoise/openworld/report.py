@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from equipoise.core.metrics import nan_by_name
 from equipoise.core.signature import checked
 from equipoise.core.types import (
     ClassScores,
@@ -34,7 +35,7 @@ from equipoise.core.types import (
 )
 from equipoise.openworld.multilabel.metrics import ranking_per_sample, tkpr_per_sample, weighted_sums
 from equipoise.openworld.openset.confusion import AtThreshold, OpenSetCurve, open_set_curve
-from equipoise.openworld.openset.open_auc import OpenMetric, open_auc, undefined
+from equipoise.openworld.openset.open_auc import OpenMetric, open_auc
 from equipoise.openworld.outliers.detection import OOD_MEASURES, ood_metrics
 from equipoise.openworld.prompts.openworld_auc import harmonic_mean_accuracy, openworld_auc
 from equipoise.openworld.topk.metrics import check_list_length, true_label_rank
@@ -140,6 +141,16 @@ class OpenWorldReport(OpenMetric):
     def _label_names(self) -> tuple[str, ...]:
         return (*(f"{name}@{one}" for one in self.k for name in _AT_K), *_WHOLE_RANKING)
 
+    @property
+    def _names(self) -> list[str]:
+        if self.task == "multilabel":
+            groups = {"multilabel": self._label_names, "novelty": OOD_MEASURES}
+        else:
+            top = [name for k in self.k for name in (f"top_{k}_accuracy", f"autkc@{k}")]
+            groups = {"closed_set": ("accuracy", "balanced_accuracy", *top), "novelty": OOD_MEASURES}
+            groups |= {"open_set": _OPEN_SET} | ({"open_world": _OPEN_WORLD} if self.num_new_classes else {})
+        return [f"{group}/{name}" for group, names in groups.items() for name in names]
+
     @checked
     def update(
         self,
@@ -172,6 +183,10 @@ class OpenWorldReport(OpenMetric):
         else:
             self._take_classes(class_scores.detach(), target, known)
         self.keep(self.spec.inward(open_score), known)
+
+    def nothing(self) -> Any:
+        """NaN by name."""
+        return nan_by_name(self._names, self.device)
 
     def _known(self, target: Tensor, is_unknown: Tensor | None) -> Tensor:
         if self.task == "multilabel":
@@ -262,18 +277,20 @@ class OpenWorldReport(OpenMetric):
         threshold that accepts the wanted share of known samples.
 
         Raises:
-            ValueError: before the first `update`; where a side was not seen, with `on_undefined="raise"`.
+            ValueError: where a side was not seen, with `on_undefined="raise"`.
         """
         scores, known = self.open_scores()
         both = not self.lacks_a_side(known)
         found = self._labels() if self.task == "multilabel" else self._closed_set()
-        detection = ood_metrics(scores[known], scores[~known], recall=self.recall) if both else undefined(*OOD_MEASURES)
+        detection = (
+            ood_metrics(scores[known], scores[~known], recall=self.recall) if both else nan_by_name(OOD_MEASURES)
+        )
         found |= {f"novelty/{name}": value for name, value in detection.items()}
         if self.task == "multilabel":
             return found
-        found |= self._open_set() if both else undefined(*(f"open_set/{name}" for name in _OPEN_SET))
+        found |= self._open_set() if both else nan_by_name(f"open_set/{name}" for name in _OPEN_SET)
         if self.num_new_classes:
-            found |= self._open_world() if both else undefined(*(f"open_world/{name}" for name in _OPEN_WORLD))
+            found |= self._open_world() if both else nan_by_name(f"open_world/{name}" for name in _OPEN_WORLD)
         return found
 
     def _closed_set(self) -> dict[str, Tensor]:
@@ -312,7 +329,7 @@ class OpenWorldReport(OpenMetric):
         base = seen.known(self.num_classes)
         new = seen.target >= self.num_classes
         if not bool(new.any()):
-            return undefined(*(f"open_world/{name}" for name in _OPEN_WORLD))
+            return nan_by_name(f"open_world/{name}" for name in _OPEN_WORLD)
         base_right, new_right = (seen.pred == seen.target)[base], (seen.new_pred == seen.target)[new]
         base_accuracy, new_accuracy = (float(right.double().mean()) for right in (base_right, new_right))
         values = (

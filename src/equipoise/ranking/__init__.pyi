@@ -1,5 +1,6 @@
 from . import metrics as metrics
 from .criteria import Criterion as Criterion
+from .linear_multiclass_auc import LinearMulticlassAUC as LinearMulticlassAUC
 from .metrics.binary_areas import AUROC as AUROC
 from .metrics.binary_areas import OPAUC as OPAUC
 from .metrics.binary_areas import TPAUC as TPAUC
@@ -27,11 +28,16 @@ from .pairwise_auc import pairwise_auc_loss as pairwise_auc_loss
 from .partial.instancewise_objective import instancewise_partial_auc_objective as instancewise_partial_auc_objective
 from .partial.instancewise_partial_auc import InstancewisePartialAUCLoss as InstancewisePartialAUCLoss
 from .partial.instancewise_partial_auc import UnbiasedInstancewisePartialAUCLoss as UnbiasedInstancewisePartialAUCLoss
+from .partial.instancewise_weighted import InstancewiseWeightedPartialAUCLoss as InstancewiseWeightedPartialAUCLoss
+from .partial.instancewise_weighted import instancewise_weighted_objective as instancewise_weighted_objective
 from .partial.partial_auc import ExactPartialSquareLoss as ExactPartialSquareLoss
 from .partial.partial_auc import PartialAUCLoss as PartialAUCLoss
 from .partial.partial_auc import exact_partial_square_risk as exact_partial_square_risk
 from .partial.partial_auc import partial_auc_loss as partial_auc_loss
 from .partial.smoothing_gap import smoothing_gap as smoothing_gap
+from .partial.stateful_partial_auc import CVaRPartialAUCLoss as CVaRPartialAUCLoss
+from .partial.stateful_partial_auc import KLPartialAUCLoss as KLPartialAUCLoss
+from .partial.stateful_partial_auc import kl_partial_auc_loss as kl_partial_auc_loss
 from .partial.weighted_partial_auc import WeightedPartialAUCLoss as WeightedPartialAUCLoss
 from .partial.weighted_partial_auc import weighted_partial_auc_loss as weighted_partial_auc_loss
 from .precision.auprc import AUPRCLoss as AUPRCLoss

@@ -80,9 +80,9 @@ class Criterion:
         ]
         return self.kind.summary + (f" ({', '.join(bounds)})" if bounds else "")
 
-    def __call__(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Judge scores (n,) or (n, C) by targets (n,); NaN with one warning where it is undefined."""
-        settings = {"max_fpr": self.max_fpr, "min_tpr": self.min_tpr, "k": self.k}
+    def __call__(self, scores: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """Judge scores (n,) or (n, C) by targets (n,), weighted by (n,); NaN with one warning where it is undefined."""
+        settings = {"max_fpr": self.max_fpr, "min_tpr": self.min_tpr, "k": self.k, "sample_weight": sample_weight}
         return self.kind.function(scores, target, **{name: v for name, v in settings.items() if v is not None})
 
 

@@ -61,6 +61,7 @@ DECLARED = (
         "squared hinge over all pairs; one-vs-one for several classes",
         _auc,
         multiclass=True,
+        weighs_samples=True,
         paper="multiclass-auc",
     ),
     Objective(
@@ -68,6 +69,7 @@ DECLARED = (
         "squared hinge over the pairs of the highest-scored negatives",
         _one_way_partial_auc,
         needs_max_fpr=True,
+        weighs_samples=True,
         paper="tpauc",
     ),
     Objective(
@@ -76,12 +78,14 @@ DECLARED = (
         _two_way_partial_auc,
         needs_max_fpr=True,
         needs_min_tpr=True,
+        weighs_samples=True,
         paper="tpauc",
     ),
     Objective(
         "weighted_partial_auc",
         "square loss over all pairs, the harder a sample the more it weighs",
         _weighted_partial_auc,
+        weighs_samples=True,
         paper="tpauc",
     ),
     Objective(

@@ -12,7 +12,7 @@ import logging
 import math
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,11 +28,12 @@ from torch.utils.data import DataLoader, Dataset
 from equipoise.core.phases import set_epoch
 from equipoise.core.registry import Request
 from equipoise.core.signature import checked
-from equipoise.core.types import ClassTarget, Count, NonNegative, OpenFraction, Positive, Whole
+from equipoise.core.types import ClassTarget, Count, NonNegative, OpenFraction, Positive, SampleWeight, Whole
 from equipoise.core.validate import check_choice
 from equipoise.data.sampling.batches import StratifiedBatchSampler
 from equipoise.training.fingerprint import fingerprint
 from equipoise.training.module import EpochLog, Judge, KeepBest, ResumePoint, ScoringModule, SeedEachEpoch
+from equipoise.training.objectives import weighs_samples
 from equipoise.training.optimizers import OPTIMIZERS, PLAIN
 
 RESUME_FILE = "resume.ckpt"
@@ -106,17 +107,17 @@ class Run:
     best: float | None = None
 
 
-class _Rows(Dataset[tuple[Tensor, Tensor]]):
+class _Rows(Dataset[tuple[Tensor, ...]]):
     """Whole batches by index: collating row by row would cost more than a small network's step."""
 
-    def __init__(self, features: Tensor, target: Tensor) -> None:
-        self.features, self.target = features, target
+    def __init__(self, *columns: Tensor) -> None:
+        self.columns = columns
 
     def __len__(self) -> int:
-        return len(self.target)
+        return len(self.columns[0])
 
-    def __getitem__(self, rows: Any) -> tuple[Tensor, Tensor]:
-        return self.features[rows], self.target[rows]
+    def __getitem__(self, rows: Any) -> tuple[Tensor, ...]:
+        return tuple(column[rows] for column in self.columns)
 
 
 @checked
@@ -127,6 +128,7 @@ def fit_module(
     target: ClassTarget,
     plan: Plan,
     *,
+    sample_weight: SampleWeight | None = None,
     held_out: HeldOut | None = None,
     folder: str | Path | None = None,
 ) -> Run:
@@ -138,6 +140,7 @@ def fit_module(
         features: (n, d) training features, in the dtype of the network.
         target: (n,) class indices.
         plan: how to train.
+        sample_weight: (n,) non-negative, handed to the loss by that name with each batch; batches are drawn as without.
         held_out: data to stop early by; without it, the run goes through all epochs and keeps the last weights.
         folder: where to write `resume.ckpt` after every epoch and `logs/metrics.csv`. A checkpoint found there is
             resumed if it is of a run with these very arguments. Nothing is written without it.
@@ -146,7 +149,8 @@ def fit_module(
         The run. The caller's random state is as before.
 
     Raises:
-        ValueError: if a setting of the plan cannot be met with these data, or the folder holds the checkpoint of
+        ValueError: if a setting of the plan cannot be met with these data, the loss or the optimizer takes no weights
+            of samples, or the folder holds the checkpoint of
             another run or a damaged one.
 
     >>> x, y = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)), torch.arange(100) % 2
@@ -154,13 +158,16 @@ def fit_module(
     >>> fit_module(nn.Linear(3, 1), PairwiseAUCLoss(), x, y, Plan(epochs=2, batch_size=50)).epochs
     2
     """
-    identity = run_identity(network, loss, features, target, plan, held_out) if folder is not None else {}
+    choice = OPTIMIZERS[plan.optimizer]
+    if sample_weight is not None:
+        check_weighs_samples(loss, plan)
+    data = (features, target) if sample_weight is None else (features, target, sample_weight)
+    identity = run_identity(network, loss, data, plan, held_out) if folder is not None else {}
     sampler = StratifiedBatchSampler(target, plan.batch_size, positive_rate=plan.positive_rate, seed=plan.seed)
     # A loader draws a seed for its workers whenever it is iterated, from the global generator unless it has its own.
-    loader = DataLoader(_Rows(features, target), sampler=sampler, batch_size=None, generator=torch.Generator())
+    loader = DataLoader(_Rows(*data), sampler=sampler, batch_size=None, generator=torch.Generator())
     counts = torch.bincount(target.long())
     request = Request(len(counts), tuple(counts.tolist()), total_epochs=plan.epochs)
-    choice = OPTIMIZERS[plan.optimizer]
     module = ScoringModule(
         network,
         loss,
@@ -211,13 +218,27 @@ def fit_module(
     )
 
 
+def check_weighs_samples(loss: nn.Module, plan: Plan) -> None:
+    """Raise `ValueError` unless weights of samples reach the loss in every step."""
+    if plan.optimizer != PLAIN:
+        raise ValueError(
+            f"optimizer={plan.optimizer!r} takes no sample_weight; leave it out, or use optimizer={PLAIN!r}"
+        )
+    if not weighs_samples(loss):
+        raise ValueError(
+            f"the loss {type(loss).__name__} takes no sample_weight; leave it out, or use a loss whose forward has it, "
+            "such as PairwiseAUCLoss"
+        )
+
+
 def run_identity(
-    network: nn.Module, loss: nn.Module, features: Tensor, target: Tensor, plan: Plan, held_out: HeldOut | None
+    network: nn.Module, loss: nn.Module, data: Sequence[Tensor], plan: Plan, held_out: HeldOut | None
 ) -> dict[str, str]:
-    """The fingerprint of every argument that a run depends on."""
+    """The fingerprint of every argument that a run depends on; `data` are features, targets and weights if any."""
     settings = replace(plan, progress=False, accelerator="auto")
-    parts = {"network": network, "loss": loss, "features": features, "target": target, "plan": settings}
-    return {name: fingerprint(part) for name, part in {**parts, "held_out": held_out}.items()}
+    parts: dict[str, Any] = {"network": network, "loss": loss, "plan": settings, "held_out": held_out}
+    parts |= dict(zip(("features", "target", "sample_weight"), data, strict=False))
+    return {name: fingerprint(part) for name, part in parts.items()}
 
 
 def _is_of(resume: Path, identity: dict[str, str]) -> bool:

@@ -72,10 +72,13 @@ class ScoringModule(lightning.LightningModule):
                 optimizer.set_epoch(self.current_epoch)
 
     def training_step(self, batch: Sequence[Tensor], batch_index: int) -> Tensor:
-        """The loss of a batch; a sharpness-aware optimizer asks for it several times and steps here."""
-        features, target = batch
+        """The loss of a batch, which may hold weights; a sharpness-aware optimizer asks for it several times, without
+        weights, and steps here.
+        """
+        features, target, *weight = batch
         if self.sharpness is None:
-            loss: Tensor = self.loss(self(features), target)
+            options = {"sample_weight": weight[0]} if weight else {}
+            loss: Tensor = self.loss(self(features), target, **options)
         else:
             optimizer: Any = self.optimizers()
             loss = optimizer.step(lambda: (self.loss(self(features), target), target))

@@ -15,6 +15,7 @@ class Standardize(nn.Module):
 
     Args:
         features: (n, d) training features to take the statistics of.
+        weight: (n,) non-negative, how often each row counts.
 
     >>> layer = Standardize(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
     >>> layer(torch.tensor([[3.0, 5.0]]))
@@ -24,13 +25,18 @@ class Standardize(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, features: Float[Tensor, "n d"]) -> None:
+    def __init__(self, features: Float[Tensor, "n d"], weight: Float[Tensor, " n"] | None = None) -> None:
         super().__init__()
         wide = features.double()
-        deviation = wide.std(0, correction=0)
+        if weight is None:
+            mean, deviation = wide.mean(0), wide.std(0, correction=0)
+        else:
+            share = weight.double() / weight.double().sum()
+            mean = share @ wide
+            deviation = (share @ (wide - mean).square()).sqrt()
         # A deviation at rounding level is that of a constant.
         constant = deviation <= 1e-12 * wide.abs().amax(0).clamp_min(1e-300)
-        self.register_buffer("mean", wide.mean(0).float())
+        self.register_buffer("mean", mean.float())
         self.register_buffer("scale", torch.where(constant, 1.0, deviation).float())
 
     def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

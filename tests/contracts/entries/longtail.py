@@ -149,6 +149,12 @@ ENTRIES = (
     ),
     Loss(f"{ROOM}.CVSLoss", {**_COUNTS, "gamma": 0.2, "tau": 0.8, "rho": 0.1}, logits),
     Loss(
+        f"{ROOM}.PhasedCVSLoss",
+        {**_COUNTS, "gamma": 0.2, "tau": 0.8, "rho": 0.1, "start": 0.5, "warm_up": 2},
+        logits,
+        undefined=_all_ignored,
+    ),
+    Loss(
         f"{ROOM}.PhasedLoss",
         {"early": BalancedSoftmaxLoss((61, 23, 7)), "late": VSLoss((60, 20, 4)), "start": 0.5},
         logits,
@@ -247,6 +253,11 @@ ENTRIES = (
         lambda g, n: {"values": torch.randn(n, 4, generator=g)},
     ),
     Function(f"{ROOM}.FrameClassifier", {"scale": 8.0, "normalize": True}, _frame),
+    Function(
+        f"{ROOM}.haframe_classifier",
+        {"gamma": 2.0, "dim": 4, "scale": 8.0, "seed": 3},
+        lambda g, n: {"cost": _TREE.cost(0)},
+    ),
     Function(f"{ROOM}.simplex_etf", {"num_classes": 4, "dim": 3}),
     Function(f"{ROOM}.grassmannian_frame", {"num_vectors": 4, "dim": 2, "signed": False}),
     Function(f"{ROOM}.classification_margins", {}, logits),
@@ -257,13 +268,21 @@ ENTRIES = (
         _features,
         functional=f"{ROOM}.neural_collapse_metrics",
     ),
+    Measure(
+        f"{ROOM}.StreamingNeuralCollapse", {"num_classes": 3, "num_features": 5, "global_mean": "sample"}, _features
+    ),
+    Measure(
+        f"{ROOM}.NearestMeanDisagreement",
+        {"means": torch.eye(3, 5), "weight": torch.eye(3, 5).roll(1, 1), "bias": torch.arange(3.0)},
+        lambda g, n: {"features": _features(g, n)["features"]},
+    ),
     Function(f"{ROOM}.neural_collapse_metrics", {"num_classes": 3, "global_mean": "sample"}, _classified),
     Function(f"{ROOM}.TPTMonitor", {"num_classes": 3, "classifier": nn.Linear(4, 3), "patience": 2}),
     Function(
         f"{ROOM}.symmetric_generalization",
         {"train": lambda frame, seed: float(frame.sum()) + seed, "frames": [torch.eye(2)] * 2, "seeds": [0, 1]},
     ),
-    Optimizer(f"{ROOM}.SAM", {**_SGD, "rho": 0.3}, per_sample=False),
+    Optimizer(f"{ROOM}.SAM", {**_SGD, "rho": 0.3, "norm": "per_group"}, per_sample=False),
     Optimizer(f"{ROOM}.ImbSAM", {**_SGD, **_COUNTS, "rho": 0.3, "eta": 30.0}),
     Optimizer(f"{ROOM}.FocalSAM", {**_SGD, **_COUNTS, "rho": 0.3, "gamma": 1.0, "lam": 0.5}),
     Optimizer(

@@ -246,6 +246,7 @@ ENTRIES = (
         "equipoise.openworld.EDGELoss",
         {"alpha": 0.5, "beta": 0.7, "k": 6, "margin": 0.3, "exclude_unlabelled": True},
         _with_outliers,
+        gather=True,
     ),
     Loss("equipoise.openworld.EnergyMarginLoss", {"m_in": -3.0, "m_out": -1.0, "weight": 0.2}, _with_outliers),
     Loss("equipoise.openworld.UniformExposureLoss", {"weight": 0.2}, _with_outliers),

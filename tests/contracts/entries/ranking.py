@@ -15,7 +15,7 @@ REGION = {"max_fpr": 0.4, "min_tpr": 0.3}
 WEIGHTS = {"scheme": "exp", "gamma": 4.0, "detach_weights": False}
 INNER = InnerVariables(0.7, 0.3, -0.2, -0.8, 0.9, 0.1, 0.2)
 ATTACK = PGDAttack(eps=0.1, step=0.05, steps=2)
-STARTED = {"nothing_is_rounded_to_float32_on_the_way_of_float64": "a, b and alpha begin in the model's precision"}
+STARTED = {"nothing_is_rounded_to_float32_on_the_way_of_float64": "variables begin in the model's precision"}
 SADDLE = {"a": 0.7, "b": 0.3, "alpha": -0.4}
 
 classes = renamed(multiclass(), logits="scores")
@@ -95,6 +95,17 @@ def binary_loss(name, settings, functional=None, **options):
     return Loss(f"{ROOM}.{name}", settings, binary, functional=functional, undefined=one_class, gather=True, **options)
 
 
+def with_variables(generator, n):
+    """The batch with the variables of a minimax form."""
+    return {**binary(generator, n), "a": torch.rand(10, generator=generator), "b": torch.rand(8, generator=generator)}
+
+
+def remembering(name, settings):
+    """A loss that remembers the positives of a training set of 24."""
+    settings = settings | {"num_samples": 24}
+    return Loss(f"{ROOM}.{name}", settings, indexed(binary), undefined=indexed(one_class), gather=True)
+
+
 def weighted(inputs):
     """The batch with a weight per sample."""
     return lambda generator, n: {**inputs(generator, n), "sample_weight": 0.1 + torch.rand(n, generator=generator)}
@@ -112,11 +123,20 @@ ENTRIES = (
     binary_loss("PairwiseAUCLoss", {"surrogate": "squared_hinge", "margin": 1.0}, "pairwise_auc_loss"),
     Function(f"{ROOM}.pairwise_auc_loss", {"margin": 1.0}, binary),
     binary_loss("PartialAUCLoss", REGION | {"boundary": "fractional"}, "partial_auc_loss"),
-    Function(f"{ROOM}.partial_auc_loss", REGION, binary),
+    Function(f"{ROOM}.partial_auc_loss", REGION, weighted(binary)),
     binary_loss("ExactPartialSquareLoss", REGION | {"margin": 0.7}),
-    Function(f"{ROOM}.exact_partial_square_risk", REGION, binary),
+    Function(f"{ROOM}.exact_partial_square_risk", REGION, weighted(binary)),
     binary_loss("WeightedPartialAUCLoss", WEIGHTS, "weighted_partial_auc_loss"),
-    Function(f"{ROOM}.weighted_partial_auc_loss", WEIGHTS, binary),
+    Function(f"{ROOM}.weighted_partial_auc_loss", WEIGHTS, weighted(binary)),
+    binary_loss("InstancewiseWeightedPartialAUCLoss", WEIGHTS | {"margin": 0.7, "reg_a": 0.1}, exempt=STARTED),
+    Loss(
+        f"{ROOM}.InstancewiseWeightedPartialAUCLoss",
+        WEIGHTS | {"prior": 0.3, "reg_b": 0.1},
+        binary,
+        gather=True,
+        exempt=STARTED,
+    ),
+    Function(f"{ROOM}.instancewise_weighted_objective", WEIGHTS | {"prior": 0.3}, with_variables),
     binary_loss("InstancewisePartialAUCLoss", REGION | {"kappa": 4.0, "omega": 0.1}),
     binary_loss("UnbiasedInstancewisePartialAUCLoss", REGION | {"omega": 0.1}),
     Loss(
@@ -127,6 +147,10 @@ ENTRIES = (
         gather=True,
     ),
     Function(f"{ROOM}.instancewise_partial_auc_objective", REGION | {"inner": INNER, "kappa": 4.0}, binary),
+    remembering("CVaRPartialAUCLoss", {"max_fpr": 0.4}),
+    remembering("KLPartialAUCLoss", {"temperature_neg": 2.0, "rate_neg": 0.3}),
+    remembering("KLPartialAUCLoss", {"temperature_neg": 2.0, "temperature_pos": 0.7, "rate_pos": 0.5}),
+    Function(f"{ROOM}.kl_partial_auc_loss", {"temperature_neg": 2.0, "temperature_pos": 0.7}, binary),
     Function(f"{ROOM}.smoothing_gap", REGION | {"kappa": 4.0}, binary),
     binary_loss("AUPRCLoss", {"prior": 0.05}, exempt={GRADIENTS: CONSTANT}),
     Function(f"{ROOM}.smooth_ap_loss", {"temperature": 0.1}, binary),
@@ -149,8 +173,8 @@ ENTRIES = (
     *measure("TPAUC", "tpauc", REGION),
     *measure("PartialAUROC", "partial_auroc", {"pos_frac": 0.5, "neg_frac": 0.7}, weighted(binary)),
     *measure("AveragePrecision", "average_precision", {}, weighted(binary)),
-    *measure("MulticlassAUROC", "multiclass_auroc", {"average": "ovr"}, classes, one_kind),
-    Function(f"{ROOM}.pairwise_auroc", {}, classes),
+    *measure("MulticlassAUROC", "multiclass_auroc", {"average": "ovr"}, weighted(classes), one_kind),
+    Function(f"{ROOM}.pairwise_auroc", {}, weighted(classes)),
     Loss(
         f"{ROOM}.MulticlassAUCLoss",
         {"margin": 0.7, "average": "ovr", "reduction": "sum"},
@@ -174,13 +198,14 @@ ENTRIES = (
     binary_loss("MinMaxAUCLoss", {"inner": "closed_form"}),
     Function(f"{ROOM}.minmax_auc_loss", SADDLE | {"prior": 0.2}, shares),
     binary_loss("DRAUCLoss", {"margin": 0.5, "k": 2.0}),
+    binary_loss("DRAUCLoss", {"alpha_rule": "pesg"}),
     binary_loss("DRAUCLoss", {"alpha_rule": "closed_form"}),
     Function(f"{ROOM}.drauc_loss", SADDLE | {"margin": 0.5, "k": 2.0}, shares),
     Function(f"{ROOM}.corrupted_auroc", {"kinds": ["contrast"], "severities": [2], "seed": 1}, pictures),
     Function(f"{ROOM}.robust_auroc", {"attack": ATTACK, "radii": [0.1], "batch_size": 7}, attacked),
     Function(f"{ROOM}.wasserstein_ascent", {"steps": 2, "lr": 0.1}, moved),
-    Function(f"{ROOM}.roc_curve", {}, binary),
-    Function(f"{ROOM}.precision_recall_curve", {}, binary),
+    Function(f"{ROOM}.roc_curve", {}, weighted(binary)),
+    Function(f"{ROOM}.precision_recall_curve", {}, weighted(binary)),
 )
 
 OTHERS: dict[str, str] = {
@@ -188,6 +213,7 @@ OTHERS: dict[str, str] = {
     f"{ROOM}.Criterion": "a metric chosen by name, whose scores the metric itself checks",
     f"{ROOM}.plot_roc": "a picture of a curve, not a value",
     f"{ROOM}.plot_precision_recall": "a picture of a curve, not a value",
+    f"{ROOM}.LinearMulticlassAUC": "fitted to a table to rank, and predicts no class; see its tests",
     f"{ROOM}.MultiTaskAUC": "fitted to the users of every row, which no estimator of scikit-learn is told",
     f"{ROOM}.PGDAttack": "the settings of an attack, which `robust_auroc` checks",
     f"{ROOM}.RobustAUROC": "fed with a model and inputs instead of scores; see `robust_auroc`",

@@ -93,3 +93,17 @@ def test_hinges_and_means_refuse_what_they_cannot_take():
         average_top_fraction(torch.zeros(0), 0.5)
     with pytest.raises(ValueError, match="x holds 1 NaN"):
         average_top_fraction(torch.tensor([0.0, math.nan]), 0.5)
+
+
+@pytest.mark.parametrize("boundary", ["floor", "fractional"])
+@pytest.mark.parametrize("largest", [True, False])
+def test_weights_count_samples(boundary, largest):
+    scores = torch.randn(30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    times = torch.arange(30) % 4
+    repeated = scores.repeat_interleave(times)
+    for fraction in (0.07, 0.5, 1.0):
+        index, share = hardest(scores, fraction, largest=largest, boundary=boundary, weight=times.double())
+        many, once = hardest(repeated, fraction, largest=largest, boundary=boundary)
+        wanted = torch.zeros(30, dtype=torch.float64)
+        wanted.index_add_(0, torch.arange(30).repeat_interleave(times)[many], once)
+        torch.testing.assert_close(torch.zeros_like(wanted).index_copy(0, index, share), wanted)

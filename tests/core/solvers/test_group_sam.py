@@ -57,6 +57,115 @@ def test_the_gradient_is_the_sum_over_groups(adaptive, rho):
     assert not loss.requires_grad
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_each_parameter_group_may_have_a_norm_of_its_own(adaptive):
+    model, x, y = _world()
+    radii = (0.1, 0.4)
+    expected = copy.deepcopy(model)
+    params = list(expected.parameters())
+    clean = torch.autograd.grad(_each(expected, x, y).mean(), params)
+    with torch.no_grad():
+        for part, radius in zip((slice(0, 2), slice(2, 4)), radii, strict=True):
+            scale = [p.abs() if adaptive else torch.ones_like(p) for p in params[part]]
+            norm = sum(((s * g) ** 2).sum() for s, g in zip(scale, clean[part], strict=True)).sqrt()
+            moved = [radius * s * s * g / norm for s, g in zip(scale, clean[part], strict=True)]
+            if not adaptive:
+                assert float(torch.cat([m.flatten() for m in moved]).norm()) == pytest.approx(radius)
+            for p, move in zip(params[part], moved, strict=True):
+                p += move
+    wanted = torch.autograd.grad(_each(expected, x, y).mean(), params)
+    groups = [{"params": list(model[k].parameters()), "rho": rho} for k, rho in zip((0, 2), radii, strict=True)]
+    sam = GroupSAM(groups, torch.optim.SGD, 0.7, adaptive=adaptive, norm="per_group", lr=0.1)
+    sam = copy.deepcopy((model, sam))[1] if adaptive else sam
+    params = [p for group in sam.param_groups for p in group["params"]]
+    moving = copy.deepcopy(model)
+
+    def closure():
+        # The weights of the optimizer, whichever copy of the model they belong to.
+        names = [name for name, _ in moving.named_parameters()]
+        out = torch.func.functional_call(moving, dict(zip(names, params, strict=True)), (x,))
+        return cross_entropy(out, y, reduction="none")
+
+    sam.step(closure)
+    for p, gradient in zip(params, wanted, strict=True):
+        torch.testing.assert_close(p.grad, gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_a_parameter_group_without_gradient_moves_nowhere_by_its_own_norm():
+    model, x, y = _world()
+    idle = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    one, other = GroupSAM(model.parameters(), torch.optim.SGD, 0.3, lr=0.1), copy.deepcopy(model)
+    groups = [{"params": list(other.parameters())}, {"params": [idle]}]
+    both = GroupSAM(groups, torch.optim.SGD, 0.3, norm="per_group", lr=0.1)
+    one.step(lambda: _each(model, x, y))
+    both.step(lambda: _each(other, x, y) + 0 * idle.sum())
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=0)
+    assert idle.tolist() == [1, 1]
+
+
+def test_parameters_that_share_a_gradient_step_as_one_that_has_it():
+    """Autograd gives one tensor for both parts of a sum, and one number for all of a sum's terms."""
+    one, a, b = (nn.Parameter(torch.full((3,), value, dtype=torch.float64)) for value in (1.0, 0.25, 0.75))
+    rest = nn.Parameter(torch.ones(3, dtype=torch.float64))
+    single = GroupSAM([one], torch.optim.SGD, 0.3, lr=0.1)
+    pair = GroupSAM([a, b, rest], torch.optim.SGD, 0.3 * 2**0.5, lr=0.1)
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    single.step(lambda: ((x * one) ** 2).sum(1))
+    pair.step(lambda: ((x * (a + b)) ** 2).sum(1) + 0 * rest.sum())
+    torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=0)
+    gradient = (2 * x**2).mean(0)
+    move = 0.3 * 2**0.5 * gradient / gradient.norm() / 2**0.5
+    torch.testing.assert_close(one.grad, gradient * (1 + 0.3 * gradient / gradient.norm()))
+    torch.testing.assert_close(a.grad, gradient * (1 + 2 * move))
+    assert rest.grad.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("bn_stats", "passes"), [("first", 1), ("both", 2)])
+@pytest.mark.parametrize("returns", ["losses", "scalar"])
+def test_running_statistics_count_the_passes_they_are_told_to(bn_stats, passes, returns):
+    x, y = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 2
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    start = copy.deepcopy(model)
+    sam = GroupSAM(model.parameters(), torch.optim.SGD, 0.5, bn_stats=bn_stats, lr=0.1)
+
+    def closure():
+        losses = _each(model, x, y)
+        if returns == "losses":
+            return losses
+        losses.mean().backward()
+        return losses.mean()
+
+    sam.step(closure)
+    assert int(model[1].num_batches_tracked) == passes
+    # The clean pass, and the pass at the perturbed weights where it counts.
+    gradients = torch.autograd.grad(_each(start, x, y).mean(), list(start.parameters()))
+    if passes == 2:
+        norm = torch.cat([g.flatten() for g in gradients]).norm()
+        with torch.no_grad():
+            for p, g in zip(start.parameters(), gradients, strict=True):
+                p += 0.5 * g / norm
+        start(x)
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(getattr(model[1], name), getattr(start[1], name))
+
+
+def test_running_statistics_come_back_where_a_counted_pass_fails():
+    x, calls = torch.randn(6, 3), []
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
+    sam = GroupSAM(model.parameters(), torch.optim.SGD, 0.5, bn_stats="both", lr=0.1)
+
+    def closure():
+        calls.append(1)
+        found = model(x).squeeze(1)
+        return found * torch.nan if len(calls) == 2 else found
+
+    with pytest.raises(FloatingPointError):
+        sam.step(closure)
+    assert int(model[0].num_batches_tracked) == 0
+    assert model[0].running_mean.tolist() == [0, 0, 0]
+
+
 def test_the_order_of_groups_does_not_matter():
     weights = torch.eye(4, dtype=torch.float64)[:, :2]
     found = []

@@ -1,5 +1,6 @@
 import copy
 import io
+import pickle
 
 import pytest
 import torch
@@ -48,6 +49,10 @@ def _closure(optimizer, loss, *data):
         return value
 
     return closure
+
+
+def _by_pickle(things):
+    return pickle.loads(pickle.dumps(things))
 
 
 SOLVERS = {
@@ -305,3 +310,38 @@ def test_every_variable_has_one_role(sides, message):
 
     with pytest.raises(ValueError, match=message):
         variables(Odd())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, _by_pickle, lambda things: _by_pickle(copy.deepcopy(things))])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_copy_goes_on_alike_and_keeps_the_boxes(name, copied):
+    loss = Quadratic(box=0.05)
+    optimizer = SOLVERS[name](loss)
+    optimizer.step(_closure(optimizer, loss))
+    other, twin = copied((loss, optimizer))
+    seen = []
+    twin.register_step_post_hook(lambda *_: seen.append(1))
+    for one, solver in ((loss, optimizer), (other, twin)):
+        for _ in range(3):
+            solver.step(_closure(solver, one))
+    assert len(seen) == 3
+    assert float(other.x.detach().abs().max()) <= 0.05
+    assert float(other.g.detach().abs().max()) <= 0.05
+    for one, again in ((loss.x, other.x), (loss.g, other.g)):
+        torch.testing.assert_close(one, again, rtol=0, atol=0)
+    assert not any(p is q for p in loss.parameters() for q in other.parameters())
+
+
+def test_the_optimizer_is_one_of_the_class_that_was_asked_for_and_the_class_itself_is_left_alone():
+    loss = Quadratic()
+    made = descent_ascent(torch.optim.SGD, loss, lr=0.1, momentum=0.5)
+    assert isinstance(made, torch.optim.SGD)
+    assert repr(made).startswith("SGD (")
+    assert type(made) is type(descent_ascent(torch.optim.SGD, loss, lr=0.1))
+    assert type(torch.optim.SGD(loss.parameters(), lr=0.1)) is torch.optim.SGD
+    again = _by_pickle(torch.optim.SGD(Quadratic().parameters(), lr=0.1))
+    assert type(again) is torch.optim.SGD
+    scheduler = torch.optim.lr_scheduler.StepLR(made, 1, gamma=0.5)
+    made.step(_closure(made, loss))
+    scheduler.step()
+    assert made.param_groups[0]["lr"] == 0.05

@@ -226,10 +226,19 @@ def test_never_calling_a_mistake_is_accurate_and_worthless():
         (lambda: DualStageLoss([10, 1], weights=(0, 0, 0)), "all zero"),
         (lambda: DualStageLoss([10, 1], weights=(1, -1, 0)), "weights"),
         (lambda: mistake_detection_metrics(torch.tensor([1.5]), torch.tensor([1])), "0, 1"),
-        (lambda: MistakeDetectionMetrics().compute(), "no samples"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_bad_input_is_named(plain_inputs, call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["head_logits", "log_prob", "gate_c", "fused"])
+def test_what_the_model_did_not_give_is_named(name):
+    model, (coarse, fine, target) = DualStageMoE(nn.Identity(), nn.Identity(), 6, hidden=4), world()
+    out, loss = model(coarse, fine), DualStageLoss([27, 5])
+    del out[name]
+    with pytest.raises(ValueError, match=f"out must hold '{name}', as what a DualStageMoE gives does, got 'prob'"):
+        loss.backward(model, out, target)
+    with pytest.raises(ValueError, match="got nothing"):
+        loss({}, target)

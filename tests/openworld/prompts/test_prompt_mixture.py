@@ -125,7 +125,7 @@ def test_score_and_decision_are_those_of_the_definitions():
     model = _model(seed=4).set_new_classes(NEW)
     images = torch.cat([_images(NAMES, 20)[0], _images(NEW, 20)[0]])
     score, base_logits, new_logits = model(images)
-    torch.testing.assert_close(score, _score_by_hand(model, images))
+    torch.testing.assert_close(score, _score_by_hand(model, images), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(model.score(images), score)
     v, tower = normalize(images, dim=1), WordSum()
     torch.testing.assert_close(base_logits, 10 * v @ model.base_prompt(model.base_prompt.tokens(NAMES)).T.detach())
@@ -206,7 +206,7 @@ def test_texts_are_encoded_once_until_a_context_or_the_new_classes_change():
     optimizer.step()
     after = model.score(images)
     assert not torch.equal(after, first)
-    torch.testing.assert_close(after, _score_by_hand(model, images))
+    torch.testing.assert_close(after, _score_by_hand(model, images), rtol=1e-6, atol=1e-7)
     model.load_state_dict(_model().state_dict())
     torch.testing.assert_close(model.score(images), first)
     model.set_new_classes(NEW[:1])
@@ -263,6 +263,77 @@ def test_a_tower_in_half_precision_trains_contexts_in_float32():
     history = model.fit(images.bfloat16(), target, epochs=2, batch_size=7, lr=0.1)
     assert all(part.dtype == torch.float32 and bool(part.isfinite()) for part in history[-1])
     assert model(images.bfloat16()).base_logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_images_in_half_precision_are_judged_in_float32(dtype):
+    model = _model(seed=2).set_new_classes(NEW)
+    images, target = _images(NAMES, 14)
+    half = images.to(dtype)
+    torch.testing.assert_close(model.terms(half, target), model.terms(half.float(), target), rtol=0, atol=0)
+    torch.testing.assert_close(model(half), model(half.float()), rtol=0, atol=0)
+
+
+def test_autocast_rounds_no_logits_and_no_gate():
+    model = _model(seed=2).set_new_classes(NEW)
+    images, target = _images(NAMES, 14)
+    wanted, terms = model(images), model.terms(images, target)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model(images)
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+        assert found.base_logits.dtype is torch.float32
+        # The text tower of a step is what autocast is for; the gate of the new classes does not see it.
+        with torch.no_grad():
+            model._train_texts = lambda: tuple(model.manual_base[part.pseudo_base] for part in model.partitions)
+            model.base_prompt.forward = lambda tokens: model.manual_base
+            rounded = model.terms(images, target)
+    assert all(part.dtype is torch.float32 for part in rounded)
+    with torch.no_grad():
+        torch.testing.assert_close(rounded, model.terms(images, target), rtol=1e-6, atol=1e-6)
+    assert all(part.isfinite() for part in terms)
+
+
+def test_texts_that_overflow_leave_the_zero_of_a_skipped_batch_zero():
+    model = _model(num_detectors=7)
+    images, target = _images(NAMES, 1)
+    text = torch.full((6, 8), 3e38, requires_grad=True)
+    model._train_texts = lambda: (text,) * 7
+    terms = model.terms(images, target)
+    assert float(terms.detectors.detach()) == float(terms.pairs.detach()) == 0
+    terms.pairs.backward()
+    assert float(text.grad.abs().sum()) == 0
+
+
+def test_contexts_start_from_the_words_of_a_template():
+    tower = WordSum()
+    model = _model(n_ctx=3, n_ctx_detector=2, init="a photo of", init_detector="one sketch", tower=tower)
+    model.set_new_classes(NEW)
+    plain = encode_texts(tower, [f"a photo of {name}" for name in NAMES])
+    torch.testing.assert_close(model.base_prompt(model.base_prompt.tokens(NAMES)), plain)
+    words = tower.embed_tokens(torch.tensor([tower.word_ids("one sketch")]))[0]
+    assert all(torch.equal(prompt.context, words) for prompt in model.detector_prompts)
+    # Before the first step g says what the template says, and its images are judged as by hand.
+    images, target = _images(NAMES, 14)
+    zero = 10 * normalize(images, dim=1) @ plain.T
+    torch.testing.assert_close(model(images).base_logits, zero.detach())
+    before = [prompt.context.detach().clone() for prompt in model.detector_prompts]
+    model.fit(images, target, epochs=1, lr=0.1)
+    moved = [prompt.context.detach() for prompt in model.detector_prompts]
+    assert all(not torch.equal(a, b) for a, b in zip(before, moved, strict=True))
+    # Each detector has its own copy, and learns its own partition.
+    assert not torch.equal(moved[0], moved[1])
+    assert torch.equal(words, tower.embed_tokens(torch.tensor([tower.word_ids("one sketch")]))[0])
+
+
+def test_one_first_context_may_be_given_and_the_others_drawn():
+    vectors = torch.arange(12.0).reshape(2, 6)
+    given, drawn = _model(seed=5, init=vectors), _model(seed=5)
+    assert torch.equal(given.base_prompt.context, vectors)
+    assert given.base_prompt.context is not vectors
+    assert float(given.detector_prompts[0].context.detach().std()) < 0.1
+    assert not torch.equal(drawn.base_prompt.context, vectors)
+    with pytest.raises(ValueError, match=r"the 2 words of 'a photo' make shape \(2, 6\), wanted .* \(3, 6\)"):
+        _model(init_detector="a photo")
 
 
 def test_a_context_starts_from_words_or_vectors_and_prompts_are_then_plain_texts():

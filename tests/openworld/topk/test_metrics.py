@@ -93,9 +93,9 @@ def test_the_metric_adds_up_batches(ties):
         assert float(found[f"top_{k}_accuracy"]) == pytest.approx(float(topk_accuracy(scores, target, k, ties=ties)))
 
 
-def test_the_metric_wants_samples_first():
-    with pytest.warns(UserWarning, match="before the ``update``"), pytest.raises(RuntimeError, match="update"):
-        AUTKC(3).compute()
+def test_a_curve_wants_samples_first():
+    with pytest.raises(ValueError, match="has seen no samples"):
+        AUTKC(3).curve()
 
 
 def test_a_list_is_no_longer_than_there_are_classes(plain_inputs):
@@ -103,3 +103,18 @@ def test_a_list_is_no_longer_than_there_are_classes(plain_inputs):
         autkc(torch.randn(2, 3), torch.tensor([0, 1]), 4)
     with pytest.raises(ValueError, match="no value"):
         AUTKC(())
+
+
+@pytest.mark.parametrize("ties", ["strict", "half"])
+def test_a_weight_of_two_is_a_sample_given_twice(ties):
+    scores, target = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)).round(), torch.arange(30) % 4
+    times = torch.arange(30) % 3
+    given = torch.arange(30).repeat_interleave(times)
+    for metric in (topk_accuracy, autkc):
+        found = metric(scores, target, 2, ties=ties, sample_weight=times.float())
+        torch.testing.assert_close(found, metric(scores[given], target[given], 2, ties=ties))
+
+
+def test_weights_that_are_all_zero_are_refused(plain_inputs):
+    with pytest.raises(ValueError, match="sample_weight is 0 for every sample"):
+        autkc(torch.zeros(2, 3), torch.tensor([0, 1]), 2, sample_weight=torch.zeros(2))

@@ -1,5 +1,6 @@
 """Metrics against brute force and scikit-learn, on ties, extremes and missing classes."""
 
+import itertools
 import math
 
 import numpy as np
@@ -11,6 +12,8 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from equipoise import ranking
+from equipoise.catalog.declarations import declared
+from equipoise.core.registry import CriterionKind
 from equipoise.ranking import (
     Criterion,
     auroc,
@@ -208,6 +211,38 @@ def test_multiclass_auroc_agrees_with_scikit_learn(average):
     assert float(multiclass_auroc(probability, target, average=average)) == pytest.approx(theirs, abs=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_weighted_multiclass_auroc_is_the_double_loop_over_weighted_pairs(seed):
+    scores, target = _multiclass(40, seed=seed)
+    weight = 3 * torch.rand(40, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    weight[::7] = 0
+
+    def win(is_pos, is_neg, i):
+        pos, neg = scores[is_pos, i][:, None], scores[is_neg, i][None]
+        pairs = weight[is_pos][:, None] * weight[is_neg]
+        return float((((pos > neg) + 0.5 * (pos == neg)) * pairs).sum() / pairs.sum())
+
+    matrix = pairwise_auroc(scores, target, sample_weight=weight)
+    for i, j in itertools.permutations(range(4), 2):
+        assert float(matrix[i, j]) == pytest.approx(win(target == i, target == j, i), abs=1e-12)
+    found = multiclass_auroc(scores, target, sample_weight=weight)
+    assert float(found) == pytest.approx(float(matrix.nanmean()), abs=1e-12)
+    rest = [win(target == i, target != i, i) for i in range(4)]
+    found = multiclass_auroc(scores, target, average="ovr", sample_weight=weight)
+    assert float(found) == pytest.approx(np.mean(rest), abs=1e-12)
+    probability = scores.softmax(1)
+    theirs = roc_auc_score(target, probability, multi_class="ovr", sample_weight=weight)
+    found = multiclass_auroc(probability, target, average="ovr", sample_weight=weight)
+    assert float(found) == pytest.approx(theirs, abs=1e-12)
+
+
+def test_a_class_without_weight_is_left_out_of_multiclass_auroc():
+    scores, target = _multiclass()
+    with pytest.warns(UserWarning, match=r"classes \[2\] have no samples"):
+        value = multiclass_auroc(scores, target, sample_weight=(target != 2).double())
+    assert value == multiclass_auroc(scores[target != 2], target[target != 2])
+
+
 def test_absent_classes_are_left_out_with_a_warning_or_refused():
     scores, target = _multiclass()
     kept = target != 2
@@ -321,6 +356,21 @@ def test_curves_have_the_corners_of_scikit_learn():
     np.testing.assert_allclose(recall.flip(0).numpy(), theirs[1][:-1])
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_weighted_curves_have_the_corners_of_scikit_learn(seed):
+    scores, target = _binary(50, seed=seed)
+    weight = 3 * torch.rand(50, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    weight[::5] = 0
+    theirs = sklearn_roc_curve(target, scores, sample_weight=weight, drop_intermediate=False)
+    for mine, wanted in zip(roc_curve(scores, target, sample_weight=weight), theirs, strict=True):
+        np.testing.assert_allclose(mine.numpy(), wanted, atol=1e-12)
+    mine = ranking.precision_recall_curve(scores, target, sample_weight=weight)
+    theirs = precision_recall_curve(target, scores, sample_weight=weight)
+    np.testing.assert_allclose(mine[0].flip(0).numpy(), theirs[0][:-1], atol=1e-12)
+    np.testing.assert_allclose(mine[1].flip(0).numpy(), theirs[1][:-1], atol=1e-12)
+    np.testing.assert_array_equal(mine[2].flip(0).numpy(), theirs[2])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -366,6 +416,17 @@ class TestCriterion:
         scores, target = _multiclass()
         assert Criterion("mauc")(scores, target) == multiclass_auroc(scores, target)
         assert Criterion("ovr_auroc")(scores, target) == multiclass_auroc(scores, target, average="ovr")
+
+    @pytest.mark.parametrize("kind", declared(CriterionKind).values(), ids=lambda kind: kind.name)
+    def test_a_weight_of_two_is_a_sample_given_twice(self, kind):
+        bounds = {"max_fpr": 0.3 if kind.uses_max_fpr else None, "min_tpr": 0.2 if kind.uses_min_tpr else None}
+        criterion = Criterion(kind.name, **bounds, k=2 if kind.uses_k else None)
+        scores, target = _multiclass() if kind.multiclass else _binary()
+        times = torch.arange(len(scores)) % 3
+        found = criterion(scores, target, times.double())
+        given = torch.arange(len(scores)).repeat_interleave(times)
+        torch.testing.assert_close(found, criterion(scores[given], target[given]))
+        assert found != criterion(scores, target)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -89,9 +89,9 @@ def test_the_region_is_shaded_up_to_its_bounds():
     assert shade.get_paths()[0].vertices[:, 0].max() == pytest.approx(0.2)
 
 
-def test_a_metric_that_saw_nothing_says_so():
-    with pytest.raises(ValueError, match="has seen no samples"), pytest.warns(UserWarning, match="compute"):
-        AUROC().compute()
+def test_a_metric_that_saw_nothing_has_no_picture():
+    with pytest.raises(ValueError, match="has seen no samples"):
+        AUROC().plot()
 
 
 def test_batches_are_checked_as_they_come(plain_inputs):

@@ -177,8 +177,3 @@ def test_batches_of_embeddings_are_judged_together():
 def test_bad_input_is_named(make, message, plain_inputs):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_nothing_seen_is_nothing_to_judge():
-    with pytest.warns(UserWarning, match="compute"), pytest.raises(ValueError, match="has seen no samples"):
-        RetrievalMetrics().compute()

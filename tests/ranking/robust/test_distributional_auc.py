@@ -66,6 +66,58 @@ def test_initialisation_and_the_closed_form_are_the_saddle_point():
     assert loss.alpha == 9.0
 
 
+def test_the_released_rule_changes_nothing_but_the_gradient_of_alpha():
+    logits, values = torch.randn(10, generator=torch.Generator().manual_seed(1)), (0.7, 0.2, 0.9)
+    found = {}
+    for rule in ("gradient", "pesg"):
+        loss, leaf = DRAUCLoss(margin=0.6, k=2.0, alpha_rule=rule), logits.clone().requires_grad_()
+        with torch.no_grad():
+            for parameter, value in zip((loss.a, loss.b, loss.alpha), values, strict=True):
+                parameter.fill_(value)
+        result = loss(leaf, TARGET)
+        result.backward()
+        found[rule] = [result.detach(), leaf.grad, loss.a.grad, loss.b.grad]
+        gap = float(logits[3:].sigmoid().mean() - logits[:3].sigmoid().mean())
+        a, b, alpha = values
+        wanted = 2 * (0.6 + gap) - 2 * 2.0 * alpha if rule == "gradient" else 2 * (0.6 + b - a) - 2 * alpha
+        assert loss.alpha.grad.item() == pytest.approx(wanted, rel=1e-5)
+    for one, other in zip(*found.values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("plain_inputs")
+@pytest.mark.parametrize("k", [1.0, 2.0])
+def test_where_the_rules_for_alpha_come_to_rest(k):
+    logits = torch.randn(10, generator=torch.Generator().manual_seed(1)).double()
+    ends = {}
+    for rule in ("gradient", "pesg", "closed_form"):
+        loss = DRAUCLoss(margin=0.5, k=k, alpha_rule=rule).double()
+        optimizer = descent_ascent(torch.optim.SGD, loss, lr=0.1)
+        for _ in range(200):
+            optimizer.zero_grad()
+            loss(logits, TARGET).backward()
+            optimizer.step()
+        ends[rule] = loss.alpha.item()
+    assert ends["gradient"] == pytest.approx(ends["closed_form"], abs=1e-6)
+    assert ends["pesg"] == pytest.approx(k * ends["closed_form"], abs=1e-6)
+    assert ends["closed_form"] > 0
+
+
+def test_the_released_rule_keeps_alpha_at_least_zero_and_leaves_it_on_one_class():
+    loss = DRAUCLoss(margin=0.0, alpha_rule="pesg")
+    with torch.no_grad():
+        loss.a.fill_(1.0)
+    optimizer = descent_ascent(torch.optim.SGD, loss, lr=0.1)
+    loss(torch.linspace(-1, 1, 10), TARGET).backward()
+    optimizer.step()
+    assert loss.alpha == 0
+    optimizer.zero_grad()
+    with pytest.warns(UserWarning, match="zero on a batch"):
+        value = loss(torch.zeros(4, requires_grad=True), torch.zeros(4, dtype=torch.long))
+    value.backward()
+    assert loss.alpha.grad is None
+
+
 def test_duality_on_a_linear_scorer_in_one_dimension():
     # max of mean h(x_i + d_i) with mean d_i^2 <= eps is the minimum over lambda of lambda eps + mean phi_lambda(x_i);
     # h(z) = -z for positives and z for negatives, so d = -+ sqrt(eps) and phi = h(x) + 1 / (4 lambda).

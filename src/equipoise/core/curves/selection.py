@@ -68,9 +68,10 @@ def lowest(scores: Float[Tensor, " n"], fraction: float) -> Float[Tensor, " k"]:
 
 
 def kept_weight(
-    scores: Float[Tensor, " n"], weight: Float[Tensor, " n"], fraction: float, *, largest: bool
+    scores: Float[Tensor, " n"], weight: Float[Tensor, " n"], fraction: float, *, largest: bool, boundary: str = "floor"
 ) -> Float[Tensor, " n"]:
-    """How much of each sample a fraction keeps where weights count samples: ⌊fraction · Σ w⌋ of them, or all for 1.
+    """How much of each sample a fraction keeps where weights count samples: in all ⌊fraction · Σ w⌋ of them, or all for
+    1, by "floor", and fraction · Σ w by "fractional".
 
     >>> kept_weight(torch.tensor([0.1, 0.9, 0.5]), torch.tensor([1.0, 2.0, 3.0]), 0.5, largest=True)
     tensor([0., 2., 1.], dtype=torch.float64)
@@ -78,12 +79,18 @@ def kept_weight(
     order = scores.detach().argsort(descending=largest)
     upto = weight.double()[order].cumsum(0)
     if fraction < 1:
-        upto = upto.clamp_max(math.floor(float(weight.double().sum()) * fraction + _GUARD))
+        wanted = float(weight.double().sum()) * fraction
+        upto = upto.clamp_max(math.floor(wanted + _GUARD) if boundary == "floor" else wanted)
     return torch.empty_like(upto).index_copy(0, order, upto.diff(prepend=upto.new_zeros(1)))
 
 
 def hardest(
-    scores: Float[Tensor, " n"], fraction: float, *, largest: bool, boundary: str = "fractional"
+    scores: Float[Tensor, " n"],
+    fraction: float,
+    *,
+    largest: bool,
+    boundary: str = "fractional",
+    weight: Float[Tensor, " n"] | None = None,
 ) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
     """Which samples a fraction keeps, and with what weight.
 
@@ -92,10 +99,12 @@ def hardest(
         fraction: in (0, 1].
         largest: keep the highest scores rather than the lowest.
         boundary: "floor" or "fractional", see the module.
+        weight: (n,) how often each sample counts; see `kept_weight`.
 
     Returns:
-        Indices of the kept samples in order of hardness and their weights in (0, 1]; weights sum to fraction · n for
-        "fractional" and to ⌊fraction · n⌋, which may be nothing, for "floor". Ties are broken arbitrarily.
+        Indices of the kept samples and how often each counts, without `weight` in order of hardness and in (0, 1];
+        in all fraction · n for "fractional" and ⌊fraction · n⌋, which may be nothing, for "floor". Ties are broken
+        arbitrarily.
 
     Raises:
         ValueError: if the fraction is not in (0, 1] or the boundary is unknown.
@@ -104,14 +113,18 @@ def hardest(
     (tensor([1, 2]), tensor([1.0000, 0.5000]))
     """
     check_choice("boundary", boundary, BOUNDARIES)
+    if weight is not None:
+        held = kept_weight(scores, weight, fraction, largest=largest, boundary=boundary)
+        index = held.nonzero().squeeze(1)
+        return index, held[index].to(scores.dtype)
     n = scores.shape[0]
     kept = keep_count(n, fraction)
     rest = _boundary_weight(n, fraction, kept) if boundary == "fractional" else 0.0
     index = scores.detach().topk(kept + (rest > 0), largest=largest).indices
-    weight = torch.ones_like(index, dtype=scores.dtype)
+    share = torch.ones_like(index, dtype=scores.dtype)
     if rest > 0:
-        weight[-1] = rest
-    return index, weight
+        share[-1] = rest
+    return index, share
 
 
 @checked

@@ -6,7 +6,8 @@
 W is a (class × group) matrix of weights, ρ_g the radius of a group. One group with weight 1 is SAM; head and tail with
 radius 0 for the head is ImbSAM; a plain and a focal share of every sample is Focal-SAM. All clean gradients are taken
 before any weight moves, groups without radius share one backward pass, a group that a batch lacks costs nothing, and
-every weight is restored from a copy, also where a closure raises. Perturbed passes leave batch-norm statistics alone.
+every weight is restored from a copy, also where a closure raises. Perturbed passes leave batch-norm statistics alone,
+unless told otherwise.
 
 Foret et al., "Sharpness-Aware Minimization for Efficiently Improving Generalization", 2021; adaptive radii: Kwon et
 al., "ASAM", 2021. The form over groups is reconstructed, and checked against four authors' steps.
@@ -15,6 +16,7 @@ al., "ASAM", 2021. The form over groups is reconstructed, and checked against fo
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
@@ -54,11 +56,15 @@ class GroupSAM(Optimizer):
 
     Args:
         params: parameters or parameter groups, as for the base optimizer. A group may have its own `rho` and
-            `adaptive`; the norm in the perturbation is that of all groups together.
+            `adaptive`.
         base_optimizer: its class, such as `torch.optim.SGD`.
         rho: one radius per group of classes, at least 0.
         group_weights: (C, groups) W; None for one group that holds every sample with weight 1.
         adaptive: perturb by θ² ∇L / ‖ |θ| ∇L ‖ rather than by ∇L / ‖∇L‖.
+        norm: whose norm divides the gradient in the perturbation: that of all parameter groups together ("all"), or of
+            each by itself ("per_group"), so that each moves as far as its own `rho`.
+        bn_stats: running statistics of batch norm count the clean pass ("first"), or the perturbed ones too ("both", as
+            in the authors' code).
         sync: under torch.distributed, perturb by the gradient of all processes ("global"), by each one's own and
             average at the end ("local"), or leave processes alone ("none").
         skip_nonfinite: warn and leave out a step whose loss or gradient is NaN or infinite, rather than raise.
@@ -87,12 +93,15 @@ class GroupSAM(Optimizer):
         group_weights: Float[Tensor, "classes groups"] | None = None,
         *,
         adaptive: bool = False,
+        norm: Literal["all", "per_group"] = "all",
+        bn_stats: Literal["first", "both"] = "first",
         sync: Literal["global", "local", "none"] = "global",
         skip_nonfinite: bool = False,
         same_dropout: bool = False,
         **base_options: Any,
     ) -> None:
         self.group_weights = None if group_weights is None else group_weights.detach().clone()
+        self.norm, self.bn_stats = norm, bn_stats
         self.sync, self.skip_nonfinite, self.same_dropout = sync, skip_nonfinite, same_dropout
         own = {"rho": rho, "adaptive": adaptive}
         super().__init__(params, own)
@@ -284,7 +293,8 @@ class GroupSAM(Optimizer):
                 )
                 _check_dense(found)
                 seen |= torch.tensor([gradient is not None for gradient in found])
-                dense = [torch.zeros_like(p) if g is None else g for p, g in zip(params, found, strict=True)]
+                # Parameters that are added to each other have one gradient, and a sum's is one number: copy both.
+                dense = [torch.zeros_like(p) if g is None else g.clone() for p, g in zip(params, found, strict=True)]
                 if key in held:
                     torch._foreach_add_(held[key], dense)
                 else:
@@ -327,27 +337,31 @@ class _Weights:
         params: the parameters.
         radii: per parameter one radius per group of classes, below 0 where the base optimizer maximises.
         adaptive: per parameter, whether it moves in proportion to its square.
+        parts: per parameter, which of them share a norm.
+        bn_stats: as in `GroupSAM`.
     """
 
-    def __init__(self, rows: list[tuple[Tensor, list[float], bool]]) -> None:
-        self.rows = rows
-        self.params = [p for p, _, _ in rows]
-        self.radii = [radii for _, radii, _ in rows]
-        self.adaptive = [adaptive for _, _, adaptive in rows]
+    def __init__(self, rows: list[tuple[Tensor, list[float], bool, int]], bn_stats: str) -> None:
+        self.rows, self.bn_stats = rows, bn_stats
+        self.params = [p for p, _, _, _ in rows]
+        self.radii = [radii for _, radii, _, _ in rows]
+        self.adaptive = [adaptive for _, _, adaptive, _ in rows]
+        self.parts = [part for _, _, _, part in rows]
 
     @classmethod
     def of(cls, optimizer: GroupSAM) -> _Weights:
         """Those that an optimizer moves."""
         rows = []
-        for group in optimizer.param_groups:
+        for place, group in enumerate(optimizer.param_groups):
+            part = place if optimizer.norm == "per_group" else 0
             sign = -1 if group.get("maximize") else 1
             radii = [sign * radius for radius in optimizer.radii(group["rho"])]
-            rows += [(p, radii, group["adaptive"]) for p in group["params"] if p.requires_grad]
-        return cls(rows)
+            rows += [(p, radii, group["adaptive"], part) for p in group["params"] if p.requires_grad]
+        return cls(rows, optimizer.bn_stats)
 
     def kept(self, places: list[int]) -> _Weights:
         """Those at some places."""
-        return _Weights([self.rows[k] for k in places])
+        return _Weights([self.rows[k] for k in places], self.bn_stats)
 
     def moves(self, g: int) -> bool:
         """Whether a group of classes has a radius."""
@@ -357,30 +371,33 @@ class _Weights:
     def moved(self, g: int, gradients: Gradients) -> Iterator[bool]:
         """The weights at θ + e if that is another place, and θ to the last bit afterwards.
 
-        Batch-norm statistics of every module that runs meanwhile are as before too.
+        Batch-norm statistics of every module that runs meanwhile are as before too, unless all passes count.
         """
         _check_dense(gradients)
         sizes = [
             gradient * p.detach().abs() if adaptive else gradient
             for p, gradient, adaptive in zip(self.params, gradients, self.adaptive, strict=True)
         ]
-        norm = float(torch.stack(list(torch._foreach_norm(sizes))).norm())
-        if norm in (0.0, torch.inf):
-            # Squares leave float32 at gradients of 1e-23 and 1e19, and float16 much sooner.
-            norm = float(torch.stack([size.abs().double().norm() for size in sizes]).norm())
-        if not (self.moves(g) and 0 < norm < torch.inf):
+        norms = {
+            part: _norm([size for size, other in zip(sizes, self.parts, strict=True) if other == part])
+            for part in dict.fromkeys(self.parts)
+        }
+        if not (self.moves(g) and any(norms.values()) and all(math.isfinite(norm) for norm in norms.values())):
             yield False
             return
         steps = [
-            (size * p.detach().abs() if adaptive else size) * (radii[g] / norm)
-            for p, size, adaptive, radii in zip(self.params, sizes, self.adaptive, self.radii, strict=True)
+            (size * p.detach().abs() if adaptive else size) * (radii[g] / (norms[part] or 1.0))
+            for p, size, adaptive, radii, part in zip(
+                self.params, sizes, self.adaptive, self.radii, self.parts, strict=True
+            )
         ]
         with kept_weights(self.params), RunningStatistics() as statistics:
             with torch.no_grad():
                 torch._foreach_add_(self.params, steps)
             torch.clear_autocast_cache()
             yield True
-            statistics.restore()
+            if self.bn_stats == "first":
+                statistics.restore()
 
 
 class _Passes:
@@ -402,6 +419,15 @@ class _Passes:
         if found is None:
             raise NoLossError
         return found
+
+
+def _norm(tensors: list[Tensor]) -> float:
+    """Of all of them as one vector."""
+    norm = float(torch.stack(list(torch._foreach_norm(tensors))).norm())
+    if norm in (0.0, torch.inf):
+        # Squares leave float32 at gradients of 1e-23 and 1e19, and float16 much sooner.
+        norm = float(torch.stack([tensor.abs().double().norm() for tensor in tensors]).norm())
+    return norm
 
 
 def _check_dense(gradients: Sequence[Tensor | None]) -> None:

@@ -219,7 +219,7 @@ def descent_ascent(
     """A PyTorch optimizer that descends, ascends and projects as the losses declare.
 
     Use it as any other: `zero_grad`, `backward`, `step`, `state_dict`, schedulers, Lightning's `configure_optimizers`.
-    Only a copy or pickle of it does not project, since PyTorch leaves hooks behind: make another and load its state.
+    A copy or pickle holds the losses that it projects; copy them and the network with it, in one go.
 
     Args:
         optimizer: a class whose groups know `maximize`, such as `torch.optim.SGD`, `Adam` or `AdamW`.
@@ -228,6 +228,9 @@ def descent_ascent(
         dual_lr: step size of the losses' own variables, one for all or by name; `lr` where not given.
         weight_decay: of the network only.
         options: further arguments of the optimizer.
+
+    Returns:
+        An instance of a subclass of `optimizer`.
 
     Raises:
         ValueError: as `parameter_groups`; if the optimizer cannot ascend.
@@ -250,16 +253,48 @@ def descent_ascent(
     (1.5, 1.0)
     """
     groups = parameter_groups(*modules, lr=lr, dual_lr=dual_lr, weight_decay=weight_decay)
-    made = optimizer(groups, lr=lr, **options)  # type: ignore[call-arg]
+    made = _projecting(optimizer)(groups, lr=lr, **options)  # type: ignore[call-arg]
     if "maximize" not in made.defaults and any(group["maximize"] for group in groups):
         raise ValueError(
             f"{optimizer.__name__} cannot ascend; use one whose groups know `maximize`, such as SGD or Adam"
         )
-    losses = list(saddle_losses(*modules))
+    made.project_after_steps(list(saddle_losses(*modules)))
+    return made  # type: ignore[return-value]
 
-    def project(*_: object) -> None:
-        for loss in losses:
-            loss.project_()
 
-    made.register_step_post_hook(project)
-    return made
+class _Projecting(Optimizer):
+    """Projects losses after every step, and so do its copies and pickles: PyTorch leaves hooks out of those."""
+
+    def project_after_steps(self, losses: list[SaddleLoss]) -> None:
+        self._projected = losses
+
+        def project(*_: object) -> None:
+            for loss in losses:
+                loss.project_()
+
+        self.register_step_post_hook(project)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        # The class is made as needed, and pickles find classes by their names.
+        return _unborn, (type(self).__mro__[2],), self.__getstate__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_projected": self._projected}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.project_after_steps(self._projected)
+
+
+_CLASSES: dict[type[Optimizer], type[_Projecting]] = {}
+
+
+def _projecting(optimizer: type[Optimizer]) -> type[_Projecting]:
+    if optimizer not in _CLASSES:
+        names = {name: getattr(optimizer, name) for name in ("__module__", "__qualname__", "__doc__")}
+        _CLASSES[optimizer] = type(optimizer.__name__, (_Projecting, optimizer), names)
+    return _CLASSES[optimizer]
+
+
+def _unborn(optimizer: type[Optimizer]) -> _Projecting:
+    return _Projecting.__new__(_projecting(optimizer))

@@ -19,8 +19,9 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from equipoise.core.models.two_tower import cosines
 from equipoise.core.signature import checked
-from equipoise.core.types import ClassTarget, Count, NumClasses, Positive, Whole
+from equipoise.core.types import ClassTarget, Count, NumClasses, Positive, Probability, Whole
 from equipoise.core.validate import check_classes
 
 _SHARPNESS = (8.0, 32.0, 128.0, 512.0, 2048.0, 8192.0)
@@ -138,8 +139,8 @@ def _searched(c: int, d: int, signed: bool, restarts: int, seed: int) -> Tensor:
             def closure(v: Tensor = v, p: float = p, optimizer: torch.optim.LBFGS = optimizer) -> Tensor:
                 optimizer.zero_grad()
                 unit = normalize(v, dim=1)
-                cosines = (unit @ unit.T)[upper[0], upper[1]]
-                value = (p * (cosines if signed else cosines.abs())).logsumexp(0) / p
+                found = (unit @ unit.T)[upper[0], upper[1]]
+                value = (p * (found if signed else found.abs())).logsumexp(0) / p
                 value.backward()
                 return value
 
@@ -209,9 +210,9 @@ def frame_correlation(frame: Float[Tensor, "c d"]) -> FrameCorrelation:
         raise ValueError(f"row {int((rows.norm(dim=1) == 0).nonzero()[0, 0])} of the frame has norm zero")
     unit = normalize(rows, dim=1)
     upper = torch.triu_indices(len(unit), len(unit), 1)
-    cosines = (unit @ unit.T)[upper[0], upper[1]]
-    most = float(cosines.max())
-    return FrameCorrelation(most, float(cosines.abs().max()), math.sqrt(max(0.0, 2 - 2 * most)))
+    found = (unit @ unit.T)[upper[0], upper[1]]
+    most = float(found.max())
+    return FrameCorrelation(most, float(found.abs().max()), math.sqrt(max(0.0, 2 - 2 * most)))
 
 
 @checked
@@ -290,7 +291,9 @@ class FrameClassifier(nn.Module):
         self,
         features: Float[Tensor, "n d"],
         target: ClassTarget,
-        kind: Literal["cross_entropy", "dot_regression", "mse"] = "cross_entropy",
+        kind: Literal["cross_entropy", "dot_regression", "mse", "cosine_deviation"] = "cross_entropy",
+        *,
+        cross_entropy_share: Probability = 0.0,
     ) -> Float[Tensor, ""]:
         """Training towards the frame.
 
@@ -298,15 +301,27 @@ class FrameClassifier(nn.Module):
             features: (n, d).
             target: (n,) classes.
             kind: "cross_entropy"; "dot_regression", half the squared distance of the cosine from 1, which pulls only
-                (Yang et al., 2022; reconstructed); "mse", the squared distance to the class's vector times the scale.
+                (Yang et al., 2022; reconstructed); "mse", the squared distance to the class's vector times the scale;
+                "cosine_deviation", how far the cosines with all vectors are from those of the class's own vector,
+                squared, mean over classes (HAFrame; the mean is reconstructed).
+            cross_entropy_share: β, in [0, 1]: the loss is β of cross-entropy and 1 − β of the kind.
         """
         check_classes(target, len(self.frame))
-        if kind == "cross_entropy":
+        if kind == "cross_entropy" or cross_entropy_share == 1:
             return cross_entropy(self(features), target)
+        value = self._pull(features, target, kind)
+        if not cross_entropy_share:
+            return value
+        return cross_entropy_share * cross_entropy(self(features), target) + (1 - cross_entropy_share) * value
+
+    def _pull(self, features: Tensor, target: Tensor, kind: str) -> Tensor:
         wanted = self.frame.to(features.dtype)[target]
         if kind == "mse":
             return (features - self.scale * wanted).square().sum(1).mean()
-        return ((normalize(features, dim=1) * wanted).sum(1) - 1).square().mean() / 2
+        unit = normalize(features, dim=1)
+        if kind == "dot_regression":
+            return ((unit * wanted).sum(1) - 1).square().mean() / 2
+        return cosines(unit - wanted, self.frame.to(features.dtype)).square().mean()
 
     @property
     def weight(self) -> Float[Tensor, "c d"]:

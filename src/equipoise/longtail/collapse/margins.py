@@ -23,7 +23,7 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from equipoise.core.distributed import gather_states
-from equipoise.core.metrics import WholeMetric
+from equipoise.core.metrics import WholeMetric, nan_by_name
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassScores, ClassTarget, Count, NonNegative, NumClasses, OpenFraction, Positive, Whole
 from equipoise.core.validate import warn_once
@@ -42,6 +42,9 @@ class SVMOptimum(NamedTuple):
     objective: float
     classifier: Float[Tensor, "c d"]
     features: Float[Tensor, "n d"]
+
+
+_NAMES = ("p_min", "mean", "q01", "q05", "q50", "gamma_min", "gamma_max", "gamma_cv", "largest_loss")
 
 
 @checked
@@ -123,16 +126,15 @@ class MarginMetric(WholeMetric):
         if features is not None:
             self.longest = torch.maximum(self.longest, features.detach().double().norm(dim=1).max())
 
+    def nothing(self) -> Any:
+        """NaN by name."""
+        return {**nan_by_name(_NAMES, self.device), "pairwise": torch.full_like(self.pairs, torch.nan)}
+
     def compute(self, weight: Tensor | None = None) -> dict[str, Tensor]:
         """float64: p_min, mean, q01, q05, q50, gamma_min, gamma_max, gamma_cv (the coefficient of variation of the
         pairs, 0 at a perfect simplex), largest_loss, pairwise (C, C); with `weight` (C, d) and features also
         normalized_p_min = p_min / (‖W‖ max ‖h‖).
-
-        Raises:
-            RuntimeError: before the first `update`.
         """
-        if not len(self.margins):
-            raise RuntimeError("MarginMetric has seen no samples; call update(logits, target) first")
         margins = dim_zero_cat(self.margins)
         pairs = self.pairs.masked_fill(self.pairs == torch.inf, torch.nan)
         off = pairs[~torch.eye(self.num_classes, dtype=torch.bool, device=pairs.device)]

@@ -19,20 +19,32 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from equipoise.core.metrics import SampleMetric
+from equipoise.core.metrics import SampleMetric, nan_by_name
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassTarget, NumClasses
 from equipoise.core.validate import check_classes, warn_once
 from equipoise.longtail.collapse.grassmannian import frame_correlation, grassmannian_frame, optimal_coherence
 
 GlobalMean: TypeAlias = Literal["class_average", "sample"]
+MEASURES = (
+    "nc1",
+    "nc1_trace_ratio",
+    "cdnv",
+    "nc2_equinorm",
+    "nc2_equiangle",
+    "nc2_max_angle",
+    "nc2_etf_error",
+    "gnc2_gap",
+)
+CLASSIFIER_MEASURES = ("w_equinorm", "w_equiangle", "nc3", "gnc3")
 # Directions of the means that are smaller than this, relative to the largest, are no directions.
 _RANK = 1e-12
 # Distances by differences: inner products lose the digits of means that lie far from the origin.
@@ -80,18 +92,53 @@ def neural_collapse_metrics(
     c = len(b)
     counts = torch.bincount(y, minlength=c).double()
     means = torch.zeros(c, h.shape[1], dtype=torch.float64, device=h.device).index_add_(0, y, h) / counts[:, None]
-    middle = means.mean(0) if global_mean == "class_average" else h.mean(0)
-    centred = means - middle
     within = h - means[y]
-    variance = torch.zeros(c, dtype=torch.float64, device=h.device).index_add_(0, y, within.square().sum(1)) / counts
+    squares = torch.zeros(c, dtype=torch.float64, device=h.device).index_add_(0, y, within.square().sum(1))
+    found = measures_of(ClassMoments(counts, means, squares), lambda v: (within @ v.T).square().sum(0), w, global_mean)
+    if w is not None:
+        found["nc4_disagreement"] = disagrees(h, means, w, b).double().mean()
+    return found
+
+
+class ClassMoments(NamedTuple):
+    """What is summed over the samples of each class, float64; every class has samples.
+
+    Attributes:
+        counts: (C,) samples.
+        means: (C, d) of the features.
+        squares: (C,) sums of squared distances from the mean.
+    """
+
+    counts: Float[Tensor, " classes"]
+    means: Float[Tensor, "classes d"]
+    squares: Float[Tensor, " classes"]
+
+
+def measures_of(
+    moments: ClassMoments, scatter_along: Callable[[Tensor], Tensor], weight: Tensor | None, global_mean: GlobalMean
+) -> dict[str, Tensor]:
+    """All measures but NC4, which needs every sample again.
+
+    Args:
+        moments: of the classes.
+        scatter_along: (r, d) unit vectors to the (r,) sums of squares of what features differ from their class's mean,
+            along each.
+        weight: (C, d) float64 of the classifier.
+        global_mean: as in `neural_collapse_metrics`.
+    """
+    counts, means, squares = moments
+    c, samples = len(counts), counts.sum()
+    middle = means.mean(0) if global_mean == "class_average" else (counts @ means) / samples
+    centred, variance = means - middle, squares / counts
     _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
-    rank = min(c - 1, h.shape[1])
-    kept = (torch.arange(len(singular), device=h.device) < rank) & (singular > _RANK * singular.max())
+    rank = min(c - 1, means.shape[1])
+    kept = (torch.arange(len(singular), device=means.device) < rank) & (singular > _RANK * singular.max())
     # Σ_B = MᵀM / C has eigenvalues s²/C, so that the C of the definition cancels.
-    projected = within @ directions[kept].T
-    nc1 = (projected.square() / singular[kept].square()).sum() / len(h) if bool(kept.any()) else _number(math.inf, h)
+    nc1 = _number(math.inf, means)
+    if bool(kept.any()):
+        nc1 = (scatter_along(directions[kept]) / singular[kept].square()).sum() / samples
     distance = torch.cdist(means, means, compute_mode=_EXACT).square()
-    pairs = ~torch.eye(c, dtype=torch.bool, device=h.device)
+    pairs = ~torch.eye(c, dtype=torch.bool, device=means.device)
     spread = (variance[:, None] + variance[None]) / (2 * distance)
     gram = centred @ centred.T
     simplex = (torch.eye(c).to(gram) - 1 / c) / math.sqrt(c - 1)
@@ -99,33 +146,51 @@ def neural_collapse_metrics(
     norms = centred.norm(dim=1)
     found = {
         "nc1": nc1,
-        "nc1_trace_ratio": within.square().sum() / len(h) / (centred.square().sum() / c),
+        "nc1_trace_ratio": squares.sum() / samples / (centred.square().sum() / c),
         "cdnv": spread[pairs].mean(),
         "nc2_equinorm": norms.std(correction=0) / norms.mean(),
         "nc2_equiangle": cosines.std(correction=0),
         "nc2_max_angle": (cosines + 1 / (c - 1)).abs().mean(),
         "nc2_etf_error": (gram / gram.norm() - simplex).norm(),
-        "gnc2_gap": _number(_gap(means), h),
+        "gnc2_gap": _number(_gap(means), means),
     }
-    if w is not None:
-        w_centred = w - w.mean(0)
+    if weight is not None:
+        w_centred = weight - weight.mean(0)
         w_norms = w_centred.norm(dim=1)
-        logits = h @ w.T + b
-        nearest = torch.cdist(h, means, compute_mode=_EXACT).argmin(1)
         found |= {
             "w_equinorm": w_norms.std(correction=0) / w_norms.mean(),
             "w_equiangle": _cosines(w_centred)[pairs].std(correction=0),
-            "nc3": (w / w.norm() - centred / centred.norm()).square().sum(),
-            "gnc3": (normalize(w, dim=1) - normalize(means, dim=1)).norm(dim=1).max(),
-            "nc4_disagreement": (logits.argmax(1) != nearest).double().mean(),
+            "nc3": (weight / weight.norm() - centred / centred.norm()).square().sum(),
+            "gnc3": (normalize(weight, dim=1) - normalize(means, dim=1)).norm(dim=1).max(),
         }
     return found
 
 
-class NeuralCollapse(SampleMetric):
+def disagrees(
+    features: Float[Tensor, "n d"],
+    means: Float[Tensor, "c d"],
+    weight: Float[Tensor, "c d"],
+    bias: Float[Tensor, " c"],
+) -> Bool[Tensor, " n"]:
+    """Where the nearest mean is of another class than the classifier's."""
+    nearest = torch.cdist(features, means, compute_mode=_EXACT).argmin(1)
+    return (features @ weight.T + bias).argmax(1) != nearest
+
+
+class WithClassifier:
+    """A metric that is told the classifier."""
+
+    classifier: tuple[Tensor | None, Tensor | None] = (None, None)
+
+    def set_classifier(self, weight: Tensor | None, bias: Tensor | None = None) -> None:
+        """Give the classifier (C, d) that NC3 and NC4 compare with; copied."""
+        self.classifier = tuple(None if x is None else x.detach().clone() for x in (weight, bias))  # type: ignore[assignment]
+
+
+class NeuralCollapse(WithClassifier, SampleMetric):
     """`neural_collapse_metrics` over all features seen.
 
-    Features are kept, so that the measures are exact; for large sets give a sample of each class.
+    Features are kept; `StreamingNeuralCollapse` keeps sums.
 
     Args:
         num_classes: C, at least 2.
@@ -145,11 +210,11 @@ class NeuralCollapse(SampleMetric):
     def __init__(self, num_classes: NumClasses, *, global_mean: GlobalMean = "class_average", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_classes, self.global_mean = num_classes, global_mean
-        self.classifier: tuple[Tensor | None, Tensor | None] = (None, None)
 
-    def set_classifier(self, weight: Tensor | None, bias: Tensor | None = None) -> None:
-        """Give the classifier (C, d) that NC3 and NC4 compare with; copied."""
-        self.classifier = tuple(None if x is None else x.detach().clone() for x in (weight, bias))  # type: ignore[assignment]
+    def nothing(self) -> Any:
+        """NaN by name."""
+        names = (*MEASURES, *(() if self.classifier[0] is None else (*CLASSIFIER_MEASURES, "nc4_disagreement")))
+        return nan_by_name(names, self.device)
 
     @checked
     def update(self, features: Float[Tensor, "n d"], target: ClassTarget) -> None:
@@ -166,6 +231,20 @@ class NeuralCollapse(SampleMetric):
         )
 
 
+def classes_seen(counts: Tensor) -> Bool[Tensor, " classes"]:
+    """Which classes have samples; those without are warned of once.
+
+    Raises:
+        ValueError: if fewer than two have.
+    """
+    seen = counts > 0
+    if int(seen.sum()) < 2:
+        raise ValueError("neural collapse needs samples of at least two classes")
+    if not bool(seen.all()):
+        warn_once(f"class {int((~seen).nonzero()[0, 0])} has no sample and is left out of the measures of collapse")
+    return seen
+
+
 def _present(
     features: Tensor, target: Tensor, weight: Tensor | None, bias: Tensor | None, num_classes: int | None
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
@@ -176,13 +255,9 @@ def _present(
         raise ValueError(f"weight must have shape {(c, features.shape[1])}, got {tuple(weight.shape)}")
     h, y = features.detach().double(), target
     w, b = (None if x is None else x.detach().to(h) for x in (weight, bias))
-    seen = torch.bincount(y, minlength=c) > 0
-    if int(seen.sum()) < 2:
-        raise ValueError("neural collapse needs samples of at least two classes")
-    if not bool(seen.all()):
-        warn_once(f"class {int((~seen).nonzero()[0, 0])} has no sample and is left out of the measures of collapse")
-        y = (seen.cumsum(0) - 1)[y]
-        w, b = (None if x is None else x[seen] for x in (w, b))
+    seen = classes_seen(torch.bincount(y, minlength=c))
+    y = (seen.cumsum(0) - 1)[y]
+    w, b = (None if x is None else x[seen] for x in (w, b))
     # A bias of zeros says how many classes there are.
     return h, y, w, torch.zeros(int(seen.sum())).to(h) if b is None else b
 

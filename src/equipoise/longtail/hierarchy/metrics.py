@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from equipoise.core.metrics import WholeMetric
+from equipoise.core.metrics import WholeMetric, nan_by_name
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassScores, ClassTarget, Count
 from equipoise.core.validate import warn_once
@@ -80,6 +80,10 @@ class HierarchicalMetrics(WholeMetric):
         self.add_state("sums", default=torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
         for name in ("severity", "mistakes", "samples"):
             self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def nothing(self) -> Any:
+        """NaN by name."""
+        return nan_by_name((*self.names, "mistake_severity"), self.device)
 
     @checked
     def update(self, scores: ClassScores, target: ClassTarget) -> None:

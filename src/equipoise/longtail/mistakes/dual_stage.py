@@ -252,8 +252,10 @@ class DualStageLoss(nn.Module):
         """Losses by name: one per head, "gate" of the decision, "balance" of its gate (not in the sum), and "total".
 
         Raises:
-            ValueError: if weights and heads are not of one number, or on bad targets.
+            ValueError: if the model gave no logits of heads, decision or gate, if weights and heads are not of one
+                number, or on bad targets.
         """
+        _check_given(out, "head_logits", "log_prob", "gate_c")
         logits = out["head_logits"]
         if len(logits) != len(self.weights):
             raise ValueError(f"weights has {len(self.weights)} numbers for {len(logits)} heads: {', '.join(logits)}")
@@ -272,7 +274,11 @@ class DualStageLoss(nn.Module):
 
         Returns:
             The losses, as `forward`.
+
+        Raises:
+            ValueError: as `forward`; if the model gave no fused features.
         """
+        _check_given(out, "fused")
         losses = self(out, target)
         head = model.heads[model.head_names.index("la")] if "la" in model.head_names else None
         own = dict(head.named_parameters()) if head is not None else {}
@@ -306,3 +312,10 @@ class DualStageLoss(nn.Module):
         if name == "auc":
             return self.auc(logits, target)
         return logit_adjusted_loss(logits, target, self.stats, tau=self.tau)
+
+
+def _check_given(out: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if name not in out:
+            held = ", ".join(map(repr, out)) or "nothing"
+            raise ValueError(f"out must hold {name!r}, as what a DualStageMoE gives does, got {held}")

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from equipoise.core.metrics import WholeMetric
+from equipoise.core.metrics import WholeMetric, nan_by_name
 from equipoise.core.signature import checked
 from equipoise.core.types import BinaryTarget, OpenFraction, Probability, Range
 
@@ -69,19 +69,17 @@ class MistakeDetectionMetrics(WholeMetric):
         self.threshold, self.zero_division = threshold, zero_division
         self.add_state("cells", default=torch.zeros(4, dtype=torch.int64), dist_reduce_fx="sum")
 
+    def nothing(self) -> Any:
+        """NaN by name."""
+        return nan_by_name(_report(self.cells, self.zero_division), self.device)
+
     @checked
     def update(self, prob_mistake: Probabilities, target: BinaryTarget) -> None:
         """Take a batch."""
         self.cells += _cells(prob_mistake, target, self.threshold)
 
     def compute(self) -> dict[str, Tensor]:
-        """The seven numbers.
-
-        Raises:
-            ValueError: if nothing was seen.
-        """
-        if not int(self.cells.sum()):
-            raise ValueError("MistakeDetectionMetrics has seen no samples; call update(prob_mistake, target) first")
+        """The seven numbers."""
         return _report(self.cells, self.zero_division)
 
 

@@ -191,13 +191,28 @@ class ConfidenceScaleBank:
 
     def fit(self) -> Float[Tensor, " c"]:
         """Fit κ to what is in the bank and move the smoothed κ a tenth of the way there; returns the smoothed one."""
-        held = [row for rows in self._rows for row in rows]
-        if held:
-            confidence, pred, hit = zip(*held, strict=True)
-            seen = torch.tensor(confidence, dtype=torch.float64)
-            found = self._fit(seen, torch.tensor(pred), torch.tensor(hit), len(self.kappa))
+        return self.fit_to(self.rows)
+
+    def fit_to(self, rows: Float[Tensor, "held 4"]) -> Float[Tensor, " c"]:
+        """`fit` to `rows` of this bank, or of several."""
+        if len(rows):
+            _, confidence, pred, hit = rows.cpu().unbind(1)
+            found = self._fit(confidence, pred.long(), hit.bool(), len(self.kappa))
             self.kappa = _SMOOTHING * self.kappa + (1 - _SMOOTHING) * found
         return self.kappa
+
+    @property
+    def rows(self) -> Float[Tensor, "held 4"]:
+        """What is in the bank: class, confidence, predicted class, and whether that was right; the oldest first."""
+        held = [(label, *row) for label, rows in enumerate(self._rows) for row in rows]
+        return torch.tensor(held, dtype=torch.float64).reshape(-1, 4)
+
+    @rows.setter
+    def rows(self, rows: Float[Tensor, "held 4"]) -> None:
+        for kept in self._rows:
+            kept.clear()
+        for label, confidence, pred, hit in rows.tolist():
+            self._rows[int(label)].append((confidence, int(pred), bool(hit)))
 
     def restart(self) -> None:
         """Begin to smooth anew from ones, as at the start of the last phase."""

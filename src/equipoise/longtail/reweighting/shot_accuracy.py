@@ -6,7 +6,6 @@ share of right samples. Classes that the test set lacks are left out of the mean
 
 from __future__ import annotations
 
-import math
 from typing import Any, TypeAlias
 
 import torch
@@ -14,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from equipoise.core.class_stats import ClassStats
-from equipoise.core.metrics import WholeMetric
+from equipoise.core.metrics import WholeMetric, nan_by_name
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassScores, ClassTarget, Count
 from equipoise.core.validate import check_classes
@@ -78,6 +77,10 @@ class ShotAccuracy(WholeMetric):
         self.add_state("right", default=zeros, dist_reduce_fx="sum")
         self.add_state("total", default=zeros.clone(), dist_reduce_fx="sum")
 
+    def nothing(self) -> Any:
+        """NaN by name."""
+        return nan_by_name((*self.groups, "balanced", "micro"), self.device)
+
     @checked
     def update(self, pred: Predictions, target: ClassTarget) -> None:
         """Take a batch of predicted classes (n,) or scores (n, C), and classes (n,)."""
@@ -94,10 +97,7 @@ class ShotAccuracy(WholeMetric):
         """float64 scalars "many", "medium", "few", "balanced" and "micro"; NaN where there is nothing."""
         accuracy = self.per_class()
         found = {name: accuracy[members.to(accuracy.device)].nanmean() for name, members in self.groups.items()}
-        nothing = torch.tensor(math.nan, dtype=torch.float64)
-        seen = bool(self.total.sum() > 0)
-        micro = self.right.sum().double() / self.total.sum() if seen else nothing
-        return {**found, "balanced": accuracy.nanmean() if seen else nothing, "micro": micro}
+        return {**found, "balanced": accuracy.nanmean(), "micro": self.right.sum().double() / self.total.sum()}
 
     def per_class(self) -> Float[Tensor, " c"]:
         """(C,) accuracy per class, float64; NaN for those that were not seen."""

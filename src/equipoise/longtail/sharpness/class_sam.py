@@ -40,7 +40,8 @@ class SAM(GroupSAM):
         params: as in `GroupSAM`.
         base_optimizer: as in `GroupSAM`.
         rho: radius, at least 0.
-        options: `adaptive`, `sync`, `skip_nonfinite` and `same_dropout` of `GroupSAM`, and those of the base optimizer.
+        options: `adaptive`, `norm`, `bn_stats`, `sync`, `skip_nonfinite` and `same_dropout` of `GroupSAM`, and those of
+            the base optimizer.
 
     >>> x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     >>> y = (x[:, 0] > 0).long()

@@ -84,7 +84,8 @@ def class_sharpness(
                 continue
 
             def mean_loss(members: Tensor = members) -> Tensor:
-                return loss(model(inputs[members]), target[members]).mean()
+                # In float64, where the difference of two means of many losses keeps the digits that they have.
+                return loss(model(inputs[members]), target[members]).double().mean()
 
             before = mean_loss()
             gradients = torch.autograd.grad(before, params, allow_unused=True)

@@ -31,7 +31,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from equipoise.core.metrics import WholeMetric
+from equipoise.core.metrics import WholeMetric, nan_by_name
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, LabelScores, SampleWeight, Scalar
 from equipoise.core.validate import warn_once
@@ -297,6 +297,10 @@ class _MeanOverSamples(WholeMetric):
         self.weight += torch.stack([weight for _, weight in sums])
         self.num_skipped += judged[self.names[0]][0].isnan().sum()
 
+    def nothing(self) -> Any:
+        """NaN by name."""
+        return nan_by_name(self.names, self.device)
+
     def means(self) -> dict[str, Tensor]:
         """By name."""
         if not bool(self.weight[0] > 0):
@@ -353,6 +357,10 @@ class TKPR(_MeanOverSamples):
         """Take a batch of scores (n, C) and targets (n, C); `mask` and `sample_weight` as in `tkpr`."""
         labels = read_labels(target, mask, self.ignore_index)
         self.add(_tkpr(scores, labels, list_lengths(self.k), self.normalizer, self.ties), sample_weight)
+
+    def nothing(self) -> Any:
+        """NaN, by name of several K."""
+        return WholeMetric.nothing(self) if isinstance(self.k, int) else super().nothing()
 
     def compute(self) -> Tensor | dict[str, Tensor]:
         """The mean over samples with a relevant label, NaN without any (warned once); "tkpr@K" → mean of several K."""

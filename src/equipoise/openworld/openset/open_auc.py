@@ -15,7 +15,6 @@ Wang et al., "OpenAUC: Towards AUC-Oriented Open-Set Recognition", NeurIPS 2022.
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from equipoise.core.curves.ranks import count_pairs
-from equipoise.core.metrics import SampleMetric
+from equipoise.core.metrics import SampleMetric, nan_by_name
 from equipoise.core.scores import as_spec
 from equipoise.core.signature import checked
 from equipoise.core.types import BinaryTarget, ClassTarget, Fraction, OpenTarget, RankedScores, Scalar
@@ -170,6 +169,10 @@ class OpenAUC(OpenMetric):
     (0.5, 1.0)
     """
 
+    def nothing(self) -> Any:
+        """NaN by name."""
+        return nan_by_name(("open_auc", "accuracy", *DETECTION), self.device)
+
     @checked
     def update(self, score: RankedScores, pred: ClassTarget, target: OpenTarget, is_known: BinaryTarget) -> None:
         """Take a batch.
@@ -188,12 +191,12 @@ class OpenAUC(OpenMetric):
         "aupr_out", "fpr95_id_positive" and "fpr95_ood_positive".
 
         Raises:
-            ValueError: before the first `update`; where a side was not seen, with `on_undefined="raise"`.
+            ValueError: where a side was not seen, with `on_undefined="raise"`.
         """
         scores, correct, known = self.samples()
         accuracy = {"accuracy": share(correct[known])}
         if self.lacks_a_side(known):
-            return undefined("open_auc", "accuracy", *DETECTION) | accuracy
+            return nan_by_name(("open_auc", "accuracy", *DETECTION)) | accuracy
         value = open_auc(scores[known], scores[~known], correct[known], ties=self.ties, higher_is=self.spec)
         return {"open_auc": value, **accuracy, **self.detection(scores, known)}
 
@@ -201,8 +204,3 @@ class OpenAUC(OpenMetric):
 def share(correct: Tensor) -> Scalar:
     """The share of ones, float64; NaN where there is nothing."""
     return correct.cpu().double().mean()
-
-
-def undefined(*names: str) -> dict[str, Tensor]:
-    """NaN by name."""
-    return {name: torch.tensor(math.nan, dtype=torch.float64) for name in names}

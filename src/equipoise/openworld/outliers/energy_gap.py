@@ -38,6 +38,7 @@ from equipoise.openworld.outliers.rare_labels import head_classes
 Surrogate: TypeAlias = Literal["hinge", "squared_hinge", "square", "logistic"]
 IdLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(logits (n, C), targets) → scalar."""
+OutlierLogits: TypeAlias = Annotated[Float[Tensor, "m labels"], MayBeEmpty()]
 
 
 @checked
@@ -113,8 +114,8 @@ class EDGELoss(Phased):
         class_counts: positive training samples of each class.
         num_head: how many of the most frequent classes are not rare, at equal counts the first.
         exclude_unlabelled: leave samples without any label out of the gap. They are known, but have no energy to gain.
-        gather: take the gap over the samples of all processes of torch.distributed (see `core.distributed`); without
-            it each process takes its own k weakest.
+        gather: take known samples and outliers of all processes of torch.distributed; see `core.distributed`. Without
+            it each process takes the k weakest of its own.
 
     Raises:
         ValueError: on a bad argument, by name; if `class_counts` and `num_head` do not go with `tail`.
@@ -185,13 +186,8 @@ class EDGELoss(Phased):
         self, id_logits: Tensor, target: Tensor, ood_logits: Tensor, return_parts: Literal[True]
     ) -> EnergyGapParts: ...
 
-    @checked
     def forward(
-        self,
-        id_logits: LabelScores,
-        target: MultilabelTarget,
-        ood_logits: Annotated[Float[Tensor, "m labels"], MayBeEmpty()],
-        return_parts: bool = False,
+        self, id_logits: LabelScores, target: MultilabelTarget, ood_logits: OutlierLogits, return_parts: bool = False
     ) -> Tensor | EnergyGapParts:
         """The loss of known samples' logits (n, C) by their labels (n, C) in {0, 1}, and outliers' logits (m, C).
 
@@ -199,6 +195,14 @@ class EDGELoss(Phased):
             The scalar loss, or with `return_parts` also what it is made of. Without outliers, their two parts are zero
             and attached to the graph (warned once).
         """
+        if self.gather:
+            id_logits, target, ood_logits = (gather_rows(rows) for rows in (id_logits, target, ood_logits))
+        return self._loss(id_logits, target, ood_logits, return_parts)
+
+    @checked
+    def _loss(
+        self, id_logits: LabelScores, target: MultilabelTarget, ood_logits: OutlierLogits, return_parts: bool
+    ) -> Tensor | EnergyGapParts:
         loss_id = self.id_loss(id_logits, target)
         nothing = attached_zero(ood_logits)
         if not len(ood_logits):
@@ -211,8 +215,6 @@ class EDGELoss(Phased):
 
     def _gap(self, id_logits: Tensor, target: Tensor, ood_energy: Tensor) -> Tensor:
         id_energy = joint_energy(id_logits)[self._candidates(target)]
-        if self.gather:
-            id_energy, ood_energy = gather_rows(id_energy), gather_rows(ood_energy)
         if not len(id_energy):
             warn_once("the energy gap is zero: no known sample of the batch can take part; use larger batches")
         if not (len(id_energy) and len(ood_energy)):

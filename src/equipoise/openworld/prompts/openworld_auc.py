@@ -19,13 +19,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from equipoise.core.curves.ranks import count_pairs
+from equipoise.core.metrics import nan_by_name
 from equipoise.core.scores import as_spec
 from equipoise.core.signature import checked
 from equipoise.core.types import BinaryTarget, ClassScores, ClassTarget, Probability, Scalar, Scores
-from equipoise.openworld.openset.open_auc import DETECTION, OpenMetric, open_auc, share, undefined
+from equipoise.openworld.openset.open_auc import DETECTION, OpenMetric, open_auc, share
 from equipoise.openworld.types import BaseCorrect, BaseScores, Direction, NewCorrect, NewScores, Ties
 
 _NOT_GIVEN = -1
+_NAMES = ("openworld_auc", "base_accuracy", "new_accuracy", "harmonic_mean", "open_auc", *DETECTION)
 
 
 @checked
@@ -143,6 +145,10 @@ class OpenworldAUC(OpenMetric):
     kept = ("scores", "correct", "inside", "joint")
     sides = ("base", "new")
 
+    def nothing(self) -> Any:
+        """NaN by name."""
+        return nan_by_name(_NAMES, self.device)
+
     @checked
     def update(
         self,
@@ -171,7 +177,7 @@ class OpenworldAUC(OpenMetric):
         as unknown, so blind to which new class it is), the five of `OpenAUC`, and "overall_accuracy" if it can be told.
 
         Raises:
-            ValueError: before the first `update`; if only some batches had `joint_correct`; where a domain was not
+            ValueError: if only some batches had `joint_correct`; where a domain was not
                 seen, with `on_undefined="raise"`.
         """
         scores, correct, base, joint = self.samples()
@@ -181,8 +187,7 @@ class OpenworldAUC(OpenMetric):
         elif bool((joint != _NOT_GIVEN).any()):
             raise ValueError("joint_correct came with some batches only; give it to every update, or to none")
         if self.lacks_a_side(base):
-            names = ("openworld_auc", "base_accuracy", "new_accuracy", "harmonic_mean", "open_auc", *DETECTION)
-            return undefined(*names) | found
+            return nan_by_name(_NAMES) | found
         sides = (scores[base], scores[~base], correct[base])
         settings: dict[str, Any] = {"ties": self.ties, "higher_is": self.spec}
         mean = harmonic_mean_accuracy(float(found["base_accuracy"]), float(found["new_accuracy"]))

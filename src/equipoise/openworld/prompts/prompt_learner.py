@@ -8,6 +8,7 @@ Zhou et al., "Learning to Prompt for Vision-Language Models" (CoOp), IJCV 2022.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,7 @@ from equipoise.core.models.two_tower import PromptTokens, TwoTower, encode_promp
 from equipoise.core.signature import checked
 from equipoise.core.types import Count
 
+FirstContext: TypeAlias = str | Float[Tensor, "_ width"] | None
 _INIT_STD = 0.02
 
 
@@ -58,7 +60,7 @@ class PromptLearner(nn.Module):
         self,
         tower: TwoTower,
         n_ctx: Count = 4,
-        init: str | Float[Tensor, "n_ctx width"] | None = None,
+        init: FirstContext = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()

@@ -33,7 +33,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from equipoise.core.curves.thresholds import Threshold, guaranteed_threshold_at_tpr, threshold_at_tpr
-from equipoise.core.models.two_tower import PromptTokens, TwoTower, unit_rows
+from equipoise.core.models.two_tower import PromptTokens, TwoTower, cosines, unit_rows
+from equipoise.core.reduction import attached_zero
 from equipoise.core.scores import HIGHER_IS_IN, ScoreSpec
 from equipoise.core.signature import checked
 from equipoise.core.types import (
@@ -50,7 +51,7 @@ from equipoise.core.types import (
 from equipoise.core.validate import check_classes
 from equipoise.openworld.prompts.gated_auc import base_to_new_score, gated_pairwise_auc_loss, pseudo_base_new_partitions
 from equipoise.openworld.prompts.negative_texts import encode_names
-from equipoise.openworld.prompts.prompt_learner import PromptLearner, encode_contexts
+from equipoise.openworld.prompts.prompt_learner import FirstContext, PromptLearner, encode_contexts
 from equipoise.openworld.types import SampleClasses
 
 _WEIGHTS, _SETTINGS = "prompts.safetensors", "prompts.json"
@@ -117,7 +118,10 @@ class GMoP(nn.Module):
         lam: λ ≥ 0, weight of the pairs.
         alpha: α ≥ 0, weight of the detectors' cross-entropy; the authors take 1 for ImageNet.
         detach_gate: see `gated_pairwise_auc_loss`; the authors' code has it False.
-        seed: of the first contexts.
+        init: the base prompt's first context: n_ctx words of the tower's vocabulary, such as "a photo of a", whose
+            embeddings it takes, or vectors (n_ctx, width), such as a context learned elsewhere; N(0, 0.02²) if absent.
+        init_detector: the same of every detector's prompt, of n_ctx_detector words.
+        seed: of contexts that begin at random.
 
     Attributes:
         base_prompt: the `PromptLearner` of g.
@@ -129,7 +133,7 @@ class GMoP(nn.Module):
 
     Raises:
         ValueError: on a bad argument, by name; if names repeat (up to case and spaces), K does not fit, or a name with
-            its context is longer than the tower reads.
+            its context is longer than the tower reads; if a first context has another length or width.
 
     Contexts and threshold travel in the state dict; `save` and `load` keep names and settings too. A step costs
     C + (K − 1) C prompts through the text tower, all of them held for the backward pass.
@@ -169,6 +173,8 @@ class GMoP(nn.Module):
         lam: NonNegative = 1.0,
         alpha: NonNegative = 0.5,
         detach_gate: bool = True,
+        init: FirstContext = None,
+        init_detector: FirstContext = None,
         seed: Whole = 0,
     ) -> None:
         super().__init__()
@@ -179,9 +185,9 @@ class GMoP(nn.Module):
         self.lam, self.alpha, self.detach_gate = lam, alpha, detach_gate
         self.partitions = pseudo_base_new_partitions(len(self.base_names), num_detectors)
         generator = torch.Generator().manual_seed(seed)
-        self.base_prompt = PromptLearner(tower, n_ctx, generator=generator)
+        self.base_prompt = PromptLearner(tower, n_ctx, init, generator)
         self.detector_prompts = nn.ModuleList(
-            PromptLearner(tower, n_ctx_detector, generator=generator) for _ in self.partitions
+            PromptLearner(tower, n_ctx_detector, init_detector, generator) for _ in self.partitions
         )
         self._base_tokens = self.base_prompt.tokens(self.base_names)
         self._detector_tokens = self._tokens_for_detectors(self.base_names)
@@ -221,7 +227,7 @@ class GMoP(nn.Module):
         new_gate = _gate(self._logits(images, self.manual_base), target)
 
         texts = self._train_texts()
-        own, pairs = [texts[0].sum() * 0], [texts[0].sum() * 0]
+        own, pairs = [attached_zero(*texts)], [attached_zero(*texts)]
         for text, local in zip(texts, self.labels[:, target], strict=True):
             base, new = local >= 0, local < 0
             # Usual for small batches, so no reason to warn.
@@ -421,7 +427,7 @@ class GMoP(nn.Module):
         return self._detectors()[0].tokens(names)
 
     def _logits(self, images: Tensor, text: Tensor) -> Tensor:
-        return self._tower[0].logit_scale.detach().to(images.dtype) * images @ text.to(images.dtype).T
+        return cosines(self._tower[0].logit_scale.detach().to(images.dtype) * images, text.to(images.dtype))
 
     def _train_texts(self) -> tuple[Tensor, ...]:
         """Of every detector its pseudo-base texts, with gradients, all in one pass through the tower."""

@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from equipoise.core.metrics import WholeMetric
+from equipoise.core.metrics import WholeMetric, nan_by_name
 from equipoise.core.signature import checked
-from equipoise.core.types import ClassTarget, Count, MayBeInfinite, Scalar
+from equipoise.core.types import ClassTarget, Count, MayBeInfinite, SampleWeight, Scalar
 from equipoise.openworld.types import Ties
 
 RankedClassScores: TypeAlias = Annotated[Float[Tensor, "n classes"], MayBeInfinite()]
@@ -59,7 +59,14 @@ def true_label_rank(
 
 
 @checked
-def topk_accuracy(scores: RankedClassScores, target: ClassTarget, k: Count, *, ties: Ties = "strict") -> Scalar:
+def topk_accuracy(
+    scores: RankedClassScores,
+    target: ClassTarget,
+    k: Count,
+    *,
+    ties: Ties = "strict",
+    sample_weight: SampleWeight | None = None,
+) -> Scalar:
     """Share of samples whose true label is among the first k, float64.
 
     Args:
@@ -67,18 +74,26 @@ def topk_accuracy(scores: RankedClassScores, target: ClassTarget, k: Count, *, t
         target: (n,).
         k: from 1 to C.
         ties: "strict": a tied label counts as standing before the true one; "half": the mean over orders of the ties.
+        sample_weight: (n,) non-negative, how often each sample counts; not all may be 0.
 
     Raises:
-        ValueError: as `true_label_rank`, or if k is not in [1, C].
+        ValueError: as `true_label_rank`, if no sample has a weight, or if k is not in [1, C].
 
     >>> topk_accuracy(torch.tensor([[0.1, 0.7, 0.2], [0.9, 0.0, 0.1]]), torch.tensor([2, 0]), 1)
     tensor(0.5000, dtype=torch.float64)
     """
-    return top_k_accuracies(scores, target, k, ties=ties)[-1]
+    return top_k_accuracies(scores, target, k, ties=ties, sample_weight=sample_weight)[-1]
 
 
 @checked
-def autkc(scores: RankedClassScores, target: ClassTarget, k: Count, *, ties: Ties = "strict") -> Scalar:
+def autkc(
+    scores: RankedClassScores,
+    target: ClassTarget,
+    k: Count,
+    *,
+    ties: Ties = "strict",
+    sample_weight: SampleWeight | None = None,
+) -> Scalar:
     """AUTKC@K: the normalised area under the top-k curve for k = 1..K, float64 in [0, 1].
 
     Args:
@@ -86,6 +101,7 @@ def autkc(scores: RankedClassScores, target: ClassTarget, k: Count, *, ties: Tie
         target: (n,).
         k: K, from 1 to C.
         ties: as in `topk_accuracy`.
+        sample_weight: as in `topk_accuracy`.
 
     Raises:
         ValueError: as `topk_accuracy`.
@@ -93,12 +109,17 @@ def autkc(scores: RankedClassScores, target: ClassTarget, k: Count, *, ties: Tie
     >>> autkc(torch.tensor([[0.1, 0.7, 0.2]]), torch.tensor([2]), 2)
     tensor(0.5000, dtype=torch.float64)
     """
-    return top_k_accuracies(scores, target, k, ties=ties).mean()
+    return top_k_accuracies(scores, target, k, ties=ties, sample_weight=sample_weight).mean()
 
 
 @checked
 def top_k_accuracies(
-    scores: RankedClassScores, target: ClassTarget, k: Count | None = None, *, ties: Ties = "strict"
+    scores: RankedClassScores,
+    target: ClassTarget,
+    k: Count | None = None,
+    *,
+    ties: Ties = "strict",
+    sample_weight: SampleWeight | None = None,
 ) -> Float[Tensor, " k"]:
     """Top-k accuracy for k = 1..K, float64; the mean of its first K values is AUTKC@K.
 
@@ -107,6 +128,7 @@ def top_k_accuracies(
         target: (n,).
         k: K, from 1 to C; C if absent.
         ties: as in `topk_accuracy`.
+        sample_weight: as in `topk_accuracy`.
 
     Raises:
         ValueError: as `topk_accuracy`.
@@ -117,15 +139,18 @@ def top_k_accuracies(
     num_classes = scores.shape[1]
     k = num_classes if k is None else k
     check_list_length(k, num_classes)
+    weight = torch.ones_like(target, dtype=torch.float64) if sample_weight is None else sample_weight.double()
+    if not float(weight.sum()) > 0:
+        raise ValueError("sample_weight is 0 for every sample; at least one must count")
     last = true_label_rank(scores, target)
-    counts = torch.bincount(last, minlength=num_classes).double()
     if ties == "strict":
-        return counts.cumsum(0)[:k] / len(target)
+        return torch.bincount(last, weight, minlength=num_classes).cumsum(0)[:k] / weight.sum()
     first = (scores > scores.gather(1, target[:, None])).sum(1)
     # With a labels above and t tied ones, the label is among the first k in (k − a) of the t + 1 orders.
     places = torch.arange(1, k + 1, device=scores.device)
     tied = (last - first + 1).double()
-    return ((places - first[:, None]).clamp_min(0) / tied[:, None]).clamp_max(1).mean(0)
+    share = ((places - first[:, None]).clamp_min(0) / tied[:, None]).clamp_max(1)
+    return weight @ share / weight.sum()
 
 
 class AUTKC(WholeMetric):
@@ -158,6 +183,10 @@ class AUTKC(WholeMetric):
         self.add_state("hits", default=torch.zeros(max(self.k), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("samples", default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
+    def nothing(self) -> Any:
+        """NaN by name."""
+        return nan_by_name((name for one in self.k for name in self._names(one)), self.device)
+
     def update(self, scores: RankedClassScores, target: ClassTarget) -> None:
         """Take a batch of scores (n, C) and class indices (n,).
 
@@ -171,23 +200,22 @@ class AUTKC(WholeMetric):
         """Top-k accuracy for k = 1 to the largest K, float64.
 
         Raises:
-            RuntimeError: before the first `update`.
+            ValueError: before the first `update`.
         """
         if not self.samples:
-            raise RuntimeError("AUTKC has seen no samples; call update(scores, target) first")
+            raise ValueError("AUTKC has seen no samples; call update(scores, target) first")
         return self.hits / self.samples
 
     def compute(self) -> dict[str, Tensor]:
-        """float64 scalars "autkc@K" and "top_K_accuracy" for every K.
-
-        Raises:
-            RuntimeError: before the first `update`.
-        """
+        """float64 scalars "autkc@K" and "top_K_accuracy" for every K."""
         curve = self.curve()
-        found = {}
+        found: dict[str, Tensor] = {}
         for one in self.k:
-            found[f"autkc@{one}"], found[f"top_{one}_accuracy"] = curve[:one].mean(), curve[one - 1]
+            found |= zip(self._names(one), (curve[:one].mean(), curve[one - 1]), strict=True)
         return found
+
+    def _names(self, one: int) -> tuple[str, str]:
+        return f"autkc@{one}", f"top_{one}_accuracy"
 
 
 def list_lengths(k: int | Sequence[int]) -> tuple[int, ...]:

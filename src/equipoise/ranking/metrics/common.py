@@ -52,9 +52,13 @@ class RankingMetric(SampleMetric):
         super().__init__(**kwargs)
         self.on_undefined = on_undefined
 
+    def nothing(self) -> Any:
+        """NaN, in the dtype of the value for most scores."""
+        return super().nothing().float()
 
-class BinaryMetric(RankingMetric):
-    """Of two classes: keeps weights, too. Where no batch had any, a byte per sample says so.
+
+class WeightedMetric(RankingMetric):
+    """Keeps weights, too. Where no batch had any, a byte per sample says so.
 
     Args:
         on_undefined: where only one class was seen, "nan" or "raise".
@@ -63,15 +67,31 @@ class BinaryMetric(RankingMetric):
 
     kept = ("scores", "target", "sample_weight")
 
-    @checked
-    def update(self, scores: Scores, target: BinaryTarget, sample_weight: SampleWeight | None = None) -> None:
-        """Take a batch of scores (n,), targets (n,) and, where samples count unequally, weights (n,)."""
-        self.keep(scores, target == 1, _weights(scores, sample_weight))
+    def keep_weighted(self, scores: Tensor, target: Tensor, weight: Tensor | None) -> None:
+        """Add a batch that has been checked; True for every sample stands for no weights, and becomes 1 beside those
+        of another batch.
+        """
+        none = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+        self.keep(scores, target, none if weight is None else weight)
 
     def samples(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Scores, targets and weights; None for weights if no batch had any."""
         scores, target, weight = super().samples()
         return scores, target, None if weight.dtype is torch.bool else weight
+
+
+class BinaryMetric(WeightedMetric):
+    """Of two classes.
+
+    Args:
+        on_undefined: where only one class was seen, "nan" or "raise".
+        kwargs: of `torchmetrics.Metric`.
+    """
+
+    @checked
+    def update(self, scores: Scores, target: BinaryTarget, sample_weight: SampleWeight | None = None) -> None:
+        """Take a batch of scores (n,), targets (n,) and, where samples count unequally, weights (n,)."""
+        self.keep_weighted(scores, target == 1, sample_weight)
 
 
 class LabelMetric(BinaryMetric):
@@ -97,12 +117,7 @@ class LabelMetric(BinaryMetric):
     ) -> None:
         """Take a batch of scores and targets, both (n,) or both (n, labels), and weights (n,) as in `auroc`."""
         check_shapes(scores, target)
-        self.keep(scores, target == 1, _weights(scores, sample_weight))
-
-
-def _weights(scores: Tensor, weight: Tensor | None) -> Tensor:
-    """True for every sample where there are none, which becomes 1 beside the weights of another batch."""
-    return torch.ones(len(scores), dtype=torch.bool, device=scores.device) if weight is None else weight
+        self.keep_weighted(scores, target == 1, sample_weight)
 
 
 def check_shapes(scores: Tensor, target: Tensor) -> None:

@@ -10,38 +10,53 @@ from torch import Tensor
 
 from equipoise.core.curves.roc import RocCurve
 from equipoise.core.signature import checked
-from equipoise.core.types import BinaryTarget, Fraction, ProperFraction, Scores
+from equipoise.core.types import BinaryTarget, Fraction, ProperFraction, SampleWeight, Scores
 
 Points: TypeAlias = Float[Tensor, " points"]
 
 
 @checked
-def roc_curve(scores: Scores, target: BinaryTarget) -> tuple[Points, Points, Points]:
+def roc_curve(
+    scores: Scores, target: BinaryTarget, *, sample_weight: SampleWeight | None = None
+) -> tuple[Points, Points, Points]:
     """Corners (fpr, tpr, thresholds) of the ROC polygon, from (0, 0) at threshold +inf to (1, 1).
 
     Every distinct score is a corner; none is dropped. For a part of the curve see `core.curves.roc.RocCurve.region`.
 
+    Args:
+        scores: (n,) scores, higher means more positive.
+        target: (n,) in {0, 1}.
+        sample_weight: (n,) non-negative, how often each sample counts; the score of one without weight is no corner.
+
     Raises:
-        ValueError: if one class is absent.
+        ValueError: if one class is absent, or has no weight.
 
     >>> roc_curve(torch.tensor([0.9, 0.5, 0.1]), torch.tensor([1, 0, 1]))[0]
     tensor([0., 0., 1., 1.], dtype=torch.float64)
     """
-    fpr, tpr, thresholds = (x.to(scores.device) for x in defined_curve(scores, target, name="the ROC curve").roc())
+    curve = defined_curve(scores, target, sample_weight, name="the ROC curve")
+    fpr, tpr, thresholds = (x.to(scores.device) for x in curve.roc())
     return fpr, tpr, thresholds
 
 
 @checked
-def precision_recall_curve(scores: Scores, target: BinaryTarget) -> tuple[Points, Points, Points]:
+def precision_recall_curve(
+    scores: Scores, target: BinaryTarget, *, sample_weight: SampleWeight | None = None
+) -> tuple[Points, Points, Points]:
     """(precision, recall, thresholds) at every distinct score, from the highest down.
 
+    Args:
+        scores: as in `roc_curve`.
+        target: as in `roc_curve`.
+        sample_weight: as in `roc_curve`.
+
     Raises:
-        ValueError: if one class is absent.
+        ValueError: as `roc_curve`.
 
     >>> precision_recall_curve(torch.tensor([0.9, 0.5, 0.1]), torch.tensor([1, 0, 1]))[1]
     tensor([0.5000, 0.5000, 1.0000], dtype=torch.float64)
     """
-    curve = defined_curve(scores, target, name="the precision-recall curve")
+    curve = defined_curve(scores, target, sample_weight, name="the precision-recall curve")
     precision, recall, thresholds = (x.to(scores.device) for x in curve.precision_recall())
     return precision, recall, thresholds
 

@@ -2,7 +2,8 @@
 
     MAUC        mean over ordered class pairs (i, j) of P(s_i(x) > s_i(x')), x of class i, x' of class j, a tie ½
 
-Everything is counted in whole numbers and float64.
+Everything is counted in whole numbers and float64. With sample weights a pair counts as often as the product of its
+weights says.
 
 Hand and Till, "A simple generalisation of the area under the ROC curve for multiple class problems", 2001. Yang et al.,
 "Learning with Multiclass AUC", TPAMI 2021.
@@ -18,16 +19,18 @@ from torch import Tensor
 
 from equipoise.core.curves.ranks import block_ends, sort_labelled
 from equipoise.core.signature import checked
-from equipoise.core.types import ClassScores, ClassTarget, NumClasses, Scalar
+from equipoise.core.types import ClassScores, ClassTarget, NumClasses, SampleWeight, Scalar
 from equipoise.core.validate import warn_once
-from equipoise.ranking.metrics.common import OnUndefined, RankingMetric, undefined_value, value_of
+from equipoise.ranking.metrics.common import OnUndefined, WeightedMetric, undefined_value, value_of
 from equipoise.ranking.metrics.curves import new_axes
 
 Pairing: TypeAlias = Literal["ovo", "ovr"]
 
 
 @checked
-def pairwise_auroc(scores: ClassScores, target: ClassTarget) -> Float[Tensor, "classes classes"]:
+def pairwise_auroc(
+    scores: ClassScores, target: ClassTarget, *, sample_weight: SampleWeight | None = None
+) -> Float[Tensor, "classes classes"]:
     """AUROC of every ordered pair of classes: entry (i, j) is P(s_i(x) > s_i(x')) for x of class i and x' of class j.
 
     The worst entry tells which two classes are confused, and the rows which class's scorer does it.
@@ -35,23 +38,28 @@ def pairwise_auroc(scores: ClassScores, target: ClassTarget) -> Float[Tensor, "c
     Args:
         scores: (n, C), column i the scorer of class i; rows need not sum to 1.
         target: (n,) class indices.
+        sample_weight: (n,) non-negative, how often each sample counts: a weight of two is a sample given twice.
 
     Returns:
-        (C, C) float64; NaN on the diagonal and for classes without samples.
+        (C, C) float64; NaN on the diagonal and for classes without samples, or without weight.
 
     >>> pairwise_auroc(torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]), torch.tensor([0, 1, 1]))
     tensor([[nan, 1.],
             [1., nan]], dtype=torch.float64)
     """
-    wins = _pair_wins(scores, target)
-    counts = torch.bincount(target, minlength=scores.shape[1]).double()
+    wins, counts = _pair_wins(scores, target, sample_weight), _counts(scores, target, sample_weight)
     pairs = torch.outer(counts, counts).fill_diagonal_(0)
     return torch.where(pairs > 0, wins / pairs, torch.nan)
 
 
 @checked
 def multiclass_auroc(
-    scores: ClassScores, target: ClassTarget, *, average: Pairing = "ovo", on_undefined: OnUndefined = "nan"
+    scores: ClassScores,
+    target: ClassTarget,
+    *,
+    average: Pairing = "ovo",
+    sample_weight: SampleWeight | None = None,
+    on_undefined: OnUndefined = "nan",
 ) -> Scalar:
     """AUROC of a multiclass model.
 
@@ -61,6 +69,7 @@ def multiclass_auroc(
         average: "ovo" for the mean over ordered pairs of classes (Hand and Till's M, MAUC), in which a rare pair counts
             as much as a frequent one; "ovr" for the mean over classes of one class against the rest ("ova" in the
             paper).
+        sample_weight: as in `pairwise_auroc`; each pair of classes, or class, counts the same all the same.
         on_undefined: with fewer than two classes present, "nan" (warned once) or "raise". With "nan", classes that have
             no samples are left out of the mean, warned once; with "raise" they are an error.
 
@@ -70,7 +79,7 @@ def multiclass_auroc(
     >>> multiclass_auroc(torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]), torch.tensor([0, 1, 1]))
     tensor(1.)
     """
-    counts = torch.bincount(target, minlength=scores.shape[1]).double()
+    counts = _counts(scores, target, sample_weight)
     present = counts > 0
     absent = (~present).nonzero().squeeze(1).tolist()
     if int(present.sum()) < 2:
@@ -80,7 +89,7 @@ def multiclass_auroc(
         if on_undefined == "raise":
             raise ValueError(f"{message}; pass on_undefined='nan' to accept that")
         warn_once(message)
-    wins = _pair_wins(scores, target)
+    wins = _pair_wins(scores, target, sample_weight)
     if average == "ovo":
         pairs = torch.outer(counts, counts).fill_diagonal_(0)
         value = (wins[pairs > 0] / pairs[pairs > 0]).mean()
@@ -89,15 +98,28 @@ def multiclass_auroc(
     return value_of(value, scores)
 
 
-def _pair_wins(scores: Tensor, target: Tensor) -> Tensor:
+def _counts(scores: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """(C,) float64: how many samples each class has, or their weight."""
+    weight = None if weight is None else weight.double()
+    return torch.bincount(target, weight, minlength=scores.shape[1]).double()
+
+
+def _pair_wins(scores: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     """(C, C) float64: how many pairs of class i and class j column i ranks right, a tie counting one half."""
     classes = scores.shape[1]
+    places = None if weight is None else torch.arange(len(target), device=target.device)
     columns = scores.detach().T.contiguous()
     wins = torch.zeros(classes, classes, dtype=torch.float64, device=scores.device)
     # Column by column: what is worked on then stays in the cache.
     for i, column in enumerate(columns):
-        ordered, labels = sort_labelled(column, target)
-        above = (labels == i).cumsum(0).double()
+        held = None
+        if weight is None or places is None:
+            ordered, labels = sort_labelled(column, target)
+            above = (labels == i).cumsum(0).double()
+        else:
+            ordered, order = sort_labelled(column, places)
+            labels, held = target[order], weight.double()[order]
+            above = (held * (labels == i)).cumsum(0)
         ends = block_ends(ordered)
         if ends.shape[0] < ordered.shape[0]:
             # In a tie block each counts the mean of what stood above before the block and after it.
@@ -105,12 +127,12 @@ def _pair_wins(scores: Tensor, target: Tensor) -> Tensor:
             before = torch.cat([after.new_zeros(1), after[:-1]])
             block = torch.cat([ends.new_zeros(1), (ordered[1:] != ordered[:-1]).cumsum(0)])
             above = ((before + after) / 2).index_select(0, block)
-        wins[i] = torch.bincount(labels, weights=above, minlength=classes)
+        wins[i] = torch.bincount(labels, weights=above if held is None else above * held, minlength=classes)
         wins[i, i] = 0
     return wins
 
 
-class MulticlassAUROC(RankingMetric):
+class MulticlassAUROC(WeightedMetric):
     """AUROC of a multiclass model over all samples seen; see `equipoise.ranking.multiclass_auroc`.
 
     Args:
@@ -138,21 +160,23 @@ class MulticlassAUROC(RankingMetric):
         self.num_classes, self.average = num_classes, average
 
     @checked
-    def update(self, scores: ClassScores, target: ClassTarget) -> None:
-        """Take a batch of scores (n, C) and class indices (n,)."""
+    def update(self, scores: ClassScores, target: ClassTarget, sample_weight: SampleWeight | None = None) -> None:
+        """Take a batch of scores (n, C), class indices (n,) and, where samples count unequally, weights (n,)."""
         if self.num_classes is not None and scores.shape[1] != self.num_classes:
             raise ValueError(f"scores have {scores.shape[1]} columns, wanted num_classes={self.num_classes}")
-        self.keep(scores, target)
+        self.keep_weighted(scores, target, sample_weight)
 
     def compute(self) -> Tensor:
         """The mean AUROC over pairs of classes, or over classes."""
-        scores, target = self.samples()
-        return multiclass_auroc(scores, target, average=self.average, on_undefined=self.on_undefined)
+        scores, target, weight = self.samples()
+        return multiclass_auroc(
+            scores, target, average=self.average, sample_weight=weight, on_undefined=self.on_undefined
+        )
 
     def pair_matrix(self) -> Tensor:
         """(C, C) AUROC of every ordered pair of classes; see `equipoise.ranking.pairwise_auroc`."""
-        scores, target = self.samples()
-        return pairwise_auroc(scores, target)
+        scores, target, weight = self.samples()
+        return pairwise_auroc(scores, target, sample_weight=weight)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draw the matrix of pairwise AUROCs; returns (figure, axes)."""

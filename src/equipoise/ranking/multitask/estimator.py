@@ -5,7 +5,6 @@ Yang et al., "Learning Personalized Attribute Preference via Multi-task AUC Opti
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from equipoise.core.settings import HasSettings
 from equipoise.core.signature import as_whole, checked
 from equipoise.core.solvers.proximal import (
     Point,
@@ -32,7 +32,7 @@ from equipoise.ranking.multitask.multitask_auc import OwnTarget, multitask_penal
 LIPSCHITZ = ("auto", "backtracking")
 
 
-class MultiTaskAUC:
+class MultiTaskAUC(HasSettings):
     """Linear rankings of many users at once, with the estimator interface of scikit-learn (`clone` works on it).
 
     Args:
@@ -90,26 +90,6 @@ class MultiTaskAUC:
         self.theta_: NDArray[np.float64]
         self.G_: NDArray[np.float64]
         self.P_: NDArray[np.float64]
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The settings, as scikit-learn asks for them."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def set_params(self, **params: Any) -> MultiTaskAUC:
-        """Change settings.
-
-        Raises:
-            ValueError: if one is unknown.
-        """
-        known = self.get_params()
-        for name, value in params.items():
-            if name not in known:
-                raise ValueError(f"there is no setting {name!r}; there are {', '.join(map(repr, known))}")
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
     def fit(self, X: ArrayLike, y: ArrayLike, user: Sequence[Hashable] | NDArray[Any]) -> MultiTaskAUC:
         """Fit features (n, d), labels (n,) in {0, 1}, {−1, 1} or booleans, and the user (n,) of each label.

@@ -15,10 +15,9 @@ it ascends.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Integer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -29,16 +28,17 @@ from equipoise.core.signature import checked
 from equipoise.core.solvers.saddle import Box, SaddleLoss
 from equipoise.core.types import (
     BinaryTarget,
-    ClassIndex,
     Count,
     Fraction,
     NonNegative,
     Positive,
     Probability,
     ProperFraction,
+    SampleIndex,
     Scalar,
     Scores,
 )
+from equipoise.core.validate import check_sample_index
 from equipoise.ranking.partial.instancewise_objective import (
     InnerVariables,
     inner_solution,
@@ -47,7 +47,6 @@ from equipoise.ranking.partial.instancewise_objective import (
 )
 
 Constraint: TypeAlias = Literal["lagrange", "project"]
-SampleIndex: TypeAlias = Annotated[Integer[Tensor, " n"], ClassIndex(None)]
 
 
 class KeptFractions(NamedTuple):
@@ -334,7 +333,8 @@ class UnbiasedInstancewisePartialAUCLoss(_InstancewiseLoss):
         """
         weight = self._solve(scores, target)
         if self.c is not None and index is not None:
-            self.c[_known(index, self.c)] = weight.to(self.c.dtype).unsqueeze(1)
+            check_sample_index(index, len(self.c))
+            self.c[index] = weight.to(self.c.dtype).unsqueeze(1)
 
     def forward(self, scores: Scores, target: BinaryTarget, index: SampleIndex | None = None) -> Scalar:
         """The objective of a batch: 1 below the risk that it stands for, at ω = 0.
@@ -362,7 +362,8 @@ class UnbiasedInstancewisePartialAUCLoss(_InstancewiseLoss):
             return None
         if index is None:
             raise ValueError("index is missing: c_mode='learned' has one weight per training sample, named by it")
-        return F.embedding(_known(index, self.c), self.c, sparse=True).squeeze(1)
+        check_sample_index(index, len(self.c))
+        return F.embedding(index, self.c, sparse=True).squeeze(1)
 
     @torch.no_grad()
     @checked
@@ -388,12 +389,6 @@ class UnbiasedInstancewisePartialAUCLoss(_InstancewiseLoss):
             f"max_fpr={self.max_fpr}, min_tpr={self.min_tpr}, omega={self.omega}, c_mode={self.c_mode}, "
             f"constraint={self.constraint}"
         )
-
-
-def _known(index: Tensor, c: Tensor) -> Tensor:
-    if int(index.max()) >= len(c):
-        raise ValueError(f"index holds the value {int(index.max())}, but the last of {len(c)} samples is {len(c) - 1}")
-    return index
 
 
 def best_weight(excess: Tensor, mu: float) -> Tensor:

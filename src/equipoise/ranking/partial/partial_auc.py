@@ -34,7 +34,7 @@ from equipoise.core.pairs.loss import pairwise_loss
 from equipoise.core.pairs.sides import Sides, as_probabilities, binary_sides
 from equipoise.core.pairs.surrogates import SurrogateLike, resolve_surrogate
 from equipoise.core.signature import checked
-from equipoise.core.types import BinaryTarget, Fraction, NonNegative, ProperFraction, Scalar, Scores
+from equipoise.core.types import BinaryTarget, Fraction, NonNegative, ProperFraction, SampleWeight, Scalar, Scores
 from equipoise.core.validate import warn_once
 
 Boundary: TypeAlias = Literal["fractional", "floor"]
@@ -50,6 +50,7 @@ def partial_auc_loss(
     surrogate: SurrogateLike = "squared_hinge",
     margin: NonNegative = 1.0,
     boundary: Boundary = "fractional",
+    sample_weight: SampleWeight | None = None,
 ) -> Scalar:
     """Mean surrogate loss over the pairs of the hardest positives and negatives.
 
@@ -63,6 +64,7 @@ def partial_auc_loss(
         margin: as in `pairwise_auc_loss`.
         boundary: "fractional" weighs the last selected sample by its fraction; "floor" drops it, as the papers'
             metric does.
+        sample_weight: (n,) non-negative, how often each sample counts, in the shares and in the pairs.
 
     Returns:
         The loss; zero, still attached to the graph, when a class is absent or nothing is selected (warned once).
@@ -71,7 +73,7 @@ def partial_auc_loss(
     >>> partial_auc_loss(scores, target, max_fpr=0.5)
     tensor(3.2500)
     """
-    kept = _hardest_sides(scores, target, max_fpr, min_tpr, boundary, "the partial AUC loss")
+    kept = _hardest_sides(scores, target, sample_weight, max_fpr, min_tpr, boundary, "the partial AUC loss")
     return pairwise_loss(kept.pos, kept.neg, surrogate, margin, kept.pos_weight, kept.neg_weight)
 
 
@@ -115,10 +117,10 @@ class PartialAUCLoss(nn.Module):
         self.max_fpr, self.min_tpr = max_fpr, min_tpr
         self.surrogate, self.margin, self.boundary, self.gather = surrogate, margin, boundary, gather
 
-    def forward(self, scores: Scores, target: BinaryTarget) -> Scalar:
-        """The loss of scores (n,) by targets (n,)."""
+    def forward(self, scores: Scores, target: BinaryTarget, sample_weight: SampleWeight | None = None) -> Scalar:
+        """The loss of scores (n,) by targets (n,), weighted by (n,)."""
         if self.gather:
-            scores, target, _ = gather_batch(scores, target)
+            scores, target, sample_weight = gather_batch(scores, target, sample_weight)
         return partial_auc_loss(
             scores,
             target,
@@ -127,6 +129,7 @@ class PartialAUCLoss(nn.Module):
             surrogate=self.surrogate,
             margin=self.margin,
             boundary=self.boundary,
+            sample_weight=sample_weight,
         )
 
     def extra_repr(self) -> str:
@@ -161,6 +164,7 @@ def exact_partial_square_risk(
     margin: NonNegative = 1.0,
     boundary: Boundary = "fractional",
     from_logits: bool = True,
+    sample_weight: SampleWeight | None = None,
 ) -> PartialSquareRisk:
     """Mean square loss over the pairs of the hardest positives and negatives, with the inner solution.
 
@@ -172,6 +176,7 @@ def exact_partial_square_risk(
         margin: m, between probabilities.
         boundary: as in `partial_auc_loss`.
         from_logits: apply the sigmoid.
+        sample_weight: as in `partial_auc_loss`.
 
     Returns:
         The risk and a*, b*, γ*. Its loss is zero, still attached to the graph, when a class is absent or nothing is
@@ -182,7 +187,7 @@ def exact_partial_square_risk(
     tensor(1.0400)
     """
     probability = as_probabilities(scores, from_logits)
-    kept = _hardest_sides(probability, target, max_fpr, min_tpr, boundary, "the partial square risk")
+    kept = _hardest_sides(probability, target, sample_weight, max_fpr, min_tpr, boundary, "the partial square risk")
     loss = pairwise_loss(kept.pos, kept.neg, "square", margin, kept.pos_weight, kept.neg_weight)
     a, b = _mean(kept.pos, kept.pos_weight), _mean(kept.neg, kept.neg_weight)
     return PartialSquareRisk(loss, a, b, b - a)
@@ -227,10 +232,10 @@ class ExactPartialSquareLoss(nn.Module):
         self.max_fpr, self.min_tpr = max_fpr, min_tpr
         self.margin, self.boundary, self.from_logits, self.gather = margin, boundary, from_logits, gather
 
-    def forward(self, scores: Scores, target: BinaryTarget) -> Scalar:
-        """The loss of scores (n,) by targets (n,)."""
+    def forward(self, scores: Scores, target: BinaryTarget, sample_weight: SampleWeight | None = None) -> Scalar:
+        """The loss of scores (n,) by targets (n,), weighted by (n,)."""
         if self.gather:
-            scores, target, _ = gather_batch(scores, target)
+            scores, target, sample_weight = gather_batch(scores, target, sample_weight)
         return exact_partial_square_risk(
             scores,
             target,
@@ -239,6 +244,7 @@ class ExactPartialSquareLoss(nn.Module):
             margin=self.margin,
             boundary=self.boundary,
             from_logits=self.from_logits,
+            sample_weight=sample_weight,
         ).loss
 
     def extra_repr(self) -> str:
@@ -247,12 +253,18 @@ class ExactPartialSquareLoss(nn.Module):
 
 
 def _hardest_sides(
-    scores: Tensor, target: Tensor, max_fpr: float, min_tpr: float, boundary: Boundary, objective: str
+    scores: Tensor,
+    target: Tensor,
+    sample_weight: Tensor | None,
+    max_fpr: float,
+    min_tpr: float,
+    boundary: Boundary,
+    objective: str,
 ) -> Sides:
     """The lowest 1 − min_tpr of the positives and the highest max_fpr of the negatives, weighted at the boundary."""
-    sides = binary_sides(scores, target, objective=objective)
-    pos, pos_weight = hardest(sides.pos, 1 - min_tpr, largest=False, boundary=boundary)
-    neg, neg_weight = hardest(sides.neg, max_fpr, largest=True, boundary=boundary)
+    sides = binary_sides(scores, target, sample_weight, objective=objective)
+    pos, pos_weight = hardest(sides.pos, 1 - min_tpr, largest=False, boundary=boundary, weight=sides.pos_weight)
+    neg, neg_weight = hardest(sides.neg, max_fpr, largest=True, boundary=boundary, weight=sides.neg_weight)
     kept = Sides(sides.pos[pos], sides.neg[neg], pos_weight, neg_weight)
     if sides.rankable and not kept.rankable:
         warn_once(

@@ -38,7 +38,17 @@ from equipoise.core.pairs.surrogates import SurrogateLike, resolve_surrogate
 from equipoise.core.phases import Phased
 from equipoise.core.reduction import attached_zero
 from equipoise.core.signature import checked
-from equipoise.core.types import BinaryTarget, MayBeEmpty, NonNegative, Positive, Range, Scalar, Scores, Whole
+from equipoise.core.types import (
+    BinaryTarget,
+    MayBeEmpty,
+    NonNegative,
+    Positive,
+    Range,
+    SampleWeight,
+    Scalar,
+    Scores,
+    Whole,
+)
 from equipoise.ranking.pairwise_auc import pairwise_auc_loss
 
 Scheme: TypeAlias = Literal["poly", "exp"]
@@ -102,6 +112,7 @@ def weighted_partial_auc_loss(
     normalize_weights: bool = False,
     from_logits: bool = True,
     eps: NonNegative = 1e-6,
+    sample_weight: SampleWeight | None = None,
 ) -> Scalar:
     """All-pairs loss in which hard samples weigh more.
 
@@ -117,6 +128,7 @@ def weighted_partial_auc_loss(
         normalize_weights: divide the weights by their mean.
         from_logits: apply the sigmoid.
         eps: as in `calibrated_weight`.
+        sample_weight: (n,) non-negative, how often each sample counts; it multiplies the weight of its hardness.
 
     Returns:
         The loss; zero, still attached to the graph, when one class is absent (warned once).
@@ -127,7 +139,8 @@ def weighted_partial_auc_loss(
     >>> weighted_partial_auc_loss(torch.tensor([3.0, -3.0]), torch.tensor([1, 0]), region="one_way")
     tensor(0.0066)
     """
-    sides = binary_sides(as_probabilities(scores, from_logits), target, objective="the weighted partial AUC loss")
+    probability = as_probabilities(scores, from_logits)
+    sides = binary_sides(probability, target, sample_weight, objective="the weighted partial AUC loss")
     if not sides.rankable:
         return attached_zero(scores)
     pos, neg = sides.pos, sides.neg
@@ -137,10 +150,29 @@ def weighted_partial_auc_loss(
     if region == "two_way":
         hard_pos = pos.detach() if detach_weights else pos
         pos_weight = calibrated_weight(1 - hard_pos, scheme, gamma, eps=eps)
-    mean = pairwise_loss(pos, neg, surrogate, margin, pos_weight, neg_weight)
+    hardness = ((pos_weight, sides.pos_weight), (neg_weight, sides.neg_weight))
+    mean = pairwise_loss(pos, neg, surrogate, margin, *(_product(*each) for each in hardness))
     if normalize_weights:
         return mean
-    return mean * neg_weight.mean() * (1.0 if pos_weight is None else pos_weight.mean())
+    for each in hardness:
+        mean = mean * _mean(*each)
+    return mean
+
+
+def _product(hardness: Tensor | None, count: Tensor | None) -> Tensor | None:
+    if hardness is None or count is None:
+        return count if hardness is None else hardness
+    return hardness * count
+
+
+def _mean(hardness: Tensor | None, count: Tensor | None) -> Tensor | float:
+    """The mean weight of a side whose samples count so often; 1 where hardness does not weigh."""
+    if hardness is None:
+        return 1.0
+    if count is None:
+        return hardness.mean()
+    # Without any weight there is no pair, whose mean is 0 already.
+    return (hardness * count).sum() / count.sum().clamp_min(torch.finfo(count.dtype).tiny)
 
 
 class WeightedPartialAUCLoss(Phased):
@@ -197,17 +229,22 @@ class WeightedPartialAUCLoss(Phased):
         self.detach_weights, self.normalize_weights = detach_weights, normalize_weights
         self.from_logits, self.warmup_epochs, self.gather = from_logits, warmup_epochs, gather
 
-    def forward(self, scores: Scores, target: BinaryTarget) -> Scalar:
-        """The loss of scores (n,) by targets (n,); unweighted while the epoch is below `warmup_epochs`."""
+    def forward(self, scores: Scores, target: BinaryTarget, sample_weight: SampleWeight | None = None) -> Scalar:
+        """The loss of scores (n,) by targets (n,), samples counting as often as the weights (n,) say.
+
+        Hardness does not weigh while the epoch is below `warmup_epochs`.
+        """
         if self.gather:
-            scores, target, _ = gather_batch(scores, target)
-        return self._loss(scores, target)
+            scores, target, sample_weight = gather_batch(scores, target, sample_weight)
+        return self._loss(scores, target, sample_weight)
 
     @checked
-    def _loss(self, scores: Scores, target: BinaryTarget) -> Scalar:
+    def _loss(self, scores: Scores, target: BinaryTarget, sample_weight: SampleWeight | None) -> Scalar:
         if self.epoch < self.warmup_epochs:
             probability = as_probabilities(scores, self.from_logits)
-            return pairwise_auc_loss(probability, target, surrogate=self.surrogate, margin=self.margin)
+            return pairwise_auc_loss(
+                probability, target, surrogate=self.surrogate, margin=self.margin, sample_weight=sample_weight
+            )
         return weighted_partial_auc_loss(
             scores,
             target,
@@ -220,6 +257,7 @@ class WeightedPartialAUCLoss(Phased):
             normalize_weights=self.normalize_weights,
             from_logits=self.from_logits,
             eps=self.eps,
+            sample_weight=sample_weight,
         )
 
     def extra_repr(self) -> str:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from equipoise.core.metrics import SampleMetric
+from equipoise.core.metrics import SampleMetric, nan_by_name
 from equipoise.core.pairs.means import wide
 from equipoise.core.signature import checked
 from equipoise.core.types import Count
@@ -148,6 +148,10 @@ class RetrievalMetrics(SampleMetric):
         super().__init__(**kwargs)
         check_recall_at(recall_at)
         self.recall_at, self.similarity, self.no_positive = tuple(recall_at), similarity, no_positive
+
+    def nothing(self) -> Any:
+        """NaN by name."""
+        return nan_by_name(("mAP", *(f"recall@{k}" for k in self.recall_at)), self.device)
 
     @checked
     def update(self, embeddings: Embeddings, target: Labels) -> None:

@@ -9,6 +9,14 @@ found sample by sample by gradient ascent on the inputs, and λ follows the cost
 for all ("free", DRAUC-Df) lets the adversary spend its budget on the rare class, whose samples weigh more; a ball per
 class ("aware", DRAUC-Da) with p ε₊ + (1 − p) ε₋ = ε does not.
 
+α ascends in one of three ways. The derivative of g in it is 2 (m + mean₋ f − mean₊ f) − 2 k α, with the means of the
+batch. The authors' code, as LibAUC's PESG, ascends along
+
+    2 (m + b − a) − 2 α
+
+where a and b stand for those means, which they follow, and k does not appear: steadier on batches with few positives,
+behind while a and b are, and for k ≠ 1 not to the maximum of g. Or α is set to that maximum in closed form.
+
 The exchange of max and min makes this an upper bound of the robust risk (the paper). The authors' code measures the
 budget, the penalty and the cost of the dual step in three different units, and the norm of a whole batch at once; here
 all are the mean squared distance per sample.
@@ -101,8 +109,9 @@ class DRAUCLoss(SaddleLoss):
     Args:
         margin: as in `drauc_loss`.
         k: as in `drauc_loss`.
-        alpha_rule: "gradient" ascends in α with the optimizer; "closed_form" sets α = max(0, m + mean₋ f − mean₊ f)/k
-            of the batch in training mode.
+        alpha_rule: "gradient" ascends in α with the optimizer, along the derivative of the loss; "pesg" too, along the
+            code's 2 (m + b − a) − 2 α, which goes to the maximum only for k = 1, and once a and b are the classes'
+            means; "closed_form" sets α = max(0, m + mean₋ f − mean₊ f)/k of the batch in training mode.
         from_logits: apply the sigmoid.
         gather: take the samples of all processes of torch.distributed, so that a, b and α move alike on all; see
             `core.distributed`.
@@ -129,7 +138,7 @@ class DRAUCLoss(SaddleLoss):
         self,
         margin: NonNegative = 1.0,
         k: Positive = 1.0,
-        alpha_rule: Literal["gradient", "closed_form"] = "gradient",
+        alpha_rule: Literal["gradient", "pesg", "closed_form"] = "gradient",
         from_logits: bool = True,
         *,
         gather: bool = False,
@@ -138,7 +147,7 @@ class DRAUCLoss(SaddleLoss):
         self.gather = gather
         self.margin, self.k, self.alpha_rule, self.from_logits = margin, k, alpha_rule, from_logits
         self.a, self.b = nn.Parameter(torch.tensor(0.0)), nn.Parameter(torch.tensor(0.0))
-        self.alpha = nn.Parameter(torch.tensor(0.0), requires_grad=alpha_rule == "gradient")
+        self.alpha = nn.Parameter(torch.tensor(0.0), requires_grad=alpha_rule != "closed_form")
 
     def min_parameters(self) -> tuple[nn.Parameter, ...]:
         """a and b."""
@@ -183,11 +192,18 @@ class DRAUCLoss(SaddleLoss):
     @checked
     def _loss(self, scores: Scores, target: BinaryTarget) -> Scalar:
         probability = as_probabilities(scores, self.from_logits)
-        if self.alpha_rule == "closed_form" and self.training and 0 < int((target == 1).sum()) < len(target):
+        both = 0 < int((target == 1).sum()) < len(target)
+        if self.alpha_rule == "closed_form" and self.training and both:
             with torch.no_grad():
                 gap = probability[target == 0].mean() - probability[target == 1].mean()
                 self.alpha.copy_((self.margin + gap).clamp_min(0) / self.k)
-        return drauc_loss(probability, target, self.a, self.b, self.alpha, margin=self.margin, k=self.k)
+        alpha = self.alpha.detach() if self.alpha_rule == "pesg" else self.alpha
+        loss: Tensor = drauc_loss(probability, target, self.a, self.b, alpha, margin=self.margin, k=self.k)
+        if self.alpha_rule == "pesg" and both:
+            slope = 2 * (self.margin + self.b - self.a - self.alpha).detach()
+            # Nothing but the gradient of α.
+            loss = loss + (slope * (self.alpha - alpha)).to(loss.dtype)
+        return loss
 
     def extra_repr(self) -> str:
         """Settings, for `print`."""

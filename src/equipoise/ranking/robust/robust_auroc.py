@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from equipoise.core.metrics import SampleMetric
+from equipoise.core.metrics import SampleMetric, nan_by_name
 from equipoise.core.signature import checked
 from equipoise.core.solvers.perturbation import Model, evaluation_mode
 from equipoise.core.types import BinaryTarget, Count, NonNegative, Scores, Whole
@@ -159,6 +159,10 @@ class RobustAUROC(SampleMetric):
         finally:
             self._before = 0
 
+    def nothing(self) -> Any:
+        """NaN by name."""
+        return {radius: value.float() for radius, value in nan_by_name(self.radii, self.device).items()}
+
     @checked
     def update(self, model: Model, inputs: Float[Tensor, "n ..."], target: BinaryTarget) -> None:
         """Attack a batch.
@@ -180,7 +184,7 @@ class RobustAUROC(SampleMetric):
         """{0.0: clean AUROC, radius: AUROC under attack, ...}.
 
         Raises:
-            ValueError: if there were no samples; if one class is absent and `on_undefined` is "raise".
+            ValueError: if one class is absent and `on_undefined` is "raise".
         """
         scores, target = self.samples()
         return {

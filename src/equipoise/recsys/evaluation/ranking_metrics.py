@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from equipoise.core.curves.list_ranks import list_ranks
-from equipoise.core.metrics import WholeMetric
+from equipoise.core.metrics import WholeMetric, nan_by_name
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, Fraction, MayBeInfinite, Values
 from equipoise.core.validate import warn_once
@@ -142,6 +142,10 @@ class RankingMetrics(WholeMetric):
             self.sums[place] += counted.sum()
             self.counts[place] += len(counted)
         self.num_users += (tests >= fewest_tests("map", self.min_test, self.k)).sum()
+
+    def nothing(self) -> dict[str, Tensor]:
+        """NaN by name, and no user."""
+        return {**nan_by_name(self.names, self.device), "num_users": self.num_users.clone()}
 
     def compute(self) -> dict[str, Tensor]:
         """The means, float64 scalars; NaN, with a warning, of a metric for which no user counts."""

@@ -254,6 +254,7 @@ def _scores(
     common = {
         "metric": "auroc" if classes == 2 else "ovo_auroc",
         "validation_fraction": budget.held_out,
+        "calibration": None,
         "random_state": seed,
         **bounds(objective),
     }
