@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from equipoise.core.metrics import SampleMetric
+from equipoise.core.metrics import SampleMetric, nan_by_name
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, OpenFraction, Whole
 from equipoise.core.validate import warn_once
@@ -120,6 +120,17 @@ def bubble_escape_potential(
     return _compared((positive, negative), shares, diversity, correction, resamples, confidence, seed)
 
 
+_COMPUTED = (
+    "bep",
+    "bep_low",
+    "bep_high",
+    "positive_diversity",
+    "negative_diversity",
+    "jensen_shannon",
+    "num_users",
+)
+
+
 class BubbleEscapePotential(SampleMetric):
     """`bubble_escape_potential` over batches; what one user is shown may come in several of them.
 
@@ -204,6 +215,10 @@ class BubbleEscapePotential(SampleMetric):
         )
         return _compared(masses, shares, self.diversity, self.correction, self.resamples, self.confidence, self.seed)
 
+    def nothing(self) -> dict[str, Tensor]:
+        """NaN by name."""
+        return nan_by_name(_COMPUTED, self.device)
+
     def compute(self) -> dict[str, Tensor]:
         """ "bep" with "bep_low" and "bep_high", the means of both diversities and of the divergence, and "num_users".
 
@@ -213,15 +228,10 @@ class BubbleEscapePotential(SampleMetric):
         there = ~found.per_user.isnan()
         if not there.any():
             warn_once("no user was shown something in both copies; the bubble escape potential is NaN")
-        return {
-            "bep": found.value,
-            "bep_low": found.ci[0],
-            "bep_high": found.ci[1],
-            "positive_diversity": found.positive_diversity[there].mean(),
-            "negative_diversity": found.negative_diversity[there].mean(),
-            "jensen_shannon": found.jensen_shannon[there].mean(),
-            "num_users": there.sum(),
-        }
+        means = (
+            each[there].mean() for each in (found.positive_diversity, found.negative_diversity, found.jensen_shannon)
+        )
+        return dict(zip(_COMPUTED, (found.value, *found.ci, *means, there.sum().double()), strict=True))
 
 
 def _compared(

@@ -144,8 +144,8 @@ class RankingMetrics(WholeMetric):
         self.num_users += (tests >= fewest_tests("map", self.min_test, self.k)).sum()
 
     def nothing(self) -> dict[str, Tensor]:
-        """NaN by name, and no user."""
-        return {**nan_by_name(self.names, self.device), "num_users": self.num_users.clone()}
+        """NaN by name."""
+        return nan_by_name([*self.names, "num_users"], self.device)
 
     def compute(self) -> dict[str, Tensor]:
         """The means, float64 scalars; NaN, with a warning, of a metric for which no user counts."""
@@ -153,7 +153,7 @@ class RankingMetrics(WholeMetric):
             names = [name for name, count in zip(self.names, self.counts.tolist(), strict=True) if not count]
             warn_once(f"{', '.join(names)}: no user counts, the mean is NaN")
         means = dict(zip(self.names, self.sums / self.counts, strict=True))
-        return {**means, "num_users": self.num_users.clone()}
+        return {**means, "num_users": self.num_users.double()}
 
 
 @checked
