@@ -7,7 +7,15 @@ import pytest
 
 from equipoise.cli.main import main
 from equipoise.cli.terminal import option_name
-from equipoise.workflows import BenchRequest, BubbleRequest, ClicksRequest, EvaluateRequest, FitRequest, OpenRequest
+from equipoise.workflows import (
+    BenchRequest,
+    BubbleRequest,
+    ClicksRequest,
+    EvaluateRequest,
+    FitRequest,
+    OpenRequest,
+    RecommendRequest,
+)
 
 _EVALUATE = ["evaluate", "scores.csv", "--target", "y", "--score", "s"]
 _OPEN = {field.name for field in fields(OpenRequest)}
@@ -30,6 +38,7 @@ def _options(command, capsys, monkeypatch):
         (["predict"], [], ["--output", "--overwrite", "--escape-formulas"]),
         (["evaluate"], [EvaluateRequest, OpenRequest], ["--open"]),
         (["bubble"], [BubbleRequest], []),
+        (["recommend"], [RecommendRequest], []),
         (["reproduce"], [], ["--all", "--seeds", "--quick", "--judge", "--output"]),
         (["clicks"], [ClicksRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),

@@ -24,6 +24,7 @@ from equipoise.cli.evaluate import evaluate
 from equipoise.cli.fit import fit
 from equipoise.cli.methods import methods
 from equipoise.cli.predict import predict
+from equipoise.cli.recommend import recommend
 from equipoise.cli.reproduce import reproduce
 from equipoise.cli.terminal import EVERYWHERE, arguments, print_problem
 from equipoise.workflows.errors import InputError
@@ -34,7 +35,7 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-for command in (fit, predict, evaluate, clicks, bubble, methods, datasets, reproduce, bench):
+for command in (fit, predict, evaluate, recommend, clicks, bubble, methods, datasets, reproduce, bench):
     app.command(command)
 
 
@@ -46,7 +47,9 @@ def main(given: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors=_PLAIN)
     try:
         with _interruptible():
-            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            # -k, as lists are asked for everywhere.
+            tokens = ["--k" if token == "-k" else token for token in arguments]
+            app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except (InputError, CycloptsError) as error:
         print_problem(str(error))
         sys.exit(2)

@@ -15,5 +15,7 @@ from .page import write_report as write_report
 from .points import Curves as Curves
 from .points import Histogram as Histogram
 from .points import curves_per_class as curves_per_class
+from .recommendation_page import RecommendationReport as RecommendationReport
+from .recommendation_page import recommendation_page as recommendation_page
 from .terminal import contest_markdown as contest_markdown
 from .terminal import terminal_table as terminal_table

@@ -12,6 +12,9 @@ from .mistake_detector import MistakeDetector as MistakeDetector
 from .mistake_detector import Segments as Segments
 from .mistakes import MistakeReport as MistakeReport
 from .mistakes import detect_mistakes as detect_mistakes
+from .recommend.recommending import RecommendOutcome as RecommendOutcome
+from .recommend.recommending import recommend_items as recommend_items
+from .recommend.request import RecommendRequest as RecommendRequest
 from .scores.evaluate import evaluate_scores as evaluate_scores
 from .scores.evaluate_open import evaluate_open as evaluate_open
 from .scores.requests import EvaluateRequest as EvaluateRequest

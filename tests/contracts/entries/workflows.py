@@ -23,5 +23,8 @@ OTHERS = {
     "equipoise.workflows.BenchRequest": "a record of options, checked against the tables by `bench_tabular`",
     "equipoise.workflows.BubbleRequest": "a record of options, checked against the log by `measure_bubbles`",
     "equipoise.workflows.BubbleOutcome": "a result that the library makes",
+    "equipoise.workflows.RecommendRequest": "a record of options, checked against the log by `recommend_items`",
+    "equipoise.workflows.RecommendOutcome": "a result that the library makes",
+    "equipoise.workflows.recommend_items": "reads and writes files; tests/workflows/recommend gives it bad ones",
     "equipoise.workflows.InputError": "the exception of bad files and options",
 }

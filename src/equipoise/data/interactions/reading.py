@@ -46,7 +46,7 @@ class InteractionLog:
         ratings: of each pair, in the order of `interactions.items`; None if the file has none.
         times: when each pair happened, likewise, in seconds or in the file's own numbers.
         titles: (items,) of the file of items; None if it has none.
-        categories: (items, categories) of 0 and 1; None without a file of items.
+        categories: (items, categories) of 0 and 1; None if no file of items has them.
         category_names: (categories,).
     """
 
@@ -85,7 +85,7 @@ def read_interactions(
         item: column of items, in both files unless the second has only one of the usual name.
         rating: column of ratings.
         time: column of times, numbers or dates.
-        category: column of categories in the file of items.
+        category: column of categories in the file of items, if it has one.
         title: column of titles in the file of items.
         min_rating: rows with a lower rating are left out.
 
@@ -227,10 +227,10 @@ def _codes(column: pd.Series) -> tuple[Any, tuple[str, ...]]:
 
 def _items(
     path: Path, item: str, title: str | None, category: str | None, known: tuple[str, ...]
-) -> tuple[tuple[str, ...], tuple[str, ...] | None, Tensor, tuple[str, ...]]:
+) -> tuple[tuple[str, ...], tuple[str, ...] | None, Tensor | None, tuple[str, ...]]:
     frame = _read(path)
     item = _column(path, frame, "item", item if item in frame.columns else None)
-    title, category = _column(path, frame, "title", title, False), _column(path, frame, "category", category)
+    title, category = _column(path, frame, "title", title, False), _column(path, frame, "category", category, False)
     frame = _present(path, frame, [item])
     names = _names(frame[item])
     if names.duplicated().any():
@@ -238,9 +238,14 @@ def _items(
     place = {name: number for number, name in enumerate(known)}
     lacking = len(set(known) - set(names))
     if lacking:
-        warn_once(f"{lacking} of {len(known)} items of the log have no row in {path}, and no category")
+        warn_once(f"{lacking} of {len(known)} items of the log have no row in {path}")
     for name in names:
         place.setdefault(name, len(place))
+    shown = names if title is None else frame[title].fillna("").astype(str)
+    words = dict(zip(names, shown, strict=True))
+    titles = None if title is None else tuple(words.get(name, "") for name in place)
+    if category is None:
+        return tuple(place), titles, None, ()
     cells = frame[category].fillna("").astype(str)
     mark = "|" if cells.str.contains("|", regex=False).any() else None
     parts = [sorted({part.strip() for part in cell.split(mark)} - {""}) for cell in cells]
@@ -249,9 +254,6 @@ def _items(
         raise ValueError(f"column {category!r} of {path} holds no category")
     number = {name: column for column, name in enumerate(category_names)}
     categories = torch.zeros((len(place), len(category_names)), dtype=torch.int64)
-    titles = [""] * len(place)
-    shown = names if title is None else frame[title].fillna("").astype(str)
-    for name, cell, words in zip(names, parts, shown, strict=True):
+    for name, cell in zip(names, parts, strict=True):
         categories[place[name], [number[part] for part in cell]] = 1
-        titles[place[name]] = words
-    return tuple(place), None if title is None else tuple(titles), categories, category_names
+    return tuple(place), titles, categories, category_names

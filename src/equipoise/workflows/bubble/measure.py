@@ -156,7 +156,8 @@ def _read(interactions: str | Path, request: BubbleRequest) -> InteractionLog:
 
 def _categorised(log: InteractionLog, notice: Callable[[str], None]) -> InteractionLog:
     """The log without the items that have no category, which nothing could be said of."""
-    assert log.categories is not None  # `items` was given
+    if log.categories is None:
+        raise InputError("the file of items has no column that is plainly their categories; name it with --category")
     kept = log.categories.any(1)
     if kept.all():
         return log
