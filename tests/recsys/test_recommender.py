@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from equipoise.data import Interactions, split_interactions
-from equipoise.data.interactions.interest_world import make_interest_world
+from equipoise.data import Interactions, make_interest_world, split_interactions
 from equipoise.recsys import MetricLearningRecommender, RecommenderSettings, evaluate_recommender
 
 WORLD = make_interest_world(120, 6, 12, 24, seed=1)

@@ -7,6 +7,8 @@ from .interactions.click_world import click_world as click_world
 from .interactions.clicks import Clicks as Clicks
 from .interactions.clicks import PaddedHistories as PaddedHistories
 from .interactions.clicks import pad_histories as pad_histories
+from .interactions.interest_world import InterestWorld as InterestWorld
+from .interactions.interest_world import make_interest_world as make_interest_world
 from .interactions.item_lists import read_item_lists as read_item_lists
 from .interactions.matrix import Interactions as Interactions
 from .interactions.reading import InteractionLog as InteractionLog

@@ -37,6 +37,7 @@ ENTRIES = (
             "autocast_changes_nothing": "it computes no floating values",
         },
     ),
+    Function("equipoise.data.make_interest_world", {"num_users": 4, "noise": 0.1, "seed": 2}),
     Function("equipoise.data.click_world", {"rows": 5, "shortest": 1, "num_items": 9, "seed": 1}),
 )
 
@@ -48,6 +49,7 @@ OTHERS = {
     "equipoise.data.InteractionLog": "a result that the library makes",
     "equipoise.data.read_interactions": "reads files; its test gives it bad ones",
     "equipoise.data.Clicks": "built from lists; its test gives it bad ones",
+    "equipoise.data.InterestWorld": "a result that the library makes",
     "equipoise.data.ClickWorld": "a result that the library makes",
     "equipoise.data.PaddedHistories": "a result that the library makes",
     "equipoise.data.pad_histories": "takes lists of lists; its test gives it bad ones",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from equipoise.cli.main import main
-from equipoise.data.interactions.interest_world import make_interest_world
+from equipoise.data import make_interest_world
 from equipoise.recsys import MetricLearningRecommender
 from equipoise.workflows import InputError, RecommendRequest, recommend_items
 from equipoise.workflows.recommend import recommending
