@@ -109,6 +109,14 @@ def test_items_that_the_second_file_lacks_have_no_category(tmp_path):
     assert log.categories.dtype is torch.int64
 
 
+def test_a_file_of_items_may_have_no_categories(tmp_path):
+    items = _written(tmp_path, "items.csv", ITEMS.drop(columns="genres"))
+    log = read_interactions(_written(tmp_path, "log.csv", LOG), items)
+    assert log.categories is None
+    assert log.category_names == ()
+    assert len(log.titles) == len(log.item_names)
+
+
 def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path):
     good = _written(tmp_path, "log.csv", LOG)
     gap, nameless = LOG.assign(item_id=[1, None, 2, 3, 4]), ITEMS.assign(genres=["", "", "", "", "z"])
@@ -127,7 +135,6 @@ def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path):
         (_written(tmp_path, "e.csv", LOG.drop(columns="rating")), None, {"min_rating": 3}, "needs a column of ratings"),
         (good, None, {"min_rating": 9}, "min_rating=9 leaves no row"),
         (good, _written(tmp_path, "f.csv", pd.concat([ITEMS, ITEMS])), {}, "item '10' has several rows"),
-        (good, _written(tmp_path, "g.csv", ITEMS.drop(columns="genres")), {}, "plainly the category"),
         (good, _written(tmp_path, "h.csv", ITEMS.assign(genres="")), {}, "holds no category"),
         (
             good,

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from equipoise.data import Interactions, make_interest_world, split_interactions
+from equipoise.data import Interactions, split_interactions
+from equipoise.data.interactions.interest_world import make_interest_world
 from equipoise.recsys import (
     SFCML,
     DiversityControl,
