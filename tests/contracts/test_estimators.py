@@ -256,15 +256,18 @@ def _without_batches(model):
         return model.set_params(model="linear", batch_size=10_000, validation_fraction=0, calibration=None)
     model.set_params(validation_fraction=0, calibration=None)
     if isinstance(model, LightGBMRankingClassifier):
-        # LightGBM guesses the rows of a leaf from its Hessian, so that splits of small leaves depend on their number.
+        # Weights are no repeated rows in LightGBM's own counts: those of a bin, by which its edges are drawn unless one
+        # row is enough, and those of a leaf, which are added up over bins, each guessed from its Hessian and rounded.
+        # Where a bin holds a row or two, the rows that are left over fall below 0, and splits are not tried; with many
+        # rows in a bin and a least Hessian the guess never comes into it.
         counted = {"min_data_in_leaf": 0, "min_data_in_bin": 1, "min_sum_hessian_in_leaf": 5.0}
         return model.set_params(booster_params={"num_leaves": 4, **counted})
     return model
 
 
-def _centred(model):
+def _centred(model, features):
     """Scores less their mean, which a loss of pairs leaves to the rounding of the optimizer's steps."""
-    scores = model.decision_function(_data(2)[0])
+    scores = model.decision_function(features)
     return scores - scores.mean(0)
 
 
@@ -273,12 +276,14 @@ def test_a_weight_of_two_is_a_row_given_twice(offered):
     if not _weighs(model):
         pytest.skip("the objective takes no weights")
     _without_batches(model)
-    features, target = _data(classes)
-    found = _centred(model.fit(features, target, sample_weight=_TIMES))
-    np.testing.assert_allclose(
-        found, _centred(model.fit(features.repeat(_TIMES, 0), target.repeat(_TIMES))), rtol=1e-3, atol=1e-4
-    )
-    assert np.abs(found - _centred(model.fit(features, target))).max() > 1e-2
+    for seed in range(5):
+        features, target = _data(classes, seed=seed)
+        features, times = np.round(2 * features) / 2, np.random.RandomState(seed).randint(0, 4, 160)
+        found = _centred(model.fit(features, target, sample_weight=times), features)
+        repeated = _centred(model.fit(features.repeat(times, 0), target.repeat(times)), features)
+        np.testing.assert_allclose(found, repeated, rtol=1e-3, atol=1e-4, err_msg=f"seed {seed}")
+        # Weights matter, by ten times what is let pass.
+        assert np.abs(found - _centred(model.fit(features, target), features)).max() > 1e-3
 
 
 def test_a_row_without_weight_is_as_if_it_were_not_there(offered):
@@ -382,18 +387,22 @@ def _default(make):
 def test_probabilities_of_a_rare_class_are_calibrated_out_of_fold(make):
     """The mean probability of new rows is the share of the class, where training scores make it far too small."""
     model, fresh = _default(make), _rare(10_000, 99)[0]
-    ratios = []
-    for seed in range(3):
-        features, target = _rare(1200, seed)
+    tables = [_rare(1200, seed) for seed in range(5)]
+
+    def share(model, features, target):
         assert 10 < target.sum() < 50
-        found = model.fit(features, target).predict_proba(fresh)[:, 1]
-        ratios.append(found.mean() / target.mean())
+        return model.fit(features, target).predict_proba(fresh)[:, 1].mean() / target.mean()
+
+    ratios = [share(model, *table) for table in tables]
+    features, target = tables[-1]
+    found = model.predict_proba(fresh)[:, 1]
     raw = clone(model).set_params(calibration=None).fit(features, target).decision_function(fresh)
     assert (np.diff(found[raw.argsort(kind="stable")]) >= 0).all()
     if make is _lightgbm:
+        sure = clone(model).set_params(calibration="held_out")
         with pytest.warns(UserWarning, match="on training scores and will be too sure: calibration='held_out'"):
-            sure = clone(model).set_params(calibration="held_out").fit(features, target)
-        assert sure.predict_proba(fresh)[:, 1].mean() < 0.6 * target.mean()
+            shares = [share(sure, *table) for table in tables]
+        assert np.mean(shares) < 0.8
     assert np.mean(ratios) == pytest.approx(1, abs=0.2)
     assert max(ratios) < 1.6 > 1 / min(ratios)
 

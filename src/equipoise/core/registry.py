@@ -99,6 +99,8 @@ class CriterionKind(Declaration):
         uses_max_fpr: whether it has a false-positive budget.
         uses_min_tpr: whether it has a least true-positive rate.
         uses_k: whether it looks at the first k classes of a list.
+        compares_classes: whether it looks at the order of a sample's scores (n, C), which offsets of classes change;
+            without, a metric sees the order of samples in each column only.
         aliases: other names.
     """
 
@@ -107,6 +109,7 @@ class CriterionKind(Declaration):
     uses_max_fpr: bool = False
     uses_min_tpr: bool = False
     uses_k: bool = False
+    compares_classes: bool = False
     aliases: tuple[str, ...] = ()
 
 

@@ -51,7 +51,8 @@ def calibration_sample(
         refit: (rows to train on, rows to score) to the latter's scores by another model.
 
     >>> codes = np.array([0, 0, 1])
-    >>> calibration_sample("cross_fit", codes, np.array([2]), 0, lambda rows: torch.zeros(len(rows)), None)
+    >>> score = lambda rows: torch.zeros(len(rows))
+    >>> calibration_sample("cross_fit", codes, np.array([2]), 0, score, lambda kept, left_out: score(left_out))
     (tensor([0.]), array([2]))
     """
     if len(held):

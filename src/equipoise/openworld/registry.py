@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from equipoise.core.phases import WarmUp
@@ -23,6 +25,10 @@ def _autkc_metric(scores: Tensor, target: Tensor, k: int | None = None, sample_w
     return autkc(scores, target, list_length(k, scores.shape[1]), sample_weight=sample_weight)
 
 
+def _of_lists(name: str, summary: str, function: Callable[..., Tensor]) -> CriterionKind:
+    return CriterionKind(name, summary, function, multiclass=True, uses_k=True, compares_classes=True, paper="autkc")
+
+
 DECLARED = (
     Objective(
         "autkc",
@@ -33,6 +39,6 @@ DECLARED = (
         decides=True,
         paper="autkc",
     ),
-    CriterionKind("top_k_accuracy", "top-k accuracy", _topk_accuracy, multiclass=True, uses_k=True, paper="autkc"),
-    CriterionKind("autkc", "AUTKC", _autkc_metric, multiclass=True, uses_k=True, paper="autkc"),
+    _of_lists("top_k_accuracy", "top-k accuracy", _topk_accuracy),
+    _of_lists("autkc", "AUTKC", _autkc_metric),
 )

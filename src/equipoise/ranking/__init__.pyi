@@ -20,6 +20,8 @@ from .metrics.multiclass import multiclass_auroc as multiclass_auroc
 from .metrics.multiclass import pairwise_auroc as pairwise_auroc
 from .multiclass_auc import MulticlassAUCLoss as MulticlassAUCLoss
 from .multiclass_auc import multiclass_auc_loss as multiclass_auc_loss
+from .multilabel_auc import MultilabelAUCLoss as MultilabelAUCLoss
+from .multilabel_auc import multilabel_auc_loss as multilabel_auc_loss
 from .multitask.estimator import MultiTaskAUC as MultiTaskAUC
 from .multitask.multitask_auc import MultiTaskAUCLoss as MultiTaskAUCLoss
 from .multitask.multitask_auc import multitask_auc_loss as multitask_auc_loss

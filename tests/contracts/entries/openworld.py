@@ -194,11 +194,13 @@ ENTRIES = (
     Function("equipoise.openworld.topk_accuracy", {"k": 3}, scores),
     Function("equipoise.openworld.top_k_accuracies", {"k": 3}, scores),
     Measure("equipoise.openworld.AUTKC", {"k": 3}, scores),
-    label_loss("TKPRLoss", {"k": 2, "normalizer": "ideal"}, functional="equipoise.openworld.tkpr_loss"),
-    label_loss("PairwiseRankingLoss", {"surrogate": "squared_hinge"}),
-    label_loss("LSEPLoss", {}),
-    label_loss("MultilabelTopKHingeLoss", {"k": 1}),
-    label_loss("AsymmetricLoss", {"gamma_pos": 1.0, "gamma_neg": 2.0, "clip": 0.1}),
+    label_loss(
+        "TKPRLoss", {"k": 2, "normalizer": "ideal", "ignore_index": -1}, functional="equipoise.openworld.tkpr_loss"
+    ),
+    label_loss("PairwiseRankingLoss", {"surrogate": "squared_hinge", "ignore_index": -1}),
+    label_loss("LSEPLoss", {"ignore_index": -1}),
+    label_loss("MultilabelTopKHingeLoss", {"k": 1, "ignore_index": -1}),
+    label_loss("AsymmetricLoss", {"gamma_pos": 1.0, "gamma_neg": 2.0, "clip": 0.1, "ignore_index": -1}),
     Function("equipoise.openworld.tkpr_loss", {"k": 2, "reduction": "sum"}, _labels),
     Measure(
         "equipoise.openworld.TKPR",

@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import normalize
 
-from contracts.model import Function, Loss, Measure, binary, multiclass, one_class, renamed
+from contracts.model import Function, Loss, Measure, binary, multiclass, multilabel, one_class, renamed
 from equipoise.ranking import PGDAttack
 from equipoise.ranking.partial.instancewise_objective import InnerVariables
 from equipoise.ranking.robust.adversarial_auc import loss_agnostic_terms
@@ -35,6 +35,11 @@ def indexed(inputs):
 def one_kind(generator, n):
     """Class scores of samples of one class."""
     return {**classes(generator, n), "target": torch.ones(n, dtype=torch.long)}
+
+
+def no_label(generator, n):
+    """Logits of labels that no sample has."""
+    return {**multilabel()(generator, n), "target": torch.zeros(n, 5, dtype=torch.long)}
 
 
 def embeddings(generator, n):
@@ -184,6 +189,15 @@ ENTRIES = (
         gather=True,
     ),
     Function(f"{ROOM}.multiclass_auc_loss", {"margin": 0.7}, classes),
+    Loss(
+        f"{ROOM}.MultilabelAUCLoss",
+        {"margin": 0.7, "ignore_index": -1},
+        multilabel(),
+        functional=f"{ROOM}.multilabel_auc_loss",
+        undefined=no_label,
+        gather=True,
+    ),
+    Function(f"{ROOM}.multilabel_auc_loss", {"margin": 0.7}, weighted(multilabel())),
     Loss(
         f"{ROOM}.MultiTaskAUCLoss",
         {"reduction": "sum"},

@@ -9,6 +9,7 @@ from equipoise.openworld.multilabel.baselines import (
     MultilabelTopKHingeLoss,
     PairwiseRankingLoss,
 )
+from equipoise.openworld.multilabel.tkpr_loss import TKPRLoss
 
 
 def _draw(seed=0):
@@ -59,3 +60,31 @@ def test_the_asymmetric_loss_is_its_formula_and_cross_entropy_without_weights():
     torch.testing.assert_close(AsymmetricLoss(0, 0, 0)(logits, target), plain)
     with pytest.raises(ValueError, match="0 or at least 1"):
         AsymmetricLoss(gamma_neg=0.5)
+
+
+@pytest.mark.parametrize("marked", [torch.nan, -1.0, 7.0])
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (PairwiseRankingLoss, {}),
+        (LSEPLoss, {}),
+        (MultilabelTopKHingeLoss, {"k": 2}),
+        (AsymmetricLoss, {}),
+        (TKPRLoss, {"k": 2}),
+        (TKPRLoss, {"k": 2, "comparators": "all"}),
+    ],
+)
+def test_a_marked_label_is_one_outside_the_mask(make, settings, marked):
+    logits, target, mask = _draw()
+    given = torch.where(mask, target.double(), marked)
+    option = {} if given.isnan().any() else {"ignore_index": int(marked)}
+    wanted, found = make(**settings), make(**settings, **option)
+    torch.testing.assert_close(found(logits, given), wanted(logits, target, mask), rtol=0, atol=0)
+    if option:
+        other = torch.ones_like(mask)
+        other[2:4, 0] = False
+        torch.testing.assert_close(found(logits, given, other), wanted(logits, target, mask & other), rtol=0, atol=0)
+        with pytest.raises(ValueError, match="target holds the value"):
+            wanted(logits, given)
+    with pytest.raises(ValueError, match="ignore_index=0 is a label"):
+        make(**settings, ignore_index=0)

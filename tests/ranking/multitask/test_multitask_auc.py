@@ -119,6 +119,64 @@ def test_both_ways_to_the_gradient_agree_with_autograd():
     assert passes.curvature() >= top
 
 
+def test_a_pair_weighs_the_product_of_its_rows_weights_both_ways():
+    x, y, user = _world(users=3, per_user=9)
+    y[user == "u2"] = 1
+    owner = torch.from_numpy(np.unique(user, return_inverse=True)[1])
+    features, target = torch.from_numpy(x), torch.from_numpy(y)
+    weight = torch.rand(len(x), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    point = tuple(torch.randn(s, generator=torch.Generator().manual_seed(1)).double() for s in ((5,), (5, 3), (5, 3)))
+    variables = [p.clone().requires_grad_() for p in point]
+    columns = variables[0][:, None] + variables[1] + variables[2]
+    wanted = torch.zeros((), dtype=torch.float64)
+    for u in range(2):
+        pairs = list(itertools.product(*(((owner == u) & (target == side)).nonzero().flatten() for side in (1, 0))))
+        total = sum(weight[p] * weight[q] for p, q in pairs)
+        for p, q in pairs:
+            difference = (features[p] - features[q]) @ columns[:, u]
+            wanted = wanted + weight[p] * weight[q] / total * (1 - difference) ** 2 / 2
+    slopes = torch.autograd.grad(wanted, variables)
+    direct, passes = (_UserLosses(features, target, owner, 3, weight) for _ in range(2))
+    assert direct.forms is not None
+    passes.forms = None
+    for losses in (direct, passes):
+        value, gradient = losses.value_and_gradient(point)
+        assert value == pytest.approx(wanted.item(), rel=1e-12)
+        for got, want in zip(gradient, slopes, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
+    assert passes.curvature() >= direct.curvature()
+
+
+# Steps are shorter where there are no forms, which the number of rows decides: here both have some, or none.
+@pytest.mark.parametrize(("per_user", "d"), [(8, 40), (40, 5)])
+def test_a_weight_of_two_is_a_row_given_twice_and_without_weight_a_row_is_not_there(per_user, d):
+    x, y, user = _world(users=4, per_user=per_user, d=d)
+    for seed in range(3):
+        times = np.random.default_rng(seed).integers(0, 4, len(x))
+        times[user == "u3"] *= seed > 0
+        settings = {
+            "kappa": 1,
+            "lambda_theta": 0.1,
+            "lambda_group": 0.5,
+            "lipschitz": "auto",
+            "max_iter": 200,
+            "tol": 0,
+        }
+        weighed = MultiTaskAUC(**settings).fit(x, y, user, sample_weight=times)
+        repeated = MultiTaskAUC(**settings).fit(*(part.repeat(times, axis=0) for part in (x, y, user)))
+        assert weighed.users_ == repeated.users_
+        assert weighed.skipped_users_ == repeated.skipped_users_
+        np.testing.assert_allclose(weighed.W_, repeated.W_, atol=1e-6)
+        assert np.abs(weighed.theta_ - MultiTaskAUC(**settings).fit(x, y, user).theta_).max() > 1e-3
+
+
+def test_weights_that_are_all_alike_change_nothing():
+    x, y, user = _world()
+    wanted = MultiTaskAUC(kappa=1).fit(x, y, user)
+    found = MultiTaskAUC(kappa=1).fit(x, y, user, sample_weight=np.full(len(x), 0.25))
+    np.testing.assert_allclose(found.W_, wanted.W_, atol=1e-6)
+
+
 def test_a_user_with_one_class_adds_no_loss_to_the_objective():
     x, y, user = _world(users=3)
     sides = [(torch.from_numpy(x[user == u]), torch.from_numpy(y[user == u])) for u in ("u0", "u1", "u2")]
@@ -287,6 +345,10 @@ X, Y, U = _world(users=2, per_user=4)
         (lambda: MultiTaskAUC().fit(np.where(X > 1, np.nan, X), Y, U), "X holds"),
         (lambda: MultiTaskAUC().fit(X, Y + 1, U), "y must hold 0 and 1"),
         (lambda: MultiTaskAUC().fit(X, np.zeros(8), U), "no user has both classes"),
+        (lambda: MultiTaskAUC().fit(X, Y, U, np.ones(7)), r"sample_weight must have shape \(8,\), got \(7,\)"),
+        (lambda: MultiTaskAUC().fit(X, Y, U, -np.ones(8)), "sample_weight must be at least 0, got -1"),
+        (lambda: MultiTaskAUC().fit(X, Y, U, np.full(8, np.nan)), "sample_weight holds"),
+        (lambda: MultiTaskAUC().fit(X, Y, U, np.zeros(8)), "sample_weight is zero for every row"),
         (lambda: MultiTaskAUC(lambda_group=-1.0).fit(X, Y, U), "lambda_group=-1"),
         (lambda: MultiTaskAUC(kappa=-1).fit(X, Y, U), "kappa=-1"),
         (lambda: MultiTaskAUC(kappa=1.5).fit(X, Y, U), "kappa=1.5"),

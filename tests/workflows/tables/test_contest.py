@@ -28,7 +28,7 @@ class _Planned:
 @pytest.fixture
 def planned(monkeypatch):
     noise = {"cross_entropy": 1.0, "auc": 0.1, "weighted_cross_entropy": 4.0}
-    monkeypatch.setattr(Candidate, "estimator", lambda self, criterion, seed: _Planned(noise[self.objective]))
+    monkeypatch.setattr(Candidate, "estimator", lambda self, *_, **__: _Planned(noise[self.objective]))
     target = (np.arange(200) % 5 == 0).astype(np.int64)
     folds = [(np.setdiff1d(np.arange(200), rows), rows) for rows in np.arange(200).reshape(50, 4).T]
     asked = []

@@ -8,7 +8,8 @@ With the relevant labels P and the irrelevant ones Q of a sample:
     AsymmetricLoss             focal weights of their own for P and Q, and a shifted probability for Q
                                (Ridnik et al., ICCV 2021); γ₊ = γ₋ and no shift is the focal loss, γ = 0 cross-entropy
 
-All take a mask of the known labels, and leave out samples for which they are undefined.
+Labels are unknown where the target is NaN or `ignore_index`, or outside a mask. Samples for which a loss is undefined
+are left out.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
+from equipoise.core.labels import LabelMask, LabelMatrix, check_ignore_index, read_labels
 from equipoise.core.pairs.loss import columnwise_pairwise_loss
 from equipoise.core.pairs.surrogates import SurrogateLike, resolve_surrogate
 from equipoise.core.reduction import attached_zero
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, LabelScores, NonNegative, ProperFraction, Scalar
 from equipoise.core.validate import warn_once
-from equipoise.openworld.multilabel.labels import LabelMask, LabelMatrix, read_labels
 from equipoise.openworld.topk.metrics import check_list_length
 
 
@@ -34,21 +35,23 @@ class PairwiseRankingLoss(nn.Module):
 
     Args:
         surrogate: the loss of one pair as a function of s_i − s_j, see `core.pairs.surrogates`; with margin 1.
+        ignore_index: what marks unknown labels in the target, such as −1.
 
     >>> PairwiseRankingLoss("hinge")(torch.tensor([[2.0, 0.5, 0.0]]), torch.tensor([[0, 1, 0]]))
     tensor(1.5000)
     """
 
     @checked
-    def __init__(self, surrogate: SurrogateLike = "logistic") -> None:
+    def __init__(self, surrogate: SurrogateLike = "logistic", *, ignore_index: int | None = None) -> None:
         super().__init__()
         resolve_surrogate(surrogate)
-        self.surrogate = surrogate
+        check_ignore_index(ignore_index)
+        self.surrogate, self.ignore_index = surrogate, ignore_index
 
     @checked
     def forward(self, logits: LabelScores, target: LabelMatrix, mask: LabelMask | None = None) -> Scalar:
         """The mean over samples with both kinds of label; zero, attached to the graph, without any (warned once)."""
-        labels = read_labels(target, mask)
+        labels = read_labels(target, mask, self.ignore_index)
         both = labels.relevant.any(1) & labels.irrelevant.any(1)
         relevant, irrelevant = (side[both].T.to(logits.dtype) for side in labels)
         losses = columnwise_pairwise_loss(logits[both].T, relevant, irrelevant, self.surrogate)
@@ -58,14 +61,23 @@ class PairwiseRankingLoss(nn.Module):
 class LSEPLoss(nn.Module):
     """A smooth maximum over all pairs of a relevant and an irrelevant label, averaged over samples.
 
+    Args:
+        ignore_index: as in `PairwiseRankingLoss`.
+
     >>> LSEPLoss()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 0]]))
     tensor(0.3133)
     """
 
     @checked
+    def __init__(self, *, ignore_index: int | None = None) -> None:
+        super().__init__()
+        check_ignore_index(ignore_index)
+        self.ignore_index = ignore_index
+
+    @checked
     def forward(self, logits: LabelScores, target: LabelMatrix, mask: LabelMask | None = None) -> Scalar:
         """The mean over samples with both kinds of label; zero, attached to the graph, without any (warned once)."""
-        labels = read_labels(target, mask)
+        labels = read_labels(target, mask, self.ignore_index)
         both = labels.relevant.any(1) & labels.irrelevant.any(1)
         rows = logits[both]
         # The double sum of exponentials is a product of two.
@@ -79,15 +91,17 @@ class MultilabelTopKHingeLoss(nn.Module):
 
     Args:
         k: K, below the number of labels.
+        ignore_index: as in `PairwiseRankingLoss`.
 
     >>> MultilabelTopKHingeLoss(k=1)(torch.tensor([[2.0, 0.5, 0.0]]), torch.tensor([[0, 1, 0]]))
     tensor(1.)
     """
 
     @checked
-    def __init__(self, k: Count = 3) -> None:
+    def __init__(self, k: Count = 3, *, ignore_index: int | None = None) -> None:
         super().__init__()
-        self.k = k
+        check_ignore_index(ignore_index)
+        self.k, self.ignore_index = k, ignore_index
 
     @checked
     def forward(self, logits: LabelScores, target: LabelMatrix, mask: LabelMask | None = None) -> Scalar:
@@ -96,7 +110,7 @@ class MultilabelTopKHingeLoss(nn.Module):
         Raises:
             ValueError: on a bad argument, by name; K must be below the number of labels.
         """
-        labels = read_labels(target, mask)
+        labels = read_labels(target, mask, self.ignore_index)
         check_list_length(self.k, logits.shape[1] - 1)
         known = labels.relevant | labels.irrelevant
         counts = labels.relevant.any(1) & (known.sum(1) > self.k)
@@ -118,6 +132,7 @@ class AsymmetricLoss(nn.Module):
         gamma_pos: γ₊, 0 or at least 1, where its slope is finite.
         gamma_neg: γ₋, likewise.
         clip: shift of an irrelevant label's probability, in [0, 1).
+        ignore_index: as in `PairwiseRankingLoss`.
 
     Raises:
         ValueError: if a setting is out of range.
@@ -127,17 +142,26 @@ class AsymmetricLoss(nn.Module):
     """
 
     @checked
-    def __init__(self, gamma_pos: NonNegative = 1.0, gamma_neg: NonNegative = 4.0, clip: ProperFraction = 0.05) -> None:
+    def __init__(
+        self,
+        gamma_pos: NonNegative = 1.0,
+        gamma_neg: NonNegative = 4.0,
+        clip: ProperFraction = 0.05,
+        *,
+        ignore_index: int | None = None,
+    ) -> None:
         super().__init__()
         for name, gamma in (("gamma_pos", gamma_pos), ("gamma_neg", gamma_neg)):
             if 0 < gamma < 1:
                 raise ValueError(f"{name}={gamma!r} must be 0 or at least 1: its slope at 0 is infinite")
+        check_ignore_index(ignore_index)
         self.gamma_pos, self.gamma_neg, self.clip = gamma_pos, gamma_neg, clip
+        self.ignore_index = ignore_index
 
     @checked
     def forward(self, logits: LabelScores, target: LabelMatrix, mask: LabelMask | None = None) -> Scalar:
         """The mean over known labels; zero, attached to the graph, without any (warned once)."""
-        labels = read_labels(target, mask)
+        labels = read_labels(target, mask, self.ignore_index)
         pos, neg = logits[labels.relevant], logits[labels.irrelevant]
         relevant = -((-pos).sigmoid() ** self.gamma_pos) * logsigmoid(pos)
         shifted = (neg.sigmoid() - self.clip).clamp_min(0)

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 
 from equipoise.core.curves.roc import RocCurve
+from equipoise.core.labels import LabelMask, LabelMatrix, read_labels
 from equipoise.core.signature import checked
 from equipoise.core.types import LabelScores, Real, Scalar
 from equipoise.core.validate import warn_once
-from equipoise.openworld.multilabel.labels import LabelMask, LabelMatrix, read_labels
 
 
 @checked

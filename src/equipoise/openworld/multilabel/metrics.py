@@ -31,18 +31,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from equipoise.core.labels import LabelMask, LabelMatrix, Labels, read_labels
 from equipoise.core.metrics import WholeMetric, nan_by_name
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, LabelScores, SampleWeight, Scalar
 from equipoise.core.validate import warn_once
 from equipoise.openworld.multilabel.labels import (
-    LabelMask,
-    LabelMatrix,
-    Labels,
     Normalizer,
     normalizer_values,
     pack,
-    read_labels,
 )
 from equipoise.openworld.topk.metrics import check_list_length, list_lengths
 

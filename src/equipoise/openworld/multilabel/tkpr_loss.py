@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from equipoise.core.labels import LabelMask, LabelMatrix, check_ignore_index, read_labels
 from equipoise.core.pairs.autograd import FirstOrder
 from equipoise.core.pairs.means import wide
 from equipoise.core.pairs.surrogates import SURROGATES, Surrogate, SurrogateLike, resolve_surrogate
@@ -34,12 +35,9 @@ from equipoise.core.signature import checked
 from equipoise.core.types import Count, LabelScores
 from equipoise.core.validate import warn_once
 from equipoise.openworld.multilabel.labels import (
-    LabelMask,
-    LabelMatrix,
     Normalizer,
     normalizer_values,
     pack,
-    read_labels,
     row_counts,
 )
 from equipoise.openworld.topk.metrics import check_list_length
@@ -60,6 +58,7 @@ def tkpr_loss(
     *,
     k: Count = 3,
     mask: LabelMask | None = None,
+    ignore_index: int | None = None,
     surrogate: SurrogateLike = "logistic",
     comparators: Comparators = "irrelevant",
     normalizer: Normalizer = "num_relevant",
@@ -74,6 +73,7 @@ def tkpr_loss(
         k: K, from 1 to C. Where fewer labels can be compared with, those present count and the divisor stays K.
         mask: (n, C), True where the label is known; other labels are neither relevant nor compared with (our rule; the
             paper's is not known to us).
+        ignore_index: what marks unknown labels in the target, such as −1.
         surrogate: the loss of g(s_c) − t, see `core.pairs.surrogates`; with margin 1.
         comparators: "irrelevant", or "all" for the K highest of all labels, as the measure reads literally; a relevant
             label may then meet itself, a constant.
@@ -94,7 +94,7 @@ def tkpr_loss(
     tensor(1.5000)
     """
     chosen = resolve_surrogate(surrogate)
-    labels = read_labels(target, mask)
+    labels = read_labels(target, mask, ignore_index)
     check_list_length(k, logits.shape[1])
     compared = labels.irrelevant if comparators == "irrelevant" else labels.relevant | labels.irrelevant
     num_relevant, num_compared = row_counts(labels.relevant), row_counts(compared)
@@ -125,6 +125,7 @@ class TKPRLoss(nn.Module):
         normalizer: as in `tkpr_loss`.
         activation: as in `tkpr_loss`.
         reduction: as in `tkpr_loss`.
+        ignore_index: as in `tkpr_loss`.
 
     >>> x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
     >>> y = (x @ torch.randn(4, 6, generator=torch.Generator().manual_seed(1)) > 1).long()
@@ -148,12 +149,15 @@ class TKPRLoss(nn.Module):
         normalizer: Normalizer = "num_relevant",
         activation: Activation = "none",
         reduction: Reduction = "mean",
+        *,
+        ignore_index: int | None = None,
     ) -> None:
         super().__init__()
         resolve_surrogate(surrogate)
+        check_ignore_index(ignore_index)
         self.k, self.surrogate = k, surrogate
         self.comparators, self.normalizer = comparators, normalizer
-        self.activation, self.reduction = activation, reduction
+        self.activation, self.reduction, self.ignore_index = activation, reduction, ignore_index
 
     def forward(
         self, logits: LabelScores, target: LabelMatrix, mask: LabelMask | None = None
@@ -164,6 +168,7 @@ class TKPRLoss(nn.Module):
             target,
             k=self.k,
             mask=mask,
+            ignore_index=self.ignore_index,
             surrogate=self.surrogate,
             comparators=self.comparators,
             normalizer=self.normalizer,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -91,21 +92,39 @@ class MultiTaskAUC(HasSettings):
         self.G_: NDArray[np.float64]
         self.P_: NDArray[np.float64]
 
-    def fit(self, X: ArrayLike, y: ArrayLike, user: Sequence[Hashable] | NDArray[Any]) -> MultiTaskAUC:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        user: Sequence[Hashable] | NDArray[Any],
+        sample_weight: ArrayLike | None = None,
+    ) -> MultiTaskAUC:
         """Fit features (n, d), labels (n,) in {0, 1}, {−1, 1} or booleans, and the user (n,) of each label.
 
+        Args:
+            X: (n, d) features.
+            y: (n,) labels.
+            user: (n,) users.
+            sample_weight: (n,) non-negative, how often each row counts: a pair weighs the product of its rows' weights,
+                and a row of weight 0 is as if it were not there. Users count alike, however much their rows weigh.
+
         Raises:
-            ValueError: on shapes that do not fit, features that are not finite, other labels, settings out of range,
-                or where no user has both classes.
+            ValueError: on shapes that do not fit, features that are not finite, other labels, negative weights,
+                settings out of range, or where no user has both classes.
         """
         self._check_settings()
         features, target, names = _checked(X, y, user)
+        weight = None if sample_weight is None else _checked_weight(sample_weight, len(names))
+        if weight is not None:
+            counted = weight > 0
+            features, target, weight = features[counted], target[counted], weight[counted]
+            names = list(compress(names, counted.tolist()))
         before = getattr(self, "users_", None)
         self.users_ = list(dict.fromkeys(names))
         place = {name: k for k, name in enumerate(self.users_)}
         owner = torch.tensor([place[name] for name in names])
         dimension, users = features.shape[1], len(self.users_)
-        loss = _UserLosses(features, target, owner, users)
+        loss = _UserLosses(features, target, owner, users, weight)
         self.skipped_users_ = [self.users_[k] for k in (~loss.both).nonzero().squeeze(1).tolist()]
         if not bool(loss.both.any()):
             raise ValueError("no user has both classes, so that there is nothing to rank")
@@ -238,21 +257,25 @@ def multitask_auc_step(
 class _UserLosses:
     """Σ_u L_u and its gradient: by quadratic forms, or by passes over the data where these would be larger."""
 
-    def __init__(self, features: Tensor, target: Tensor, owner: Tensor, users: int) -> None:
+    def __init__(
+        self, features: Tensor, target: Tensor, owner: Tensor, users: int, weight: Tensor | None = None
+    ) -> None:
         self.users = users
         segment = owner * 2 + target
-        count = torch.bincount(segment, minlength=2 * users).double()
-        self.both = (count.view(users, 2) > 0).all(1)
+        weight = features.new_ones(len(features)) if weight is None else weight
+        total = torch.bincount(segment, weight, minlength=2 * users).double()
+        self.both = (total.view(users, 2) > 0).all(1)
         kept = self.both[owner]
         self.x, self.segment, self.owner = features[kept], segment[kept], owner[kept]
-        self.share = 1 / count.clamp_min(1)
-        means = features.new_zeros(2 * users, features.shape[1]).index_add_(0, self.segment, self.x)
-        self.means = means * self.share[:, None]
+        # Of every row in the mean of its class of its user.
+        self.share = weight[kept] / total[self.segment]
+        means = features.new_zeros(2 * users, features.shape[1])
+        self.means = means.index_add_(0, self.segment, self.x * self.share[:, None])
         self.c = self.means[1::2] - self.means[::2]
         dimension = features.shape[1]
         self.forms = None
         if users * dimension <= len(self.x):
-            centred = (self.x - self.means[self.segment]) * self.share[self.segment, None].sqrt()
+            centred = (self.x - self.means[self.segment]) * self.share[:, None].sqrt()
             order = self.owner.argsort(stable=True)
             parts = centred[order].split(torch.bincount(self.owner, minlength=users).tolist())
             self.forms = torch.stack([part.T @ part for part in parts]) + self.c[:, :, None] * self.c[:, None]
@@ -266,7 +289,7 @@ class _UserLosses:
         else:
             scores = (self.x * weights[self.owner]).sum(1)
             middle = (self.means.view(self.users, 2, -1) * weights[:, None]).sum(-1).flatten()
-            pull = (scores - middle[self.segment]) * self.share[self.segment]
+            pull = (scores - middle[self.segment]) * self.share
             bent = torch.zeros_like(weights).index_add_(0, self.owner, pull[:, None] * self.x)
             bent += self.c * (self.c * weights).sum(1, keepdim=True)
         value = (weights * bent).sum() / 2 - (self.c * weights).sum() + self.both.sum() / 2
@@ -277,7 +300,7 @@ class _UserLosses:
         """The largest eigenvalue of any A_u, from above: exact for forms, else the trace."""
         if self.forms is not None:
             return max(float(torch.linalg.eigvalsh(self.forms)[:, -1].max()), 1e-12)
-        spread = ((self.x - self.means[self.segment]).square().sum(1) * self.share[self.segment]).double()
+        spread = ((self.x - self.means[self.segment]).square().sum(1) * self.share).double()
         trace = torch.zeros(self.users, dtype=torch.float64).index_add_(0, self.owner, spread)
         return max(float((trace + self.c.square().sum(1)).max()), 1e-12)
 
@@ -291,6 +314,18 @@ def _prox(
         prox_tail_spectrum(group, step * lambda_group, kappa),
         prox_group_columns(personal, step * lambda_personal),
     )
+
+
+def _checked_weight(sample_weight: ArrayLike, rows: int) -> Tensor:
+    weight = torch.from_numpy(np.array(sample_weight, dtype=np.float64, order="C"))
+    if weight.shape != (rows,):
+        raise ValueError(f"sample_weight must have shape ({rows},), got {tuple(weight.shape)}")
+    check_finite("sample_weight", weight)
+    if bool((weight < 0).any()):
+        raise ValueError(f"sample_weight must be at least 0, got {float(weight.min()):g}")
+    if not bool((weight > 0).any()):
+        raise ValueError("sample_weight is zero for every row, so that none counts; at least one weight must not be")
+    return weight
 
 
 def _codes(names: Sequence[Hashable]) -> list[int]:

@@ -60,9 +60,20 @@ class Candidate:
         """The model family."""
         return FAMILIES[self.model]
 
-    def estimator(self, criterion: Criterion, seed: int) -> Any:
-        """An unfitted classifier that stops early on `criterion`."""
+    def estimator(self, criterion: Criterion, seed: int, *, probabilities: bool = True) -> Any:
+        """An unfitted classifier that stops early on `criterion`.
+
+        Args:
+            criterion: what it is judged by.
+            seed: of its training.
+            probabilities: whether they will be read. Where only `criterion` looks at the scores, they are calibrated
+                just if that can change what it finds, because calibration may take five more trainings.
+
+        >>> Candidate("linear", "auc").estimator(Criterion("auroc"), 0, probabilities=False).calibration
+        """
         own = {"model": self.model, "optimizer": self.optimizer} if self.family.network else {}
+        # A common scale changes no order, and offsets of the classes none within a column.
+        shifted = criterion.kind.compares_classes and not OBJECTIVES[self.objective].decides
         # The objective's region is the metric's, where the metric has one.
         return self.family.load()(
             objective=self.objective,
@@ -70,6 +81,7 @@ class Candidate:
             max_fpr=criterion.max_fpr,
             min_tpr=criterion.min_tpr,
             k=criterion.k,
+            calibration="cross_fit" if probabilities or shifted else None,
             random_state=seed,
             **own,
         )

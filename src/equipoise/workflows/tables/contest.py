@@ -1,7 +1,8 @@
 """A contest: every candidate is trained on the same folds and judged by one criterion; the best mean wins.
 
 Nothing outside the training part is looked at. The folds' interval is corrected for the training rows that folds share,
-and every candidate is compared with plain log loss fold by fold, because that is the question a reader has.
+and every candidate is compared with plain log loss fold by fold, because that is the question a reader has. Scores rank
+the candidates, so that probabilities are calibrated only for a criterion which that may change.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ def run_contest(
                 encoded[candidate.family.encoding] = encode(candidate.family.encoding, train, held_out)
             fit_features, test_features = encoded[candidate.family.encoding]
             start = time.perf_counter()
-            estimator = candidate.estimator(criterion, seed + number).fit(fit_features, target[train])
+            estimator = candidate.estimator(criterion, seed + number, probabilities=False)
+            estimator.fit(fit_features, target[train])
             seconds[candidate].append(time.perf_counter() - start)
             value = float(criterion(decision_scores(estimator, test_features), truth))
             if not np.isfinite(value):

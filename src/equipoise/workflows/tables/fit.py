@@ -124,7 +124,7 @@ def fit_table(
         fitted, scores = {}, {}
         for candidate in dict.fromkeys([chosen, contest.baseline]):
             progress(f"refitting {candidate.name} on the training part")
-            fitted[candidate], scores[candidate] = _refit(job, candidate)
+            fitted[candidate], scores[candidate] = _refit(job, candidate, probabilities=candidate == chosen)
         report = _report(job, contest, fitted[chosen], scores, command, started)
         progress("writing")
         fitted[chosen].save(stage / "model")
@@ -239,11 +239,12 @@ def _criterion(request: FitRequest, classes: int, target: str) -> Criterion:
     return criterion
 
 
-def _refit(job: _Job, candidate: Candidate) -> tuple[FittedModel, torch.Tensor]:
+def _refit(job: _Job, candidate: Candidate, *, probabilities: bool) -> tuple[FittedModel, torch.Tensor]:
     encoder = make_encoder(candidate.family.encoding)
     features, codes = job.task.features, job.task.target
     encoded = encoder.fit_transform(features.iloc[job.train])
-    estimator = candidate.estimator(job.criterion, job.request.seed).fit(encoded, codes[job.train])
+    estimator = candidate.estimator(job.criterion, job.request.seed, probabilities=probabilities)
+    estimator.fit(encoded, codes[job.train])
     model = FittedModel(
         candidate, encoder, estimator, job.task.target_name, tuple(job.task.classes), job.criterion.title
     )

@@ -32,8 +32,8 @@ def predict_table(
     """Write `predictions.csv`: one row of scores per row of the table, in its order.
 
     The columns are `score` (raw, for two classes), `probability` or one `probability_<class>` per class, and
-    `prediction` (the most probable class). Probabilities are calibrated on held-out training rows; where a class has
-    fewer than 50, on all of them, which makes them too sure.
+    `prediction` (the most probable class). Probabilities are calibrated on training rows that were held out or, where a
+    class has fewer than 50, out of fold.
 
     Args:
         model: folder that `fit_table` wrote, or its `model/` folder.
