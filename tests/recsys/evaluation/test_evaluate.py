@@ -95,6 +95,6 @@ def test_a_model_that_gives_no_row_of_numbers_per_user_is_refused(scores):
 def test_an_item_that_is_to_be_found_may_not_be_excluded():
     model, test, _ = _world()
     user, item = int(test.users[7]), int(test.items[7])
+    exclude = Interactions.from_pairs([user], [item], num_users=40, num_items=25)
     with pytest.raises(ValueError, match=f"item {item} of user {user} is both relevant and excluded"):
-        exclude = Interactions.from_pairs([user], [item], num_users=40, num_items=25)
         evaluate_recommender(model, test, exclude, batch_size=3)
