@@ -152,7 +152,8 @@ def _memory(work: Callable[[], object], users: int, quick: bool) -> Row:
     name = f"full ranking, {users:,} users × {_ITEMS:,} items: extra memory at its peak"
     matrix = users * _ITEMS * 4 / 2**20
     added = _resident("VmHWM") - before
-    return Row(name, f"a matrix of all scores, {matrix:,.0f} MiB", added, None if quick else matrix / 4, False, " MiB")
+    goal = None if quick else round(matrix / 4)
+    return Row(name, f"a matrix of all scores, {matrix:,.0f} MiB", added, goal, False, " MiB")
 
 
 def _resident(name: str) -> float:
