@@ -18,7 +18,7 @@ from time import perf_counter
 import torch
 from _timing import Row, table
 
-_FILES = ("pairwise", "partial", "multitask", "metrics", "openworld", "boosting", "evaluate")
+_FILES = ("pairwise", "partial", "multitask", "metrics", "openworld", "boosting", "evaluate", "recommendation")
 
 
 def _import_time(module: str) -> float:

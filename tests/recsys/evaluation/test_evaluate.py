@@ -75,3 +75,26 @@ def test_a_model_that_gives_nan_is_refused_and_so_is_a_test_without_items():
         evaluate_recommender(broken, test, train)
     with pytest.raises(ValueError, match="no user has a test item"):
         evaluate_recommender(model, Interactions.from_pairs([], [], num_users=40, num_items=25))
+
+
+def test_infinite_scores_are_ranked():
+    model, test, train = _world()
+    model.scores[:, 2], model.scores[:, 4] = torch.inf, -torch.inf
+    found = evaluate_recommender(model, test, train, k=5, batch_size=7)
+    expected = ranking_metrics(model.scores, test, train, k=5)
+    assert found.means()["auc"].value == pytest.approx(float(expected["auc"]))
+
+
+@pytest.mark.parametrize("scores", [torch.zeros(40, 25).long(), torch.zeros(40), torch.zeros(40, 25)[:, None]])
+def test_a_model_that_gives_no_row_of_numbers_per_user_is_refused(scores):
+    _, test, train = _world()
+    with pytest.raises(ValueError, match="the model gives scores of shape"):
+        evaluate_recommender(_Table(scores), test, train)
+
+
+def test_an_item_that_is_to_be_found_may_not_be_excluded():
+    model, test, _ = _world()
+    user, item = int(test.users[7]), int(test.items[7])
+    exclude = Interactions.from_pairs([user], [item], num_users=40, num_items=25)
+    with pytest.raises(ValueError, match=f"item {item} of user {user} is both relevant and excluded"):
+        evaluate_recommender(model, test, exclude, batch_size=3)

@@ -14,6 +14,7 @@ without its permutation. The excluded ones are counted out, so that no score is 
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -71,35 +72,30 @@ def list_ranks(
 
 
 def _by_counting(scores: Tensor, offsets: Tensor, wanted: Tensor, barred_offsets: Tensor, barred: Tensor) -> ListRanks:
-    above, tied, before = (np.zeros(len(wanted), dtype=np.int64) for _ in range(3))
-    rows, bounds, barred_bounds = scores.numpy(), offsets.tolist(), barred_offsets.tolist()
-    items, out = wanted.numpy(), barred.numpy()
-    for row in range(len(rows)):
-        part = slice(bounds[row], bounds[row + 1])
-        if part.start < part.stop:
-            away = out[barred_bounds[row] : barred_bounds[row + 1]]
-            above[part], tied[part], before[part] = _count_row(rows[row], items[part], away)
-    return ListRanks(*(torch.from_numpy(counts) for counts in (above, tied, before)))
+    row, place = _places(offsets)
+    above, reached = (np.zeros(len(wanted), dtype=np.int64) for _ in range(2))
+    rows, bounds, items = scores.numpy(), offsets.tolist(), wanted.numpy()
+    passed = np.empty(scores.shape[1], dtype=bool)
+    for each, (start, stop) in enumerate(itertools.pairwise(bounds)):
+        if start < stop:
+            above[start:stop], reached[start:stop] = _count_row(rows[each], items[start:stop], passed)
+    counts = torch.from_numpy(above), torch.from_numpy(reached)
+    return _ranks(scores, wanted, counts, row, place, barred_offsets, barred)
 
 
 def _count_row(
-    row: NDArray[np.floating], items: NDArray[np.int64], away: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    row: NDArray[np.floating], items: NDArray[np.int64], passed: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many of the row are greater than each of the items, and how many at least as great.
+
+    `passed` is room to work in.
+    """
     values = row[items]
     if len(items) > _FEW:
-        above, reached = _counts_from(np.sort(row), values)
-    else:
-        above = np.array([np.count_nonzero(row > value) for value in values])
-        reached = np.array([np.count_nonzero(row >= value) for value in values])
-    if len(away):
-        not_above, not_reached = _counts_from(np.sort(row[away]), values)
-        above, reached = above - not_above, reached - not_reached
-    tied, before = reached - above - 1, np.zeros(len(items), dtype=np.int64)
-    for place in np.flatnonzero(tied):
-        smaller = away[away < items[place]]
-        before[place] = np.count_nonzero(row[: items[place]] == values[place])
-        before[place] -= np.count_nonzero(row[smaller] == values[place])
-    return above, tied, before
+        return _counts_from(np.sort(row), values)
+    above = [np.count_nonzero(np.greater(row, value, out=passed)) for value in values]
+    reached = [np.count_nonzero(np.greater_equal(row, value, out=passed)) for value in values]
+    return np.array(above), np.array(reached)
 
 
 def _counts_from(
@@ -113,13 +109,29 @@ def _counts_from(
 def _by_sorting(scores: Tensor, offsets: Tensor, wanted: Tensor, barred_offsets: Tensor, barred: Tensor) -> ListRanks:
     """The same on a device that sorts fast and loops slowly."""
     row, place = _places(offsets)
-    barred_row, barred_place = _places(barred_offsets)
+    padded = _padded(scores[row, wanted], row, place, len(scores))
+    whole = _row_counts(scores.sort(-1).values, padded, torch.full_like(offsets[:-1], scores.shape[1]))
+    above, reached = (counts[row, place] for counts in whole)
+    return _ranks(scores, wanted, (above, reached), row, place, barred_offsets, barred)
+
+
+def _ranks(
+    scores: Tensor,
+    wanted: Tensor,
+    counts: tuple[Tensor, Tensor],
+    row: Tensor,
+    place: Tensor,
+    barred_offsets: Tensor,
+    barred: Tensor,
+) -> ListRanks:
+    """Ranks from the counts of all candidates, the excluded counted out."""
+    above, reached = counts
     values = scores[row, wanted]
-    padded = _padded(values, row, place, len(scores))
-    away = _padded(scores[barred_row, barred], barred_row, barred_place, len(scores)).sort(-1).values
-    above, reached = _row_counts(scores.sort(-1).values, padded, torch.full_like(offsets[:-1], scores.shape[1]))
-    not_above, not_reached = _row_counts(away, padded, barred_offsets.diff())
-    above, reached = ((whole - part)[row, place] for whole, part in ((above, not_above), (reached, not_reached)))
+    if len(barred):
+        barred_row, barred_place = _places(barred_offsets)
+        away = _padded(scores[barred_row, barred], barred_row, barred_place, len(scores)).sort(-1).values
+        outside = _row_counts(away, _padded(values, row, place, len(scores)), barred_offsets.diff())
+        above, reached = (all_ - part[row, place] for all_, part in zip(counts, outside, strict=True))
     tied = reached - above - 1
     before = torch.zeros_like(tied)
     for each in tied.nonzero().squeeze(1).tolist():

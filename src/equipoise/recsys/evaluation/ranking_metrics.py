@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from equipoise.core.curves.list_ranks import list_ranks
+from equipoise.core.curves.list_ranks import ListRanks, list_ranks
 from equipoise.core.metrics import WholeMetric, nan_by_name
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, Fraction, MayBeInfinite, Values
@@ -112,7 +112,7 @@ class RankingMetrics(WholeMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.k = _list_lengths(k)
+        self.k = list_lengths(k)
         self.min_test, self.max_fpr, self.ties, self.conventions = min_test, max_fpr, ties, conventions
         at = ("precision", "recall", "hit_rate", "ndcg", "map", "mrr")
         self.names = [f"{name}@{one}" for one in self.k for name in at] + ["map", "mrr", "auc"]
@@ -184,21 +184,33 @@ def metrics_per_user(
     Raises:
         ValueError: as `ranking_metrics`, but for users that do not count.
     """
-    lengths = _list_lengths(k)
-    wanted, barred = (_rows_of(name, s, scores) for name, s in (("relevant", relevant), ("exclude", exclude)))
+    lengths = list_lengths(k)
+    wanted, barred = (rows_of(name, s, scores) for name, s in (("relevant", relevant), ("exclude", exclude)))
+    refuse_both("row", wanted, barred)
+    ranks = list_ranks(scores, wanted.offsets, wanted.items, barred.offsets, barred.items)
+    values = metrics_of_ranks(
+        ranks, wanted, barred.per_user, lengths, max_fpr=max_fpr, ties=ties, conventions=conventions
+    )
+    return values, wanted.per_user
+
+
+def metrics_of_ranks(
+    ranks: ListRanks, wanted: Interactions, excluded: Tensor, ks: Sequence[int], **options: Any
+) -> dict[str, Tensor]:
+    """`user_metrics` from how many items each user may not be shown; warns where a list ends early."""
+    candidates = wanted.num_items - excluded
+    if len(candidates) and max(ks) > int(candidates.min()):
+        warn_once(f"k={max(ks)} is more than some users have candidates; their lists end early")
+    return user_metrics(ranks, wanted.offsets, candidates, tuple(ks), **options)
+
+
+def refuse_both(unit: str, wanted: Interactions, barred: Interactions) -> None:
+    """Raise `ValueError` if an item is both relevant and excluded for the same row, which the unit names."""
     if len(barred):
         both = barred.contains(wanted.users, wanted.items)
         if both.any():
-            user, item = (int(each[both][0]) for each in (wanted.users, wanted.items))
-            raise ValueError(f"item {item} of row {user} is both relevant and excluded")
-    ranks = list_ranks(scores, wanted.offsets, wanted.items, barred.offsets, barred.items)
-    candidates = scores.shape[1] - barred.per_user
-    if len(candidates) and max(lengths) > int(candidates.min()):
-        warn_once(f"k={max(lengths)} is more than some users have candidates; their lists end early")
-    values = user_metrics(
-        ranks, wanted.offsets, candidates, lengths, max_fpr=max_fpr, ties=ties, conventions=conventions
-    )
-    return values, wanted.per_user
+            row, item = (int(each[both][0]) for each in (wanted.users, wanted.items))
+            raise ValueError(f"item {item} of {unit} {row} is both relevant and excluded")
 
 
 def fewest_tests(name: str, min_test: int | str, ks: Sequence[int]) -> int:
@@ -208,14 +220,15 @@ def fewest_tests(name: str, min_test: int | str, ks: Sequence[int]) -> int:
     return int(name.partition("@")[2] or min(ks))
 
 
-def _list_lengths(k: int | Sequence[int]) -> tuple[int, ...]:
+def list_lengths(k: int | Sequence[int]) -> tuple[int, ...]:
+    """Lengths of the list, each once."""
     several = (k,) if isinstance(k, int) else tuple(dict.fromkeys(k))
     if not several:
         raise ValueError("k holds no value; give at least one length of the list")
     return several
 
 
-def _rows_of(name: str, given: Any, scores: Tensor) -> Interactions:
+def rows_of(name: str, given: Any, scores: Tensor) -> Interactions:
     """A set of items per row as `Interactions`."""
     users, items = scores.shape
     if given is None:

@@ -98,10 +98,16 @@ def recommend(
 
 
 def scores_of(model: Scorer, users: Tensor) -> Tensor:
-    """The scores of some users; `ValueError` if one is NaN."""
+    """The scores of some users; `ValueError` unless they are floating point, a row per user, and none is NaN."""
     with torch.no_grad():
         scores = model.predict(users)
-    if scores.isnan().any():
+    if scores.ndim != 2 or len(scores) != len(users) or not scores.dtype.is_floating_point:
+        raise ValueError(
+            f"the model gives scores of shape {tuple(scores.shape)} and {scores.dtype} for {len(users)} users, wanted "
+            "one row of floating-point numbers each"
+        )
+    # A sum is NaN if one of them is: one cheap pass clears the usual case. Both infinities together are looked at.
+    if scores.sum().isnan() and scores.isnan().any():
         user = int(users[scores.isnan().any(1)][0])
         raise ValueError(f"the model gives NaN for user {user}")
     return scores

@@ -88,9 +88,10 @@ def multi_vector_distance(
         else:
             products = user @ item.transpose(1, 2)
             item_norm = item.square().sum(-1)[:, None]
-    squared = user.square().sum(-1)[:, :, None] + item_norm - 2 * products
+    # In place, since there are users × vectors × items of them; no gradient needs what is written over.
+    squared = (user.square().sum(-1)[:, :, None] + item_norm).sub_(products, alpha=2)
     if num_vectors is not None:
-        squared = squared.masked_fill(unused_vectors(num_vectors, size[1])[:, :, None], torch.inf)
+        squared = squared.masked_fill_(unused_vectors(num_vectors, size[1])[:, :, None], torch.inf)
     nearest: Tensor = squared.min(1).values
     # What rounding makes negative is a distance of zero, and still has a gradient.
     return nearest + (-nearest.detach()).clamp_min(0)

@@ -76,7 +76,8 @@ class MultiVectorCML(nn.Module):
         items = torch.cat([pos[:, None], neg], 1)
         check_indices("users", users, len(self.user))
         check_indices("pos and neg", items, len(self.item))
-        distance = multi_vector_distance(self.user[users], self.item[items], self._counts(users))
+        vectors = _rows(self.user, users), _rows(self.item, items)
+        distance = multi_vector_distance(*vectors, self._counts(users))
         return distance[:, 0], distance[:, 1:]
 
     def distance(
@@ -86,8 +87,8 @@ class MultiVectorCML(nn.Module):
         check_indices("users", users, len(self.user))
         if items is not None:
             check_indices("items", items, len(self.item))
-        vectors = self.item if items is None else self.item[items]
-        return multi_vector_distance(self.user[users], vectors, self._counts(users))
+        vectors = self.item if items is None else _rows(self.item, items)
+        return multi_vector_distance(_rows(self.user, users), vectors, self._counts(users))
 
     def predict(self, users: Int[Tensor, " n"]) -> Float[Tensor, "n items"]:
         """Scores (n, items), the higher the better: the distance with its sign changed."""
@@ -206,7 +207,7 @@ class SFCML(nn.Module):
         """`sfcml_loss` of some users, by the interactions of all."""
         check_indices("users", users, len(self.user))
         rows = interactions.select(users.to(interactions.items.device))
-        return sfcml_loss(self.user[users], self.item, rows, self.margin, kernel=kernel)
+        return sfcml_loss(_rows(self.user, users), self.item, rows, self.margin, kernel=kernel)
 
     def forward(self, users: Int[Tensor, " n"], interactions: Interactions) -> Float[Tensor, ""]:
         """As `loss`."""
@@ -234,6 +235,12 @@ class SFCML(nn.Module):
         positive = torch.zeros(len(self.item), dtype=torch.bool, device=self.item.device)
         positive[items] = True
         return sfcml_user_solution(self.item_vectors(), positive, self.margin, ridge=ridge, norm=self.user_norm).user
+
+
+def _rows(table: Tensor, index: Tensor) -> Tensor:
+    """`table[index]`, whose gradient costs half as much."""
+    rows = nn.functional.embedding(index.long(), table.flatten(1))
+    return rows.unflatten(-1, table.shape[1:]) if table.ndim > 2 else rows
 
 
 @torch.no_grad()

@@ -201,8 +201,9 @@ def _dense_losses(user: Tensor, item: Tensor, observed: Interactions, margin: fl
     with torch.autocast(user.device.type, enabled=False):
         gaps = 2 * user @ item.T - margin * mask
     sums = []
-    for part, count in ((mask, mask.sum(1)), (~mask, (~mask).sum(1))):
-        kept = gaps.masked_fill(~part, 0.0)
+    away, taken = ~mask, observed.per_user
+    for left_out, count in ((away, taken), (mask, observed.num_items - taken)):
+        kept = gaps.masked_fill(left_out, 0.0)
         share = count.clamp_min(1).to(gaps.dtype)
         sums.append((kept.square().sum(1) / share, kept.sum(1) / share))
     (square_in, mean_in), (square_out, mean_out) = sums
