@@ -27,6 +27,24 @@ def world_size(group: Group = None) -> int:
     return distributed.get_world_size(group) if _running() else 1
 
 
+def sum_of_processes(tensor: Tensor, group: Group = None) -> Tensor:
+    """The sum over all processes, without gradient; the tensor itself where there is one process.
+
+    >>> sum_of_processes(torch.tensor(2.0))
+    tensor(2.)
+    """
+    return _reduced(tensor, distributed.ReduceOp.SUM, group) if world_size(group) > 1 else tensor
+
+
+def most_of_processes(tensor: Tensor, group: Group = None) -> Tensor:
+    """The largest value of all processes, element by element.
+
+    >>> most_of_processes(torch.tensor(2))
+    tensor(2)
+    """
+    return _reduced(tensor, distributed.ReduceOp.MAX, group) if world_size(group) > 1 else tensor
+
+
 def gather_rows(tensor: Tensor, group: Group = None) -> Tensor:
     """The rows of all processes, in the order of their ranks.
 
@@ -105,6 +123,12 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient[ctx.own] * ctx.world, None
+
+
+def _reduced(tensor: Tensor, how: Any, group: Group) -> Tensor:
+    found = tensor.detach().clone()
+    distributed.all_reduce(found, how, group=group)
+    return found
 
 
 def _running() -> bool:

@@ -1,5 +1,9 @@
 """Training loops of metric learning: one step per batch of observed pairs, or per batch of users without sampling.
 
+With `sharded=True` every process of torch.distributed holds some of the users, their vectors and their items, and the
+whole table of items; it is one training on all users, with the batches of the processes as one batch. Only the gradient
+of the items is sent.
+
 A trainer does one epoch at a time and can save and take up its state; `fit_recommender` runs it, keeps the best epoch
 by a validation value, and stops when that does not improve.
 """
@@ -10,15 +14,17 @@ import copy
 import math
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
+from equipoise.core.distributed import most_of_processes, sum_of_processes
+from equipoise.core.reduction import attached_zero
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, NonNegative, Positive, Whole
 from equipoise.data.interactions.matrix import Interactions
@@ -26,6 +32,10 @@ from equipoise.recsys.metric_learning.diversity import DiversityControl
 from equipoise.recsys.metric_learning.models import SFCML, MultiVectorCML
 from equipoise.recsys.metric_learning.negatives import TwoStageNegatives, UniformNegatives
 from equipoise.recsys.metric_learning.triplets import topk_negative_loss
+
+# Mean losses, each with the number of samples that it is a mean of.
+_Terms: TypeAlias = list[tuple[Tensor, int]]
+_MOST_TERMS = 2
 
 
 @runtime_checkable
@@ -65,6 +75,8 @@ class SampledTrainer:
         optimizer: of the model's parameters; Adam at `learning_rate` by default.
         learning_rate: of the default optimizer.
         batch_size: observed pairs per step.
+        sharded: the users are those of this process, see the module; the items are the same everywhere. A sampler by
+            popularity should be given that of all users.
         seed: of the order of the pairs, and of the default sampler.
 
     Raises:
@@ -91,6 +103,7 @@ class SampledTrainer:
         optimizer: Optimizer | None = None,
         learning_rate: Positive = 1e-3,
         batch_size: Count = 1024,
+        sharded: bool = False,
         seed: Whole = 0,
     ) -> None:
         _check_sizes(interactions, len(model.user), len(model.item))
@@ -104,26 +117,24 @@ class SampledTrainer:
             raise ValueError(f"kept={kept} must lie in [1, {self.sampler.num_negatives}], the number of negatives")
         self.margin, self.diversity, self.diversity_weight = margin, diversity, diversity_weight
         self.optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=learning_rate)
-        self.batch_size, self._generator = batch_size, Generator().manual_seed(seed)
+        self.batch_size, self.sharded, self._generator = batch_size, sharded, Generator().manual_seed(seed)
         self._pairs = interactions.users, interactions.items
         self._several = int(model.num_vectors.max()) > 1
 
     def epoch(self) -> float:
         """Train on every observed pair once, against freshly drawn items; the mean loss."""
-        total = 0.0
         order = torch.randperm(len(self.interactions), generator=self._generator)
-        for batch in order.split(self.batch_size):
-            users, items = (each[batch] for each in self._pairs)
-            near, far = self.model(users, items, self._negatives(users, items))
-            loss = topk_negative_loss(near, far, self.kept, self.margin)
-            if self.diversity is not None and self._several:
-                owners = users.unique()
-                loss = loss + self.diversity_weight * self.diversity(
-                    self.model.user[owners], self.model.num_vectors[owners]
-                )
-            _step(self.optimizer, loss, self.model)
-            total += float(loss.detach()) * len(batch)
-        return total / len(self.interactions)
+        return _epoch(self, order.split(self.batch_size), self._terms, len(self.interactions))
+
+    def _terms(self, batch: Tensor) -> _Terms:
+        users, items = (each[batch] for each in self._pairs)
+        near, far = self.model(users, items, self._negatives(users, items))
+        terms = [(topk_negative_loss(near, far, self.kept, self.margin), len(batch))]
+        if self.diversity is not None and self._several:
+            owners = users.unique()
+            penalty = self.diversity(self.model.user[owners], self.model.num_vectors[owners])
+            terms.append((self.diversity_weight * penalty, len(owners)))
+        return terms
 
     def _negatives(self, users: Tensor, items: Tensor) -> Tensor:
         if isinstance(self.sampler, TwoStageNegatives):
@@ -157,6 +168,7 @@ class SamplingFreeTrainer:
             the authors' code.
         learning_rate: of the default optimizer.
         batch_users: users per step.
+        sharded: the users are those of this process, see the module; the items are the same everywhere.
         seed: of the order of the users.
 
     Raises:
@@ -178,6 +190,7 @@ class SamplingFreeTrainer:
         optimizer: Optimizer | None = None,
         learning_rate: Positive = 0.05,
         batch_users: Count = 256,
+        sharded: bool = False,
         seed: Whole = 0,
     ) -> None:
         _check_sizes(interactions, len(model.user), len(model.item))
@@ -185,18 +198,17 @@ class SamplingFreeTrainer:
         self._users = ((taken > 0) & (taken < interactions.num_items)).nonzero().squeeze(1)
         if not len(self._users):
             raise ValueError("no user has both observed and unobserved items")
-        self.model, self.interactions, self.batch_users = model, interactions, batch_users
+        self.model, self.interactions, self.batch_users, self.sharded = model, interactions, batch_users, sharded
         self.optimizer = optimizer or torch.optim.Adagrad(model.parameters(), lr=learning_rate, weight_decay=1e-5)
         self._generator = Generator().manual_seed(seed)
 
     def epoch(self) -> float:
         """Train on every user once; the mean loss."""
-        total = 0.0
-        for users in self._users[torch.randperm(len(self._users), generator=self._generator)].split(self.batch_users):
-            loss = self.model.loss(users, self.interactions)
-            _step(self.optimizer, loss, self.model)
-            total += float(loss.detach()) * len(users)
-        return total / len(self._users)
+        order = self._users[torch.randperm(len(self._users), generator=self._generator)]
+        return _epoch(self, order.split(self.batch_users), self._terms, len(self._users))
+
+    def _terms(self, users: Tensor) -> _Terms:
+        return [(self.model.loss(users, self.interactions), len(users))]
 
     def state_dict(self) -> dict[str, Any]:
         """What an interrupted training needs to go on as if nothing had happened."""
@@ -309,11 +321,40 @@ def _take_up(trainer: Trainer, path: Path, fingerprint: str) -> tuple[TrainingHi
     return history, best
 
 
-def _step(optimizer: Optimizer, loss: Tensor, model: MultiVectorCML | SFCML) -> None:
+def _epoch(
+    trainer: SampledTrainer | SamplingFreeTrainer,
+    batches: Sequence[Tensor],
+    terms_of: Callable[[Tensor], _Terms],
+    samples: int,
+) -> float:
+    """A step for each batch; the mean loss of all samples, of all processes where the users are sharded."""
+    if not trainer.sharded:
+        return sum(_step(trainer, terms) * terms[0][1] for terms in map(terms_of, batches)) / samples
+    total = torch.zeros(2, dtype=torch.float64)
+    for step in range(int(most_of_processes(torch.tensor(len(batches))))):
+        if step < len(batches):
+            terms = terms_of(batches[step])
+        else:  # the others are not done
+            terms = [(attached_zero(trainer.model.user, trainer.model.item), 0)]
+        counts = torch.tensor([count for _, count in terms] + [0] * (_MOST_TERMS - len(terms)), dtype=torch.float64)
+        whole = sum_of_processes(counts)
+        shares = [(loss * (count / float(whole[k])), count) for k, (loss, count) in enumerate(terms) if whole[k]]
+        total += torch.tensor([_step(trainer, shares) * float(whole[0]), counts[0]], dtype=torch.float64)
+    total = sum_of_processes(total)
+    return float(total[0] / total[1])
+
+
+def _step(trainer: SampledTrainer | SamplingFreeTrainer, terms: _Terms) -> float:
+    model, optimizer = trainer.model, trainer.optimizer
+    loss = sum((term for term, _ in terms[1:]), terms[0][0])
     optimizer.zero_grad()
     loss.backward()
+    if trainer.sharded:
+        assert model.item.grad is not None
+        model.item.grad = sum_of_processes(model.item.grad)
     optimizer.step()
     model.project_()
+    return float(loss.detach())
 
 
 def _check_sizes(interactions: Interactions, users: int, items: int) -> None:
