@@ -110,6 +110,20 @@ def test_a_file_of_items_may_have_titles_alone(files, tmp_path):
     assert outcome.report.example.shown[0].startswith("Title of")
 
 
+def test_a_user_who_took_everything_gets_an_empty_list(files, tmp_path):
+    log = pd.read_csv(files / "plain.csv")
+    collector = pd.DataFrame({"user_id": "all", "item_id": log["item_id"].unique()})
+    pd.concat([log, collector]).to_csv(tmp_path / "log.csv", index=False)
+    notices = []
+    request = _request(tmp_path, models=["cml"], epochs=2)
+    outcome = recommend_items(tmp_path / "log.csv", request, notice=notices.append)
+    assert any("1 of 81 users took every item" in words for words in notices)
+    assert set(pd.read_csv(outcome.folder / "recommendations.csv")["user"]) == set(range(80))
+    collector.to_csv(tmp_path / "one.csv", index=False)
+    with pytest.raises(InputError, match="every user took every item"):
+        recommend_items(tmp_path / "one.csv", _request(tmp_path, output=tmp_path / "two"))
+
+
 def test_what_is_wrong_is_said_in_a_sentence(files, tmp_path):
     for changes, words in (
         ({"models": ["best"]}, "model='best' is not known"),
@@ -120,6 +134,7 @@ def test_what_is_wrong_is_said_in_a_sentence(files, tmp_path):
         ({"min_count": 1000}, "no user has 1000 items"),
         ({"min_rating": 3.0}, "needs a column of ratings"),
         ({"items": tmp_path / "none.csv"}, "none.csv"),
+        ({"checkpoints": files / "plain.csv"}, "plain.csv"),
     ):
         with pytest.raises(InputError, match=words):
             recommend_items(files / "plain.csv", _request(tmp_path, **changes))

@@ -124,7 +124,10 @@ def recommend_items(
     with staged_folder(request.output, overwrite=request.overwrite, inputs=inputs) as stage:
         progress("reading")
         with mendable():
+            if request.checkpoints is not None:
+                request.checkpoints.mkdir(parents=True, exist_ok=True)
             log = _read(interactions, request)
+            _say_who_has_all(log.interactions, notice)
             split = _split(log, request, notice)
         contenders = {name: _trained(name, split, request, progress) for name in dict.fromkeys(request.models)}
         chosen = max(contenders, key=lambda name: contenders[name].value)
@@ -169,6 +172,14 @@ def _read(interactions: str | Path, request: RecommendRequest) -> InteractionLog
     )
 
 
+def _say_who_has_all(interactions: Interactions, notice: Callable[[str], None]) -> None:
+    full = int((interactions.per_user == interactions.num_items).sum())
+    if full == interactions.num_users:
+        raise InputError("every user took every item, so there is nothing to recommend")
+    if full:
+        notice(f"{full} of {interactions.num_users} users took every item; their lists are empty")
+
+
 def _split(log: InteractionLog, request: RecommendRequest, notice: Callable[[str], None]) -> InteractionSplit:
     if request.split == "time":
         if log.times is None:
@@ -204,7 +215,6 @@ def _trained(
         model = MetricLearningRecommender(settings)
         checkpoint = None
         if request.checkpoints is not None:
-            request.checkpoints.mkdir(parents=True, exist_ok=True)
             checkpoint = request.checkpoints / f"{name}.pt"
         with mendable():
             model.fit(
