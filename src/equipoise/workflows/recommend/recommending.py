@@ -130,7 +130,7 @@ def recommend_items(
             _say_who_has_all(log.interactions, notice)
             split = _split(log, request, notice)
         contenders = {name: _trained(name, split, request, progress) for name in dict.fromkeys(request.models)}
-        chosen = max(contenders, key=lambda name: contenders[name].value)
+        chosen = _best(contenders, _metric(request))
         progress(f"refitting {chosen} on everything")
         final = _refitted(contenders[chosen], log.interactions, stage / "model", progress)
         lists = recommend(final, torch.arange(log.interactions.num_users), request.k, exclude=log.interactions)
@@ -245,6 +245,13 @@ def _settings(name: str, request: RecommendRequest) -> RecommenderSettings | Non
     return RecommenderSettings.usual(name, seed=request.seed, **changes)  # type: ignore[arg-type]
 
 
+def _best(contenders: Mapping[str, _Contender], metric: str) -> str:
+    known = [name for name, one in contenders.items() if not math.isnan(one.value)]
+    if not known:
+        raise InputError(f"{metric} has no value for any user of the validation part; choose another metric or split")
+    return max(known, key=lambda name: contenders[name].value)
+
+
 def _refitted(winner: _Contender, interactions: Interactions, folder: Path, progress: Callable[[str], None]) -> Any:
     """The model that is shipped: trained on everything, for as many epochs as were best."""
     if winner.settings is None:
@@ -331,9 +338,10 @@ def _difference(ours: Tensor, theirs: Tensor) -> Interval:
 def _groups(log: InteractionLog, split: InteractionSplit, found: RankingReport, metric: str) -> list[Group]:
     """The metric by how many items a user has and, with categories, by how many kinds of items they like."""
     taken = split.train.per_user[found.users]
-    order = taken.argsort(stable=True).argsort()
-    thirds = (3 * order / max(len(order), 1)).long().clamp_max(2)
-    groups = [_group(words, found, metric, thirds == k) for k, words in enumerate(_THIRDS)]
+    groups = []
+    if len(taken.unique()) > 1:
+        thirds = _thirds(taken)
+        groups = [_group(words, found, metric, thirds == k) for k, words in enumerate(_THIRDS)]
     if log.categories is not None:
         kinds = _kinds(split.train, log.categories)[found.users]
         for least, most, words in (
@@ -343,6 +351,13 @@ def _groups(log: InteractionLog, split: InteractionSplit, found: RankingReport, 
         ):
             groups.append(_group(words, found, metric, (kinds >= least) & (kinds <= most)))
     return [group for group in groups if group.users]
+
+
+def _thirds(taken: Tensor) -> Tensor:
+    """The third of each user by their items; users with as many stay together, where the middle of them belongs."""
+    ordered = taken.sort().values
+    below, upto = torch.searchsorted(ordered, taken), torch.searchsorted(ordered, taken, right=True)
+    return (3 * (below + upto)) // (2 * max(len(taken), 1))
 
 
 def _group(words: str, found: RankingReport, metric: str, chosen: Tensor) -> Group:
