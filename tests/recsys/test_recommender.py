@@ -84,6 +84,42 @@ def test_a_user_without_training_items_gets_what_is_popular():
     assert model.recommend(torch.tensor([2]), 5).tolist() == [[1, 0, 2, 3, 4]]
 
 
+@pytest.mark.parametrize("changes", [{"model": "cml"}, {"sampling": "popularity"}, {"model": "sfcml"}])
+def test_a_user_with_all_items_is_no_obstacle(changes, tmp_path):
+    likes = Interactions.from_pairs([0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2], num_users=4, num_items=3)
+    model = MetricLearningRecommender(RecommenderSettings(dim=4, epochs=2, **changes)).fit(likes)
+    assert model.recommend(torch.tensor([0, 1]), 2).tolist() == [[-1, -1], [0, -1]]
+    assert model.recommend(torch.tensor([0]), 3, exclude_seen=False).tolist() == [[2, 1, 0]]
+    assert model.fold_in(likes, 2)[[0, 3]].tolist() == [[-1, -1], [2, 1]]
+    model.save(tmp_path)
+    assert torch.equal(
+        MetricLearningRecommender.load(tmp_path).predict(torch.arange(4)), model.predict(torch.arange(4))
+    )
+    everything = Interactions.from_pairs([0, 0, 1, 1], [0, 1, 0, 1])
+    with pytest.raises(ValueError, match="no user has both observed and unobserved items"):
+        model.fit(everything)
+
+
+def test_the_default_type_may_be_float64():
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = _fitted("sfcml", epochs=5)
+        lists = model.fold_in(SPLIT.train.select(torch.arange(3)), 4)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert lists.shape == (3, 4)
+
+
+def test_validation_is_of_the_same_users_and_items_and_apart():
+    for validation, words in (
+        (Interactions.from_pairs([0], [1]), "validation is of 1 users and 2 items, interactions are of 120 and 72"),
+        (Interactions.from_pairs([], [], num_users=120, num_items=72), "validation is empty"),
+        (SPLIT.train, f"validation holds item {int(SPLIT.train.items[0])} of user 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            MetricLearningRecommender(RecommenderSettings(dim=4, epochs=1)).fit(SPLIT.train, validation)
+
+
 def test_it_is_the_same_after_saving(fitted, tmp_path):
     _, model = fitted
     model.save(tmp_path / "model")

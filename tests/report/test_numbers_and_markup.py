@@ -6,7 +6,7 @@ import pytest
 
 from equipoise.core.curves.intervals import Interval
 from equipoise.report import numbers
-from equipoise.report.markup import Frame, node, render, tick_label, ticks
+from equipoise.report.markup import Frame, node, plain_table, render, tick_label, ticks
 
 NAN = float("nan")
 
@@ -94,3 +94,9 @@ def test_a_frame_puts_the_corners_where_they_belong():
     assert frame.at(0.0, -1.0) == (10.0, 85.0)
     assert frame.at(2.0, 1.0) == (80.0, 5.0)
     assert frame.path(np.array([[0.0, -1.0], [0.0, -1.0], [2.0, 1.0]]), close=True) == "M10.0 85.0L80.0 5.0Z"
+
+
+def test_the_cells_of_a_plain_table_carry_their_titles():
+    """On a narrow screen the header is not shown, and 0.3 alone says nothing."""
+    table = render(plain_table([("model", "recall", ""), ("a", node("b", "0.3"), "x")]))
+    assert '<td>a</td><td data-label="recall"><b>0.3</b></td><td>x</td>' in table

@@ -10,8 +10,10 @@ import codecs
 import io
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 from cyclopts import App, CycloptsError
 
@@ -26,7 +28,7 @@ from equipoise.cli.methods import methods
 from equipoise.cli.predict import predict
 from equipoise.cli.recommend import recommend
 from equipoise.cli.reproduce import reproduce
-from equipoise.cli.terminal import EVERYWHERE, arguments, print_problem
+from equipoise.cli.terminal import EVERYWHERE, arguments, print_notice, print_problem
 from equipoise.workflows.errors import InputError
 
 app = App(
@@ -46,7 +48,7 @@ def main(given: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_PLAIN)
     try:
-        with _interruptible():
+        with _interruptible(), _warnings_as_notices():
             # -k, as lists are asked for everywhere.
             tokens = ["--k" if token == "-k" else token for token in arguments]
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
@@ -56,6 +58,29 @@ def main(given: Sequence[str] | None = None) -> None:
     except (_Interrupted, KeyboardInterrupt):
         print_problem("interrupted before it was done")
         sys.exit(130)
+
+
+@contextmanager
+def _warnings_as_notices() -> Iterator[None]:
+    """Warnings for users without the line of code that gave them; those for programmers stay as they are."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if category is UserWarning:
+            print_notice(str(message))
+        else:
+            usual(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+        warnings.showwarning = show
+        yield
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:

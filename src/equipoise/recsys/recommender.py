@@ -94,8 +94,8 @@ class RecommenderSettings:
 class MetricLearningRecommender:
     """Metric learning with `fit`, `recommend`, `similar_items` and `fold_in`.
 
-    A user without a training item is answered by popularity. An item that nobody took keeps a vector that training
-    pushes away from everybody.
+    A user without a training item, or with all items, cannot be learned from and is answered by popularity. An item
+    that nobody took keeps a vector that training pushes away from everybody.
 
     Args:
         settings: all settings.
@@ -142,6 +142,8 @@ class MetricLearningRecommender:
                 checkpoint is of other data or settings.
         """
         trainer = self._trainer(interactions)
+        if validation is not None:
+            _check_validation(interactions, validation)
         self._interactions = interactions
 
         def validate() -> float:
@@ -177,11 +179,11 @@ class MetricLearningRecommender:
         return self._interactions
 
     def predict(self, users: Int[Tensor, " n"]) -> Float[Tensor, "n items"]:
-        """Scores (n, items), the higher the better; for a user without training items, the popularity of the items."""
+        """Scores (n, items), the higher the better; for a user with no or all training items, the items' popularity."""
         scores = self.model.predict(users).detach()
-        cold = self.interactions.per_user[users] == 0
-        if cold.any():
-            scores[cold] = self.interactions.per_item.to(scores.dtype)
+        unknown = ~_informative(self.interactions)[users]
+        if unknown.any():
+            scores[unknown] = self.interactions.per_item.to(scores.dtype)
         return scores
 
     def recommend(self, users: Integer[Tensor, " n"], k: int = 20, *, exclude_seen: bool = True) -> Int[Tensor, "n k"]:
@@ -202,15 +204,15 @@ class MetricLearningRecommender:
         """Lists for people who were not in training, from what they took; see `fold_in` of the models.
 
         Args:
-            interactions: a row for each of them. Who took nothing is answered by popularity.
+            interactions: a row for each of them. Who took nothing is answered by popularity, who took all gets none.
             k: length of the lists.
         """
         if interactions.num_items != len(self.model.item_vectors()):
             raise ValueError(
                 f"interactions have {interactions.num_items} items, the model {len(self.model.item_vectors())}"
             )
-        scores = self.interactions.per_item.to(torch.float32).repeat(interactions.num_users, 1)
-        warm = (interactions.per_user > 0).nonzero().squeeze(1)
+        scores = self.interactions.per_item.to(self.model.item_vectors().dtype).repeat(interactions.num_users, 1)
+        warm = _informative(interactions).nonzero().squeeze(1)
         if len(warm):
             scores[warm] = _scores_of_new(self.model, interactions.select(warm), self.settings.margin)
         return top_items(scores, k, interactions)
@@ -268,12 +270,15 @@ class MetricLearningRecommender:
                 batch_users=chosen.batch_size,
                 seed=chosen.seed,
             )
+        learned = _informative(interactions)
+        if not learned.any():
+            raise ValueError("no user has both observed and unobserved items")
         several = chosen.num_vectors if chosen.model == "dpcml" else 1
         counts = num_interests(interactions.per_user, several, "log2" if chosen.adaptive else "constant")
         sampler = PopularityNegatives if chosen.sampling == "popularity" else UniformNegatives
         return SampledTrainer(
             MultiVectorCML(users, items, chosen.dim, counts, seed=chosen.seed),
-            interactions,
+            _without_others(interactions, learned),
             sampler=sampler(interactions, chosen.candidates, generator=Generator().manual_seed(chosen.seed)),
             kept=max(1, round(chosen.hardness * chosen.candidates)),
             margin=chosen.margin,
@@ -283,6 +288,34 @@ class MetricLearningRecommender:
             batch_size=chosen.batch_size,
             seed=chosen.seed,
         )
+
+
+def _check_validation(interactions: Interactions, validation: Interactions) -> None:
+    sizes = [(each.num_users, each.num_items) for each in (interactions, validation)]
+    if sizes[0] != sizes[1]:
+        (users, items), (others, more) = sizes
+        raise ValueError(f"validation is of {others} users and {more} items, interactions are of {users} and {items}")
+    if not len(validation):
+        raise ValueError("validation is empty; leave it out to train all epochs")
+    known = interactions.contains(validation.users, validation.items)
+    if known.any():
+        user, item = validation.users[known][0], validation.items[known][0]
+        raise ValueError(f"validation holds item {int(item)} of user {int(user)}, which is in interactions as well")
+
+
+def _informative(interactions: Interactions) -> Tensor:
+    """(users,) who took some items and not all."""
+    taken = interactions.per_user
+    return (taken > 0) & (taken < interactions.num_items)
+
+
+def _without_others(interactions: Interactions, kept: Tensor) -> Interactions:
+    """The same users and items, with the rows of some users only."""
+    if kept[interactions.per_user > 0].all():
+        return interactions
+    users = interactions.users
+    pairs = users[kept[users]], interactions.items[kept[users]]
+    return Interactions.from_pairs(*pairs, num_users=interactions.num_users, num_items=interactions.num_items)
 
 
 def _scores_of_new(model: MultiVectorCML | SFCML, interactions: Interactions, margin: float) -> Tensor:

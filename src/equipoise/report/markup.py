@@ -60,12 +60,19 @@ def document(title: str, *body: Child, extra_style: str = "") -> str:
 
 
 def plain_table(cells: Sequence[Sequence[Child]]) -> Element:
-    """A table, its header first."""
+    """A table, its header first, whose words stand before the cells on a narrow screen."""
     header, *rows = cells
+    labels = [None, *(text if isinstance(text, str) and text else None for text in header[1:])]
     return node(
         "table",
         node("thead", node("tr", *(node("th", text, scope="col") for text in header))),
-        node("tbody", *(node("tr", *(node("td", text) for text in row)) for row in rows)),
+        node(
+            "tbody",
+            *(
+                node("tr", *(node("td", text, data_label=label) for text, label in zip(row, labels, strict=True)))
+                for row in rows
+            ),
+        ),
     )
 
 

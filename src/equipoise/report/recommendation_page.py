@@ -15,8 +15,11 @@ _STYLE = """
 .dot { fill: var(--s1); } .dot.chosen { fill: var(--s2); }
 .dots text { font-size: 12px; fill: var(--ink); } .dots .axis { fill: var(--faint); }
 .dots line { stroke: var(--grid); }
-.models td { white-space: nowrap; } .served td:last-child { text-align: left; }
+.models { overflow-x: auto; } .models td { white-space: nowrap; }
+.models th + th, .models td + td { padding-left: 14px; } .models th { overflow-wrap: anywhere; }
+.served td:last-child { text-align: left; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 0 36px; }
+.columns h3 { margin-bottom: 4px; } .columns ol { margin: 0; padding-left: 1.8em; }
 .bar { background: var(--s1); height: 0.7em; display: inline-block; border-radius: 2px; margin-right: 8px; }
 """
 
@@ -113,12 +116,20 @@ def recommendation_page(report: RecommendationReport) -> str:
         node("h1", report.title),
         node("p", *(node("span", fact) for fact in report.facts), class_="facts"),
     )
-    sections = [_hero(report), _models(report), _served(report), _person(report.example), _details(report)]
+    sections = [
+        _hero(report),
+        _models(report),
+        _served(report) if report.groups else None,
+        _person(report.example),
+        _details(report),
+    ]
     return document(report.title, header, node("main", *sections), extra_style=_STYLE)
 
 
 def verdict(report: RecommendationReport) -> str:
     """What the comparison with popularity came to, in a sentence."""
+    if [one.name for one in report.judged] == ["popular"]:
+        return "Showing everybody what is popular is the least to compare with; no other model was asked for."
     if report.chosen == "popular":
         return "No model was better than showing everybody what is popular."
     if report.gap is None:
@@ -174,7 +185,7 @@ def _models(report: RecommendationReport) -> Element:
             class_="lead",
         ),
         node("div", _dots(report), class_="figures"),
-        node("div", plain_table(head), class_="scroll models"),
+        node("div", plain_table(head), class_="models"),
     )
 
 

@@ -60,3 +60,12 @@ def test_bad_indices_are_named():
         Interactions.from_pairs([], [])
     with pytest.raises(ValueError, match="same users and items"):
         Interactions.from_pairs([0], [0]).union(Interactions.from_pairs([1], [0]))
+
+
+def test_indices_beyond_int64_are_refused():
+    with pytest.raises(ValueError, match="more pairs than int64 counts"):
+        Interactions.from_pairs([0, 4], [5, 2**61])
+    with pytest.raises(IndexError, match="items holds the index 9223372036854775813"):
+        Interactions.from_pairs([0], np.array([2**63 + 5], dtype=np.uint64))
+    with pytest.raises(IndexError, match="users holds the index -1, wanted 0 to 0"):
+        Interactions.from_pairs([-1], [1])

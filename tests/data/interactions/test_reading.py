@@ -146,3 +146,39 @@ def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path):
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=words):
             read_interactions(path, items, **options)
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.tsv", "log.csv.gz", "m.inter"])
+def test_identifiers_stay_as_they_are_written(tmp_path, name):
+    long = ["12345678901234567890123", "12345678901234567890124"]
+    frame = pd.DataFrame({"user_id": ["007", "7", *long, "NA"], "item_id": ["1e3", "01", "1", "1000", "None"]})
+    kind = {"sep": "\t"} if name != "log.csv" and not name.endswith("gz") else {}
+    if name.endswith(".inter"):
+        frame = frame.rename(columns="{}:token".format)
+    frame.to_csv(tmp_path / name, index=False, **kind)
+    log = read_interactions(tmp_path / name)
+    assert log.user_names == ("007", "7", *long, "NA")
+    assert log.item_names == ("1e3", "01", "1", "1000", "None")
+
+
+def test_numbers_with_leading_zeros_are_the_same_items_in_both_files(tmp_path):
+    log, items = tmp_path / "log.csv", tmp_path / "items.csv"
+    log.write_text("user,item\n1,007\n2,008\n")
+    items.write_text("item,title\n007,1984\n008,\nA9,2001\n")
+    found = read_interactions(log, items)
+    assert found.item_names == ("007", "008", "A9")
+    assert found.titles == ("1984", "", "2001")
+
+
+def test_whole_numbers_with_a_point_are_whole_numbers(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item\n1.0,5.0\n2.0,6.0\n")
+    pd.DataFrame({"item": [6, 5], "title": ["six", "five"]}).to_parquet(tmp_path / "items.parquet")
+    found = read_interactions(tmp_path / "log.csv", tmp_path / "items.parquet")
+    assert (found.user_names, found.item_names, found.titles) == (("1", "2"), ("5", "6"), ("five", "six"))
+
+
+def test_a_file_of_other_items_is_refused(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item\n1,5\n2,6\n")
+    (tmp_path / "items.csv").write_text("item,title\nm5,five\n")
+    with pytest.raises(ValueError, match=r"no item of the log is in .*items.csv, such as '5' beside 'm5'"):
+        read_interactions(tmp_path / "log.csv", tmp_path / "items.csv")

@@ -201,3 +201,19 @@ def test_bad_input_is_named(plain_inputs):
         ranking_metrics(scores, Interactions.from_pairs([2], [3]), k=1)
     with pytest.raises(ValueError, match="no value"):
         RankingMetrics(k=())
+
+
+def test_the_function_does_not_wait_for_other_processes(monkeypatch):
+    """Of a batch that one process holds, as in a validation on rank 0, the metrics are those of the batch."""
+
+    def gathered(self, *_, **__):
+        raise AssertionError("it gathers")
+
+    monkeypatch.setattr("torchmetrics.metric.jit_distributed_available", lambda: True)
+    monkeypatch.setattr("torchmetrics.Metric._sync_dist", gathered)
+    found = ranking_metrics(torch.tensor([[0.9, 0.1, 0.5]]), torch.tensor([[0, 0, 1]]), k=2)
+    assert float(found["mrr@2"]) == 0.5
+    metric = RankingMetrics(k=2)
+    metric.update(torch.tensor([[0.9, 0.1, 0.5]]), torch.tensor([[0, 0, 1]]))
+    with pytest.raises(AssertionError, match="it gathers"):
+        metric.compute()

@@ -9,6 +9,7 @@ from equipoise.cli.main import main
 from equipoise.data import click_world
 from equipoise.recsys import grouped_auc
 from equipoise.workflows import ClickModel, ClicksRequest, InputError, fit_clicks
+from equipoise.workflows.clicks.table import Impressions
 
 
 def _frame(rows=600, seed=0):
@@ -137,3 +138,22 @@ def test_bad_requests_are_one_sentence_and_write_nothing(change, settings, sente
     with pytest.raises(InputError, match=sentence):
         fit_clicks(tmp_path / "clicks.csv", ClicksRequest(output=tmp_path / "out", **settings))
     assert not (tmp_path / "out").exists()
+
+
+def test_names_of_figures_are_the_same_in_histories_and_beside_them(tmp_path):
+    """An item 007 of a column of numbers, and of a history of several."""
+    frame = _frame(200)
+    frame["item"] = frame["item"].str.replace("i", "00")
+    frame["history"] = frame["history"].str.replace("i", "00")
+    frame.to_csv(tmp_path / "clicks.csv", index=False)
+    fit_clicks(tmp_path / "clicks.csv", ClicksRequest(method=["joint"], epochs=1, output=tmp_path / "out"))
+    known = ClickModel.load(tmp_path / "out").encoder.items
+    assert all(name.startswith("00") for name in known)
+    assert len(known) <= 30
+
+
+def test_a_column_of_one_item_each_with_empty_cells_holds_names():
+    frame = pd.DataFrame({"item": ["7.0", "8.0"], "history": [None, 7.0], "label": [0, 1]})
+    table = Impressions.read(frame, item="item", history="history", label="label", user=None, context=())
+    assert table.item == ["7", "8"]
+    assert table.histories == [[], ["7"]]

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from equipoise.cli.main import main
+from equipoise.core.validate import reset_warnings
 from equipoise.data import make_interest_world
-from equipoise.recsys import MetricLearningRecommender
+from equipoise.recsys import MetricLearningRecommender, RankingReport
 from equipoise.workflows import InputError, RecommendRequest, recommend_items
 from equipoise.workflows.recommend import recommending
 
@@ -52,7 +53,7 @@ def test_everybody_gets_a_list_of_what_they_have_not_had(files, tmp_path):
     assert summary["chosen"] == outcome.chosen
     best = max(summary["models"], key=lambda name: summary["models"][name]["validation"])
     assert best == outcome.chosen
-    assert {group["name"] for group in summary["groups"]} >= {"the middle third"}
+    assert {group["name"] for group in summary["groups"]} >= {"three or four"}
     page = (outcome.folder / "report.html").read_text()
     assert "Who is served badly" in page
     assert "Title of i" in page
@@ -99,6 +100,7 @@ def test_every_split_is_judged(files, tmp_path, split):
     assert outcome.report.metric == "recall@5"
     assert outcome.report.gap is None
     assert any("--split time" in words for words in notices) == (split == "random")
+    assert {group.name for group in outcome.report.groups} <= set(recommending._THIRDS)
     if split == "leave_one_out":
         assert outcome.report.judged[0].means["recall@5"].estimate <= 1
         assert sum(group.users for group in outcome.report.groups) == 80
@@ -108,6 +110,20 @@ def test_a_file_of_items_may_have_titles_alone(files, tmp_path):
     outcome = recommend_items(files / "plain.csv", _request(tmp_path, models=["popular"], items=files / "titles.csv"))
     assert outcome.report.example.kinds == {}
     assert outcome.report.example.shown[0].startswith("Title of")
+
+
+def test_a_user_who_took_everything_gets_an_empty_list(files, tmp_path):
+    log = pd.read_csv(files / "plain.csv")
+    collector = pd.DataFrame({"user_id": "all", "item_id": log["item_id"].unique()})
+    pd.concat([log, collector]).to_csv(tmp_path / "log.csv", index=False)
+    notices = []
+    request = _request(tmp_path, models=["cml"], epochs=2)
+    outcome = recommend_items(tmp_path / "log.csv", request, notice=notices.append)
+    assert any("1 of 81 users took every item" in words for words in notices)
+    assert set(pd.read_csv(outcome.folder / "recommendations.csv")["user"]) == set(range(80))
+    collector.to_csv(tmp_path / "one.csv", index=False)
+    with pytest.raises(InputError, match="every user took every item"):
+        recommend_items(tmp_path / "one.csv", _request(tmp_path, output=tmp_path / "two"))
 
 
 def test_what_is_wrong_is_said_in_a_sentence(files, tmp_path):
@@ -120,6 +136,7 @@ def test_what_is_wrong_is_said_in_a_sentence(files, tmp_path):
         ({"min_count": 1000}, "no user has 1000 items"),
         ({"min_rating": 3.0}, "needs a column of ratings"),
         ({"items": tmp_path / "none.csv"}, "none.csv"),
+        ({"checkpoints": files / "plain.csv"}, "plain.csv"),
     ):
         with pytest.raises(InputError, match=words):
             recommend_items(files / "plain.csv", _request(tmp_path, **changes))
@@ -131,7 +148,7 @@ def test_the_command_prints_a_table_and_where_the_lists_are(files, tmp_path, cap
     main(["recommend", str(files / "plain.csv"), "--model", "popular", "-k", "3", "--output", str(tmp_path / "lists")])
     shown = capsys.readouterr().out
     assert "ndcg@3" in shown
-    assert "chosen: popular. No model was better than showing everybody what is popular." in shown
+    assert "chosen: popular. Showing everybody what is popular is the least to compare with" in shown
     assert str(tmp_path / "lists") in shown.replace("\n", "")
     with pytest.raises(SystemExit) as left:
         main(["recommend", str(files / "plain.csv"), "--model", "best"])
@@ -144,3 +161,28 @@ def test_difference_is_paired_over_users():
     gaps = torch.tensor([0.1, 0.2, 0.3])
     assert found.estimate == pytest.approx(0.2)
     assert found.high - found.estimate == pytest.approx(1.959964 * float(gaps.std()) / 3**0.5, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_are_sentences_on_the_command_line(files, tmp_path, capsys):
+    reset_warnings()
+    command = ["recommend", str(files / "plain.csv"), "--model", "popular", "-k", "70", "--output", str(tmp_path / "o")]
+    main(command)
+    lines = capsys.readouterr().err.splitlines()
+    assert "notice: k=70 is more than some users have candidates; their lists end early" in lines
+    assert not any("UserWarning" in line for line in lines)
+
+
+def test_users_with_as_many_items_are_in_one_group():
+    taken = torch.tensor([1, 1, 1, 1, 2, 3, 4, 4, 4])
+    assert recommending._thirds(taken).tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 2]
+    assert recommending._thirds(torch.tensor([5, 5, 5, 5])).tolist() == [1, 1, 1, 1]
+    assert recommending._thirds(torch.arange(6).flip(0)).tolist() == [2, 2, 1, 1, 0, 0]
+
+
+def test_a_metric_without_a_value_chooses_no_model():
+    report = RankingReport(torch.arange(0), {}, torch.arange(0), (1,), None)
+    none, some = (recommending._Contender(None, None, 0, value, report, 0.0) for value in (float("nan"), 0.1))
+    assert recommending._best({"a": none, "b": some}, "auc") == "b"
+    with pytest.raises(InputError, match="auc has no value for any user of the validation part"):
+        recommending._best({"a": none}, "auc")

@@ -47,7 +47,7 @@ class Interactions:
 
         Raises:
             ValueError: if the two do not have the same length, are not whole numbers, or are empty where a size is not
-                given.
+                given; if there are more than 2⁶³ − 1 pairs of a user and an item.
             IndexError: if an index is negative or not below the size.
         """
         rows, columns = _indices("users", users), _indices("items", items)
@@ -55,6 +55,10 @@ class Interactions:
             raise ValueError(f"users and items must have the same length, got {len(rows)} and {len(columns)}")
         num_users = _size("users", rows, num_users)
         num_items = _size("items", columns, num_items)
+        if num_users * num_items > np.iinfo(np.int64).max:
+            raise ValueError(
+                f"{num_users} users × {num_items} items are more pairs than int64 counts; number them from 0"
+            )
         keys = np.unique(rows * num_items + columns) if len(rows) else rows
         counts = np.bincount(keys // max(num_items, 1), minlength=num_users)
         offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -184,6 +188,8 @@ def _indices(name: str, values: Any) -> Any:
     found = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
     if found.ndim != 1 or (len(found) and found.dtype.kind not in "iu"):
         raise ValueError(f"{name} must be one row of whole numbers, got shape {found.shape} of {found.dtype}")
+    if len(found) and found.max() > np.iinfo(np.int64).max:
+        raise IndexError(f"{name} holds the index {found.max()}, which int64 does not hold")
     return found.astype(np.int64)
 
 
@@ -191,7 +197,7 @@ def _size(name: str, indices: Any, size: int | None) -> int:
     if size is None:
         if not len(indices):
             raise ValueError(f"there are no {name}; give num_{name} for an empty matrix")
-        size = int(indices.max()) + 1
+        size = max(int(indices.max()), 0) + 1
     if len(indices) and not 0 <= indices.min() <= indices.max() < size:
         wrong = indices[(indices < 0) | (indices >= size)][0]
         raise IndexError(f"{name} holds the index {wrong}, wanted 0 to {size - 1}")

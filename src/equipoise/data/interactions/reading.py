@@ -32,6 +32,7 @@ _KNOWN = {
     "title": ("title", "name", "movie_title", "item_name", "item_title"),
     "category": ("category", "categories", "genre", "genres", "class", "classes"),
 }
+_NAMED = frozenset(name for role in ("user", "item", "title", "category") for name in _KNOWN[role])
 _ATOMIC = (".inter", ".item")
 
 
@@ -95,7 +96,7 @@ def read_interactions(
             items, `min_rating` is given without ratings or leaves nothing, or no item of the log has a category.
     """
     path = Path(path)
-    frame = _read(path)
+    frame = _read(path, user, item)
     user, item = _column(path, frame, "user", user), _column(path, frame, "item", item)
     rating, time = _column(path, frame, "rating", rating, False), _column(path, frame, "time", time, False)
     frame = _present(path, frame, [name for name in (user, item, rating, time) if name is not None])
@@ -133,18 +134,26 @@ def read_interactions(
     )
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """The table of a file, its columns without the types of atomic files."""
+def _read(path: Path, *asked: str | None) -> pd.DataFrame:
+    """The table of a file, with names as they are written, its columns without the types of atomic files."""
     import pandas as pd
 
     from equipoise.data.tables.reading import read_table
 
     if path.suffix.lower() not in _ATOMIC:
-        return read_table(path)
+        return read_table(path, names=lambda name: name in asked or name.lower() in _NAMED)
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        frame = pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, encoding="utf-8-sig")
+        frame = pd.read_csv(
+            path,
+            sep="\t",
+            quoting=csv.QUOTE_NONE,
+            encoding="utf-8-sig",
+            dtype=str,
+            na_values=[""],
+            keep_default_na=False,
+        )
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as an atomic file: {str(error).strip().splitlines()[0]}") from error
     if not len(frame):
@@ -192,10 +201,10 @@ def _numbers(path: Path, frame: pd.DataFrame, name: str) -> Any:
 def _times(path: Path, frame: pd.DataFrame, name: str) -> Any:
     import pandas as pd
 
-    from equipoise.data.tables.cells import as_dates, as_text, date_format
+    from equipoise.data.tables.cells import as_dates, as_text, date_format, is_text, mostly_numbers
 
     column = frame[name]
-    if pd.api.types.is_numeric_dtype(column):
+    if pd.api.types.is_numeric_dtype(column) or (is_text(column) and mostly_numbers(as_text(column))):
         return _numbers(path, frame, name)
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         dates = as_dates(column)
@@ -211,38 +220,39 @@ def _times(path: Path, frame: pd.DataFrame, name: str) -> Any:
     return dates.to_numpy().astype("datetime64[ns]").astype(np.int64) / 1e9
 
 
-def _names(column: pd.Series) -> pd.Series:
-    """Identifiers as text; 7.0, which a missing cell elsewhere makes of 7, is 7."""
-    if column.dtype.kind == "f" and (column == column.round()).all():
-        column = column.astype(np.int64)
-    return column.astype(str).str.strip()
-
-
 def _codes(column: pd.Series) -> tuple[Any, tuple[str, ...]]:
+    """The place of each cell among the names, and these; where all are like 7.0, as other programs write 7, it is 7."""
     import pandas as pd
 
-    codes, names = pd.factorize(_names(column))
-    return codes.astype(np.int64), tuple(map(str, names))
+    # Distinct values are few next to rows, so the work on text is done once for each.
+    codes, values = pd.factorize(column.astype(object))
+    texts = [str(int(v) if isinstance(v, float) and v.is_integer() else v).strip() for v in values]
+    if all(re.fullmatch(r"-?\d+\.0+", text) for text in texts):
+        texts = [text.split(".")[0] for text in texts]
+    same, names = pd.factorize(np.array(texts, dtype=object))
+    return same[codes].astype(np.int64), tuple(names)
 
 
 def _items(
     path: Path, item: str, title: str | None, category: str | None, known: tuple[str, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...] | None, Tensor | None, tuple[str, ...]]:
-    frame = _read(path)
+    frame = _read(path, item, title, category)
     item = _column(path, frame, "item", item if item in frame.columns else None)
     title, category = _column(path, frame, "title", title, False), _column(path, frame, "category", category, False)
     frame = _present(path, frame, [item])
-    names = _names(frame[item])
-    if names.duplicated().any():
-        raise ValueError(f"item {names[names.duplicated()].iloc[0]!r} has several rows in {path}; leave one")
+    rows, names = _codes(frame[item])
+    counts = np.bincount(rows)
+    if counts.max() > 1:
+        raise ValueError(f"item {names[int(counts.argmax())]!r} has several rows in {path}; leave one")
     place = {name: number for number, name in enumerate(known)}
     lacking = len(set(known) - set(names))
+    if lacking == len(known):
+        raise ValueError(f"no item of the log is in {path}, such as {known[0]!r} beside {names[0]!r}; name items alike")
     if lacking:
         warn_once(f"{lacking} of {len(known)} items of the log have no row in {path}")
     for name in names:
         place.setdefault(name, len(place))
-    shown = names if title is None else frame[title].fillna("").astype(str)
-    words = dict(zip(names, shown, strict=True))
+    words = {} if title is None else dict(zip(names, frame[title].fillna("").astype(str), strict=True))
     titles = None if title is None else tuple(words.get(name, "") for name in place)
     if category is None:
         return tuple(place), titles, None, ()

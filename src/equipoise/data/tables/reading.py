@@ -12,7 +12,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -99,7 +99,9 @@ class TableTask:
         )
 
 
-def read_table(path: str | Path, literal: Sequence[str] = ()) -> pd.DataFrame:
+def read_table(
+    path: str | Path, literal: Sequence[str] = (), *, names: Callable[[str], bool] | None = None
+) -> pd.DataFrame:
     """Read a CSV, TSV or Parquet file, packed (.gz, .bz2, .xz, .zip, .zst) or not.
 
     Fields may be separated by something else than the ending says, if every one of the first lines agrees (semicolons
@@ -109,6 +111,8 @@ def read_table(path: str | Path, literal: Sequence[str] = ()) -> pd.DataFrame:
     Args:
         path: the file.
         literal: columns in which "NA", "None" and the like are values; only an empty cell is missing there.
+        names: says of the name of a column whether its cells are names, such as identifiers: they are literal, and text
+            as it is written, so that 007 does not become 7. Parquet has types of its own.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -118,8 +122,8 @@ def read_table(path: str | Path, literal: Sequence[str] = ()) -> pd.DataFrame:
     path = Path(path)
     if not path.exists():
         folder = path.parent
-        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-        close = get_close_matches(path.name, names, n=1)
+        others = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        close = get_close_matches(path.name, others, n=1)
         raise FileNotFoundError(f"there is no file {path}" + (f"; did you mean {folder / close[0]}?" if close else ""))
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a CSV, TSV or Parquet file")
@@ -133,7 +137,7 @@ def read_table(path: str | Path, literal: Sequence[str] = ()) -> pd.DataFrame:
         )
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty")
-    frame = _read_parquet(path) if kind in _PARQUET else _read_text(path, _SEPARATORS[kind], literal)
+    frame = _read_parquet(path) if kind in _PARQUET else _read_text(path, _SEPARATORS[kind], literal, names)
     if len(frame) == 0:
         raise ValueError(f"{path} has a header but no rows")
     first = str(frame.columns[0])
@@ -151,7 +155,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} cannot be read as Parquet: {_first_line(error)}") from error
 
 
-def _read_text(path: Path, separator: str, literal: Sequence[str]) -> pd.DataFrame:
+def _read_text(path: Path, separator: str, literal: Sequence[str], named: Callable[[str], bool] | None) -> pd.DataFrame:
     options: dict[str, Any] = {"encoding": "utf-8-sig", "skipinitialspace": True}
     try:
         options |= _separation(path, separator)
@@ -162,8 +166,10 @@ def _read_text(path: Path, separator: str, literal: Sequence[str]) -> pd.DataFra
             raise ValueError(f"{names.count(twice[0])} of its columns are named {twice[0]!r}; rename all but one")
         if options["sep"] == ";":
             options["decimal"] = ","
-        if set(literal) & set(names):
-            missing = {name: [""] if name in literal else sorted(STR_NA_VALUES) for name in names}
+        texts = [name for name in names if named is not None and named(name)]
+        options["dtype"] = dict.fromkeys(texts, str)
+        if {*literal, *texts} & set(names):
+            missing = {name: [""] if name in literal or name in texts else sorted(STR_NA_VALUES) for name in names}
             options |= {"na_values": missing, "keep_default_na": False}
         frame = pd.read_csv(_opened(path), low_memory=False, **options)
     except UnicodeDecodeError as error:

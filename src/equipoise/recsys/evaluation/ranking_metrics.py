@@ -69,7 +69,9 @@ def ranking_metrics(
     >>> float(found["recall@2"]), float(found["mrr"])
     (0.75, 1.0)
     """
-    metric = RankingMetrics(k, min_test=min_test, max_fpr=max_fpr, ties=ties, conventions=conventions)
+    metric = RankingMetrics(
+        k, min_test=min_test, max_fpr=max_fpr, ties=ties, conventions=conventions, sync_on_compute=False
+    )
     metric.update(scores, relevant, exclude)
     if not metric.counts.any():
         raise ValueError(f"no user has min_test={min_test!r} relevant items")

@@ -137,7 +137,8 @@ def fit_clicks(data: str | Path, request: ClicksRequest, *, progress: Progress =
         raise InputError(f"--method {unknown[0]!r} is not known; choose of {', '.join(METHODS)}")
     with staged_folder(request.output, overwrite=request.overwrite, inputs=(data,)) as stage:
         with mendable():
-            frame = read_table(data)
+            named = {request.item, request.history, request.user}
+            frame = read_table(data, names=named.__contains__)
             table = Impressions.read(
                 frame,
                 item=request.item,

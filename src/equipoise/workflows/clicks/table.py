@@ -47,18 +47,18 @@ class Impressions:
                 close = get_close_matches(name, map(str, frame.columns), n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(map(str, frame.columns))}"
                 raise ValueError(f"the table has no column {name!r}; {hint}")
-        shown = as_text(frame[item])
+        shown = _names(frame[item])
         if shown.isna().any():
             raise ValueError(f"column {item!r} names no item in row {int(np.flatnonzero(shown.isna())[0])}")
         people = None
         if user is not None:
-            names = as_text(frame[user])
+            names = _names(frame[user])
             if names.isna().any():
                 raise ValueError(f"column {user!r} names nobody in row {int(np.flatnonzero(names.isna())[0])}")
             people = names.factorize()[0]
         return cls(
             shown.tolist(),
-            [[] if text is None else text.split() for text in as_text(frame[history])],
+            [[] if text is None else text.split() for text in _names(frame[history])],
             None if label is None else _labels(label, as_numbers(frame[label])),
             people,
             np.stack([_numbers(name, as_numbers(frame[name])) for name in context], 1)
@@ -116,6 +116,13 @@ class ClickEncoder:
             user=table.user,
             context=None if context is None else torch.as_tensor(context, dtype=torch.float32),
         )
+
+
+def _names(column: Any) -> Any:
+    """The cells as text; where all are like 7.0, as a column with empty cells is written, it is 7."""
+    texts = as_text(column)
+    whole = texts.dropna().str.fullmatch(r"-?\d+\.0").all()
+    return texts.str.removesuffix(".0") if whole else texts
 
 
 def _labels(name: str, values: Any) -> Any:

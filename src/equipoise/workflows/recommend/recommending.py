@@ -124,10 +124,13 @@ def recommend_items(
     with staged_folder(request.output, overwrite=request.overwrite, inputs=inputs) as stage:
         progress("reading")
         with mendable():
+            if request.checkpoints is not None:
+                request.checkpoints.mkdir(parents=True, exist_ok=True)
             log = _read(interactions, request)
+            _say_who_has_all(log.interactions, notice)
             split = _split(log, request, notice)
         contenders = {name: _trained(name, split, request, progress) for name in dict.fromkeys(request.models)}
-        chosen = max(contenders, key=lambda name: contenders[name].value)
+        chosen = _best(contenders, _metric(request))
         progress(f"refitting {chosen} on everything")
         final = _refitted(contenders[chosen], log.interactions, stage / "model", progress)
         lists = recommend(final, torch.arange(log.interactions.num_users), request.k, exclude=log.interactions)
@@ -169,6 +172,14 @@ def _read(interactions: str | Path, request: RecommendRequest) -> InteractionLog
     )
 
 
+def _say_who_has_all(interactions: Interactions, notice: Callable[[str], None]) -> None:
+    full = int((interactions.per_user == interactions.num_items).sum())
+    if full == interactions.num_users:
+        raise InputError("every user took every item, so there is nothing to recommend")
+    if full:
+        notice(f"{full} of {interactions.num_users} users took every item; their lists are empty")
+
+
 def _split(log: InteractionLog, request: RecommendRequest, notice: Callable[[str], None]) -> InteractionSplit:
     if request.split == "time":
         if log.times is None:
@@ -204,7 +215,6 @@ def _trained(
         model = MetricLearningRecommender(settings)
         checkpoint = None
         if request.checkpoints is not None:
-            request.checkpoints.mkdir(parents=True, exist_ok=True)
             checkpoint = request.checkpoints / f"{name}.pt"
         with mendable():
             model.fit(
@@ -233,6 +243,13 @@ def _settings(name: str, request: RecommendRequest) -> RecommenderSettings | Non
     asked = {"epochs": request.epochs, "dim": request.dim}
     changes = {key: value for key, value in asked.items() if value is not None}
     return RecommenderSettings.usual(name, seed=request.seed, **changes)  # type: ignore[arg-type]
+
+
+def _best(contenders: Mapping[str, _Contender], metric: str) -> str:
+    known = [name for name, one in contenders.items() if not math.isnan(one.value)]
+    if not known:
+        raise InputError(f"{metric} has no value for any user of the validation part; choose another metric or split")
+    return max(known, key=lambda name: contenders[name].value)
 
 
 def _refitted(winner: _Contender, interactions: Interactions, folder: Path, progress: Callable[[str], None]) -> Any:
@@ -321,9 +338,10 @@ def _difference(ours: Tensor, theirs: Tensor) -> Interval:
 def _groups(log: InteractionLog, split: InteractionSplit, found: RankingReport, metric: str) -> list[Group]:
     """The metric by how many items a user has and, with categories, by how many kinds of items they like."""
     taken = split.train.per_user[found.users]
-    order = taken.argsort(stable=True).argsort()
-    thirds = (3 * order / max(len(order), 1)).long().clamp_max(2)
-    groups = [_group(words, found, metric, thirds == k) for k, words in enumerate(_THIRDS)]
+    groups = []
+    if len(taken.unique()) > 1:
+        thirds = _thirds(taken)
+        groups = [_group(words, found, metric, thirds == k) for k, words in enumerate(_THIRDS)]
     if log.categories is not None:
         kinds = _kinds(split.train, log.categories)[found.users]
         for least, most, words in (
@@ -333,6 +351,13 @@ def _groups(log: InteractionLog, split: InteractionSplit, found: RankingReport, 
         ):
             groups.append(_group(words, found, metric, (kinds >= least) & (kinds <= most)))
     return [group for group in groups if group.users]
+
+
+def _thirds(taken: Tensor) -> Tensor:
+    """The third of each user by their items; users with as many stay together, where the middle of them belongs."""
+    ordered = taken.sort().values
+    below, upto = torch.searchsorted(ordered, taken), torch.searchsorted(ordered, taken, right=True)
+    return (3 * (below + upto)) // (2 * max(len(taken), 1))
 
 
 def _group(words: str, found: RankingReport, metric: str, chosen: Tensor) -> Group:
