@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from equipoise.data import Interactions, make_interest_world, split_interactions
-from equipoise.recsys import MetricLearningRecommender, RecommenderSettings, evaluate_recommender
+from equipoise.recsys import MetricLearningRecommender, RecommenderSettings, evaluate_recommender, recommender
 
 WORLD = make_interest_world(120, 6, 12, 24, seed=1)
 SPLIT = split_interactions(WORLD.interactions, seed=1)
@@ -108,6 +108,16 @@ def test_the_default_type_may_be_float64():
     finally:
         torch.set_default_dtype(torch.float32)
     assert lists.shape == (3, 4)
+
+
+def test_lists_do_not_depend_on_how_many_are_made_at_once(fitted, monkeypatch):
+    _, model = fitted
+    new, items = SPLIT.test.select(torch.arange(7)), torch.arange(72)
+    whole = model.similar_items(items, 5), model.fold_in(new, 5)
+    monkeypatch.setattr(recommender, "_CELLS", 3 * 72)
+    parts = model.similar_items(items, 5), model.fold_in(new, 5)
+    assert torch.equal(whole[0], parts[0])
+    assert torch.equal(whole[1], parts[1])
 
 
 def test_validation_is_of_the_same_users_and_items_and_apart():
