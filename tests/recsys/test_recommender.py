@@ -171,3 +171,10 @@ def test_an_interrupted_training_ends_with_the_same_weights(kind, tmp_path):
 def test_it_says_that_it_is_not_fitted():
     with pytest.raises(RuntimeError, match="not fitted"):
         MetricLearningRecommender().recommend(torch.tensor([0]))
+
+
+def test_what_cannot_be_is_said_before_training(tmp_path):
+    with pytest.raises(ValueError, match="model='als' is not known"):
+        RecommenderSettings.usual("als")
+    with pytest.raises(ValueError, match="is in a folder that is not there"):
+        MetricLearningRecommender().fit(SPLIT.train, checkpoint=tmp_path / "none" / "state.pt")

@@ -82,6 +82,7 @@ class RecommenderSettings:
     seed: Whole = 0
 
     @classmethod
+    @checked
     def usual(cls, model: Kind, **changes: object) -> RecommenderSettings:
         """Settings that did well for a kind of model in our runs, with changes."""
         kinds: dict[str, dict[str, object]] = {
@@ -142,6 +143,8 @@ class MetricLearningRecommender:
             ValueError: if there is nothing to learn from, the two are not of the same users and items, or the
                 checkpoint is of other data or settings.
         """
+        if checkpoint is not None and not Path(checkpoint).absolute().parent.is_dir():
+            raise ValueError(f"checkpoint={str(checkpoint)!r} is in a folder that is not there; make it first")
         trainer = self._trainer(interactions)
         if validation is not None:
             _check_validation(interactions, validation)

@@ -134,7 +134,7 @@ def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path):
             _written(tmp_path, "c.csv", LOG.assign(rating=list("12x45"))),
             None,
             {},
-            "holds 'x', which is no finite number",
+            "holds 'x', which is no",
         ),
         (_written(tmp_path, "d.csv", LOG.assign(timestamp=list("abcde"))), None, {}, "neither numbers nor dates"),
         (_written(tmp_path, "e.csv", LOG.drop(columns="rating")), None, {"min_rating": 3}, "needs a column of ratings"),
