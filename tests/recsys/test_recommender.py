@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from equipoise.data import Interactions, make_interest_world, split_interactions
-from equipoise.recsys import MetricLearningRecommender, RecommenderSettings, evaluate_recommender
+from equipoise.recsys import MetricLearningRecommender, RecommenderSettings, evaluate_recommender, recommender
 
 WORLD = make_interest_world(120, 6, 12, 24, seed=1)
 SPLIT = split_interactions(WORLD.interactions, seed=1)
@@ -110,6 +110,16 @@ def test_the_default_type_may_be_float64():
     assert lists.shape == (3, 4)
 
 
+def test_lists_do_not_depend_on_how_many_are_made_at_once(fitted, monkeypatch):
+    _, model = fitted
+    new, items = SPLIT.test.select(torch.arange(7)), torch.arange(72)
+    whole = model.similar_items(items, 5), model.fold_in(new, 5)
+    monkeypatch.setattr(recommender, "_CELLS", 3 * 72)
+    parts = model.similar_items(items, 5), model.fold_in(new, 5)
+    assert torch.equal(whole[0], parts[0])
+    assert torch.equal(whole[1], parts[1])
+
+
 def test_validation_is_of_the_same_users_and_items_and_apart():
     for validation, words in (
         (Interactions.from_pairs([0], [1]), "validation is of 1 users and 2 items, interactions are of 120 and 72"),
@@ -161,3 +171,10 @@ def test_an_interrupted_training_ends_with_the_same_weights(kind, tmp_path):
 def test_it_says_that_it_is_not_fitted():
     with pytest.raises(RuntimeError, match="not fitted"):
         MetricLearningRecommender().recommend(torch.tensor([0]))
+
+
+def test_what_cannot_be_is_said_before_training(tmp_path):
+    with pytest.raises(ValueError, match="model='als' is not known"):
+        RecommenderSettings.usual("als")
+    with pytest.raises(ValueError, match="is in a folder that is not there"):
+        MetricLearningRecommender().fit(SPLIT.train, checkpoint=tmp_path / "none" / "state.pt")

@@ -38,7 +38,7 @@ def bubble(interactions: Path, /, *, request: Annotated[BubbleRequest, FIELDS] =
         table.add_row(
             row.recommender,
             f"{row.eps:g}",
-            f"{row.bep:.3f} [{row.low:.3f}, {row.high:.3f}]",
+            _escape(row.bep, row.low, row.high),
             *("–" if math.isnan(value) else f"{value:.3f}" for value in values),
         )
     console.print(table)
@@ -46,10 +46,14 @@ def bubble(interactions: Path, /, *, request: Annotated[BubbleRequest, FIELDS] =
     groups.header_style, groups.pad_edge = "dim", False
     for row in outcome.rows:
         mine = {
-            group["group"]: f"{group['bep']:.3f} [{group['low']:.3f}, {group['high']:.3f}]"
+            group["group"]: _escape(group["bep"], group["low"], group["high"])
             for group in outcome.groups
             if (group["recommender"], group["random_share"]) == (row.recommender, row.eps)
         }
         groups.add_row(f"{row.recommender}, {row.eps:g} random", *mine.values())
     console.print(groups)
     print_path("tables", outcome.folder)
+
+
+def _escape(value: float, low: float, high: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"

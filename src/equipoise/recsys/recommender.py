@@ -30,6 +30,7 @@ from equipoise.recsys.metric_learning.training import (
 )
 
 Kind: TypeAlias = Literal["cml", "dpcml", "sfcml"]
+_CELLS = 8_000_000
 _FILES = ("recommender.json", "recommender.safetensors")
 
 
@@ -81,6 +82,7 @@ class RecommenderSettings:
     seed: Whole = 0
 
     @classmethod
+    @checked
     def usual(cls, model: Kind, **changes: object) -> RecommenderSettings:
         """Settings that did well for a kind of model in our runs, with changes."""
         kinds: dict[str, dict[str, object]] = {
@@ -141,6 +143,8 @@ class MetricLearningRecommender:
             ValueError: if there is nothing to learn from, the two are not of the same users and items, or the
                 checkpoint is of other data or settings.
         """
+        if checkpoint is not None and not Path(checkpoint).absolute().parent.is_dir():
+            raise ValueError(f"checkpoint={str(checkpoint)!r} is in a folder that is not there; make it first")
         trainer = self._trainer(interactions)
         if validation is not None:
             _check_validation(interactions, validation)
@@ -196,8 +200,11 @@ class MetricLearningRecommender:
         vectors = self.model.item_vectors()
         if int(items.max()) >= len(vectors) or int(items.min()) < 0:
             raise IndexError(f"items must lie in 0 to {len(vectors) - 1}, got {int(items.min())} to {int(items.max())}")
-        itself = Interactions.from_pairs(torch.arange(len(items)), items, num_users=len(items), num_items=len(vectors))
-        return top_items(-torch.cdist(vectors[items], vectors).square(), k, itself)
+        lists = []
+        for part in items.long().split(_rows_at_once(len(vectors))):
+            itself = Interactions.from_pairs(torch.arange(len(part)), part, num_items=len(vectors))
+            lists.append(top_items(-torch.cdist(vectors[part], vectors).square(), k, itself))
+        return torch.cat(lists)
 
     @checked
     def fold_in(self, interactions: Interactions, k: Count = 20) -> Int[Tensor, "new k"]:
@@ -211,6 +218,11 @@ class MetricLearningRecommender:
             raise ValueError(
                 f"interactions have {interactions.num_items} items, the model {len(self.model.item_vectors())}"
             )
+        step, users = _rows_at_once(interactions.num_items), torch.arange(interactions.num_users)
+        lists = [self._lists_of_new(interactions.select(part), k) for part in users.split(step)]
+        return torch.cat(lists)
+
+    def _lists_of_new(self, interactions: Interactions, k: int) -> Tensor:
         scores = self.interactions.per_item.to(self.model.item_vectors().dtype).repeat(interactions.num_users, 1)
         warm = _informative(interactions).nonzero().squeeze(1)
         if len(warm):
@@ -288,6 +300,11 @@ class MetricLearningRecommender:
             batch_size=chosen.batch_size,
             seed=chosen.seed,
         )
+
+
+def _rows_at_once(items: int) -> int:
+    """How many rows of scores are held together."""
+    return max(1, _CELLS // items)
 
 
 def _check_validation(interactions: Interactions, validation: Interactions) -> None:

@@ -130,7 +130,12 @@ def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path):
             {},
             "'item_id' of .* has no value in 1",
         ),
-        (_written(tmp_path, "c.csv", LOG.assign(rating=list("12x45"))), None, {}, "holds 'x', which is no number"),
+        (
+            _written(tmp_path, "c.csv", LOG.assign(rating=list("12x45"))),
+            None,
+            {},
+            "holds 'x', which is no",
+        ),
         (_written(tmp_path, "d.csv", LOG.assign(timestamp=list("abcde"))), None, {}, "neither numbers nor dates"),
         (_written(tmp_path, "e.csv", LOG.drop(columns="rating")), None, {"min_rating": 3}, "needs a column of ratings"),
         (good, None, {"min_rating": 9}, "min_rating=9 leaves no row"),
@@ -182,3 +187,16 @@ def test_a_file_of_other_items_is_refused(tmp_path):
     (tmp_path / "items.csv").write_text("item,title\nm5,five\n")
     with pytest.raises(ValueError, match=r"no item of the log is in .*items.csv, such as '5' beside 'm5'"):
         read_interactions(tmp_path / "log.csv", tmp_path / "items.csv")
+
+
+def test_columns_may_be_written_with_spaces_and_hyphens(tmp_path):
+    (tmp_path / "log.csv").write_text("Date,User-ID,Movie ID\n2024-01-02,007,01\n2024-01-01,007,02\n")
+    log = read_interactions(tmp_path / "log.csv")
+    assert (log.user_names, log.item_names) == (("007",), ("01", "02"))
+    assert log.times.tolist() == [1704153600.0, 1704067200.0]
+
+
+def test_an_infinite_time_is_said_plainly(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item,time\na,x,inf\na,y,1\n")
+    with pytest.raises(ValueError, match=r"column 'time' of .* holds 'inf', which is no finite number"):
+        read_interactions(tmp_path / "log.csv")

@@ -138,3 +138,11 @@ def test_movielens_lets_users_out_of_what_listens_only(tmp_path):
     assert found["item_knn"].ndcg > 1.3 * found["most_popular"].ndcg
     assert found["als"].ndcg > 1.3 * found["most_popular"].ndcg
     assert found["als"].low > 0
+
+
+@pytest.mark.filterwarnings("ignore:k=200 is more")
+def test_a_catalogue_that_runs_out_before_the_rounds_that_count_is_said(files, tmp_path):
+    request = _request(files, tmp_path, recommender=["most_popular"], rounds=6, page_size=200)
+    with pytest.raises(InputError, match="the items run out; ask for fewer rounds or smaller pages, or pass --repeats"):
+        measure_bubbles(files / "log.csv", request)
+    assert not request.output.exists()

@@ -66,6 +66,10 @@ def test_the_model_that_is_kept_was_trained_on_everything(files, tmp_path):
     assert len(kept.interactions) == len(WORLD.interactions)
     found = json.loads((outcome.folder / "metrics.json").read_text())["models"]["sfcml"]
     assert kept.settings.epochs == found["epochs"] <= 40
+    names = json.loads((outcome.folder / "model" / "names.json").read_text())
+    first = pd.read_csv(outcome.folder / "recommendations.csv")["item"][:5]
+    assert [names["items"][item] for item in kept.recommend(torch.tensor([0]), 5)[0].tolist()] == first.tolist()
+    assert names["users"] == [str(user) for user in range(80)]
     assert found["settings"]["seed"] == 0
 
 

@@ -141,7 +141,7 @@ def _read(path: Path, *asked: str | None) -> pd.DataFrame:
     from equipoise.data.tables.reading import read_table
 
     if path.suffix.lower() not in _ATOMIC:
-        return read_table(path, names=lambda name: name in asked or name.lower() in _NAMED)
+        return read_table(path, names=lambda name: name in asked or _usual(name) in _NAMED)
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     try:
@@ -161,6 +161,11 @@ def _read(path: Path, *asked: str | None) -> pd.DataFrame:
     return frame.set_axis([re.sub(r":[a-z_]+$", "", str(name)) for name in frame.columns], axis=1)
 
 
+def _usual(name: str) -> str:
+    """The name of a column as in `_KNOWN`: "User ID" is user_id."""
+    return re.sub(r"[\s_-]+", "_", name.strip().lower())
+
+
 def _column(path: Path, frame: pd.DataFrame, role: str, name: str | None, needed: bool = True) -> Any:
     names = [str(each) for each in frame.columns]
     if name is not None:
@@ -169,7 +174,7 @@ def _column(path: Path, frame: pd.DataFrame, role: str, name: str | None, needed
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(map(repr, names))}"
             raise ValueError(f"{role} column {name!r} is not in {path}; {hint}")
         return name
-    plain = {each.lower(): each for each in reversed(names)}
+    plain = {_usual(each): each for each in reversed(names)}
     found = next((plain[known] for known in _KNOWN[role] if known in plain), None)
     if found is None and needed:
         raise ValueError(f"no column of {path} is plainly the {role}; name one of {', '.join(map(repr, names))}")
@@ -193,8 +198,8 @@ def _numbers(path: Path, frame: pd.DataFrame, name: str) -> Any:
 
     found = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
     if not np.isfinite(found).all():
-        wrong = frame[name].iloc[int(np.argmin(np.isfinite(found)))]
-        raise ValueError(f"column {name!r} of {path} holds {wrong!r}, which is no number")
+        wrong = str(frame[name].iloc[int(np.argmin(np.isfinite(found)))])
+        raise ValueError(f"column {name!r} of {path} holds {wrong!r}, which is no finite number")
     return found
 
 

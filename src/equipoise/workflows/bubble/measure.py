@@ -110,6 +110,11 @@ def measure_bubbles(
                 update_every=request.update_every,
                 repeats=request.repeats,
             )
+        if all(math.isnan(row.bep) for row in rows):
+            raise InputError(
+                "no user was shown anything in the rounds that count, for the items run out; ask for fewer rounds or "
+                "smaller pages, or pass --repeats"
+            )
         groups = [group for row in rows for group in _groups(row, profiles, request.seed)]
         _write(stage, request, rows, groups)
     return BubbleOutcome(

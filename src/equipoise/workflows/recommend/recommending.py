@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import math
 import time
@@ -133,6 +134,9 @@ def recommend_items(
         chosen = _best(contenders, _metric(request))
         progress(f"refitting {chosen} on everything")
         final = _refitted(contenders[chosen], log.interactions, stage / "model", progress)
+        if (stage / "model").is_dir():
+            names = {"users": log.user_names, "items": log.item_names}
+            (stage / "model" / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
         lists = recommend(final, torch.arange(log.interactions.num_users), request.k, exclude=log.interactions)
         _write_lists(stage / "recommendations.csv", log, lists)
         report = _report(log, split, contenders, chosen, request, lists)
