@@ -98,3 +98,14 @@ def test_an_item_that_is_to_be_found_may_not_be_excluded():
     exclude = Interactions.from_pairs([user], [item], num_users=40, num_items=25)
     with pytest.raises(ValueError, match=f"item {item} of user {user} is both relevant and excluded"):
         evaluate_recommender(model, test, exclude, batch_size=3)
+
+
+def test_a_shard_without_users_has_a_report_that_joins():
+    model, test, train = _world()
+    whole = evaluate_recommender(model, test, train, k=(3, 5), lists=True)
+    nobody = evaluate_recommender(model, test, train, k=(3, 5), lists=True, users=torch.arange(0))
+    assert len(nobody.users) == 0
+    assert math.isnan(nobody.means()["map"].value)
+    joined = nobody.joined(whole)
+    assert joined.means() == whole.means()
+    assert torch.equal(joined.lists, whole.lists)

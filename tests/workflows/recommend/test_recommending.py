@@ -136,6 +136,7 @@ def test_what_is_wrong_is_said_in_a_sentence(files, tmp_path):
         ({"models": []}, "at least one model"),
         ({"metric": "f1"}, "metric='f1'"),
         ({"k": 0}, "k=0 must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0 must be"),
         ({"split": "time"}, "needs a column of times"),
         ({"min_count": 1000}, "no user has 1000 items"),
         ({"min_rating": 3.0}, "needs a column of ratings"),
@@ -145,6 +146,12 @@ def test_what_is_wrong_is_said_in_a_sentence(files, tmp_path):
         with pytest.raises(InputError, match=words):
             recommend_items(files / "plain.csv", _request(tmp_path, **changes))
         assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_diverges_says_what_to_lower(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("equipoise.recsys.SamplingFreeTrainer.epoch", lambda self: float("inf"))
+    with pytest.raises(InputError, match="sfcml: the loss of epoch 0 is inf; lower the learning rate with --learning"):
+        recommend_items(files / "plain.csv", _request(tmp_path, models=["sfcml"], learning_rate=9.0))
 
 
 def test_the_command_prints_a_table_and_where_the_lists_are(files, tmp_path, capsys, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Integer
@@ -14,7 +14,7 @@ from torch import Tensor
 from equipoise.core.curves.list_ranks import ListRanks, list_ranks
 from equipoise.core.distributed import gather_rows, world_size
 from equipoise.core.signature import checked
-from equipoise.core.types import Count, Fraction, OpenFraction
+from equipoise.core.types import Count, Fraction, MayBeEmpty, OpenFraction
 from equipoise.data.interactions.matrix import Interactions
 from equipoise.recsys.evaluation.ranking_metrics import (
     MinTest,
@@ -24,12 +24,8 @@ from equipoise.recsys.evaluation.ranking_metrics import (
     refuse_both,
     rows_of,
 )
-from equipoise.recsys.evaluation.top_lists import Scorer, scores_of, top_items
+from equipoise.recsys.evaluation.top_lists import CELLS, Scorer, scores_of, top_items
 from equipoise.recsys.evaluation.user_metrics import USUAL, Conventions, ListTies
-
-# Scores that are held at once, unless said otherwise: 32 MiB, above which the C library asks the system for every batch
-# anew, a quarter slower at 50,000 items.
-_CELLS = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -149,7 +145,7 @@ def evaluate_recommender(
     exclude: Interactions | None = None,
     *,
     k: Count | Sequence[Count] = (5, 10, 20),
-    users: Integer[Tensor, " n"] | None = None,
+    users: Annotated[Integer[Tensor, " n"], MayBeEmpty()] | None = None,
     max_fpr: Fraction | None = None,
     ties: ListTies = "index",
     conventions: Conventions = USUAL,
@@ -164,7 +160,7 @@ def evaluate_recommender(
         exclude: items that are no candidates: what was in training, and in validation if that was used.
         k: lengths of the list.
         users: (n,) which users; all who have a test item by default. Shards of users can be judged apart, and their
-            reports joined.
+            reports joined; a shard may be empty.
         max_fpr: as in `ranking_metrics`.
         ties: as in `ranking_metrics`.
         conventions: as in `ranking_metrics`.
@@ -185,13 +181,13 @@ def evaluate_recommender(
     """
     ks = list_lengths(k)
     chosen = (test.per_user > 0).nonzero().squeeze(1) if users is None else users.long()
-    if not len(chosen):
+    if users is None and not len(chosen):
         raise ValueError("no user has a test item")
     if exclude is not None:
         refuse_both("user", test, exclude)
     parts = [
         _part(model, part, test, exclude, max(ks) if lists else None)
-        for part in chosen.split(batch_size or max(1, _CELLS // test.num_items))
+        for part in chosen.split(batch_size or max(1, CELLS // test.num_items))
     ]
     whole = test.select(chosen)
     values = metrics_of_ranks(
@@ -216,6 +212,8 @@ class _Part(NamedTuple):
 
 
 def _part(model: Scorer, users: Tensor, test: Interactions, exclude: Interactions | None, shown: int | None) -> _Part:
+    if not len(users):  # a process that has none, and waits for the others
+        return _Part(ListRanks(users, users, users), users, None if shown is None else users.new_zeros((0, shown)))
     scores = scores_of(model, users)
     wanted = rows_of("test", test.select(users), scores)
     barred = rows_of("exclude", None if exclude is None else exclude.select(users), scores)

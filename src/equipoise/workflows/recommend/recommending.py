@@ -158,6 +158,8 @@ def _check(request: RecommendRequest) -> None:
         value = getattr(request, name)
         if value is not None and value < 1:
             raise InputError(f"{name}={value} must be at least 1")
+    if request.learning_rate is not None and not 0 < request.learning_rate < math.inf:
+        raise InputError(f"learning_rate={request.learning_rate} must be a finite number greater than 0")
     if request.seed < 0:
         raise InputError(f"seed={request.seed} must be at least 0")
 
@@ -220,14 +222,17 @@ def _trained(
         checkpoint = None
         if request.checkpoints is not None:
             checkpoint = request.checkpoints / f"{name}.pt"
-        with mendable():
-            model.fit(
-                split.train,
-                split.validation,
-                k=request.k,
-                progress=lambda epoch, loss, value: progress(_epoch_words(name, settings, epoch, loss, value)),
-                checkpoint=checkpoint,
-            )
+        try:
+            with mendable():
+                model.fit(
+                    split.train,
+                    split.validation,
+                    k=request.k,
+                    progress=lambda epoch, loss, value: progress(_epoch_words(name, settings, epoch, loss, value)),
+                    checkpoint=checkpoint,
+                )
+        except FloatingPointError as error:
+            raise InputError(f"{name}: {error} with --learning-rate") from error
         epochs = model.history.best_epoch + 1
     seconds = time.perf_counter() - started
     validated = evaluate_recommender(model, split.validation, split.train, k=request.k)
@@ -244,7 +249,7 @@ def _epoch_words(name: str, settings: RecommenderSettings, epoch: int, loss: flo
 def _settings(name: str, request: RecommendRequest) -> RecommenderSettings | None:
     if name == "popular":
         return None
-    asked = {"epochs": request.epochs, "dim": request.dim}
+    asked = {"epochs": request.epochs, "dim": request.dim, "learning_rate": request.learning_rate}
     changes = {key: value for key, value in asked.items() if value is not None}
     return RecommenderSettings.usual(name, seed=request.seed, **changes)  # type: ignore[arg-type]
 

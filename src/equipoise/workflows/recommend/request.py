@@ -29,6 +29,7 @@ class RecommendRequest(Request):
             (at one moment for all).
         min_count: Users with fewer items are not judged, but served.
         epochs: At most so many epochs; each model's own number if absent.
+        learning_rate: The learning rate; each model's own if absent.
         dim: The dimension of the vectors; each model's own if absent.
         checkpoints: A folder in which an interrupted run finds what it had done.
         seed: Of the split and the models.
@@ -50,6 +51,7 @@ class RecommendRequest(Request):
     split: str = "random"
     min_count: int = 5
     epochs: int | None = None
+    learning_rate: float | None = None
     dim: int | None = None
     checkpoints: Path | None = None
     seed: int = 0
