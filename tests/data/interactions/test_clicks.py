@@ -75,6 +75,7 @@ def test_it_moves_to_a_device():
         ({"context": [1.0, 2.0]}, "context must be .n, c. finite numbers"),
     ],
 )
+@pytest.mark.usefixtures("plain_inputs")
 def test_bad_lists_are_refused(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         Clicks.from_lists(**{"item": [0, 1], "histories": [[1], []], "label": [0, 1], **changes})

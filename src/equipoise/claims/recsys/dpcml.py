@@ -47,9 +47,9 @@ CLAIM = Claim(
                 "300 users, 600 items in 15 groups of 40, popularity 1 + Pareto(3); every user likes 4 groups in "
                 "shares .4, .3, .2, .1 of 60 items and takes 5 % more at random; 40 % of each user's items are the "
                 "test. Vectors of 8 dimensions in the unit ball, margin 1, 5 candidates per observed item, Adam, 512 "
-                "pairs a step, 30 epochs; diversity by the paper's average, .05 to .25, weight 10. Learning rate of "
-                "every arm of .003, .01, .03, .1 by NDCG@20 on a third of the training part of 2 other seeds. All "
-                "items but the training ones are ranked."
+                "pairs a step, 30 epochs; diversity by the paper's average, .05 to .25, weight 10. Every arm has "
+                "learning rates of .003, .01, .03 and .1 to choose from, by NDCG@20 on a third of the training part "
+                "of 2 other seeds. All items but the training ones are ranked."
             ),
             run=_run,
             parts=(

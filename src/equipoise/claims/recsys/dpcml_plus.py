@@ -103,8 +103,8 @@ CLAIM = Claim(
             protocol=(
                 "The world of dpcml with 250 users, 12 groups of 40 and 50 items a user. Three vectors of 12 "
                 "dimensions with the diversity penalty (.05, .25, weight 10), margin 1, Adam, 1,024 pairs a step, 15 "
-                "epochs. Learning rate of every arm of .01, .03, .1, .3 by NDCG@20 on a third of the training part of "
-                "2 other seeds."
+                "epochs. Every arm has learning rates of .01, .03, .1 and .3 to choose from, by NDCG@20 on a third of "
+                "the training part of 2 other seeds."
             ),
             run=_training,
             parts=(

@@ -186,8 +186,9 @@ CLAIM = Claim(
         Experiment(
             name="Each arm at its best learning rate",
             protocol=(
-                "The same worlds and networks, 25 epochs without early stopping, the learning rate of every arm of "
-                "3e-4, 1e-3, 3e-3 and 1e-2 by the log loss of 1,000 validation rows of two other worlds."
+                "The same worlds and networks, 25 epochs without early stopping. Every arm has learning rates of "
+                "3e-4, 1e-3, 3e-3 and 1e-2 to choose from, by the log loss of 1,000 validation rows of two other "
+                "worlds."
             ),
             run=_tuned,
             seeds=tuple(range(10)),

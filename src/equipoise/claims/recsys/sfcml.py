@@ -161,11 +161,12 @@ CLAIM = Claim(
             name="Ranking",
             protocol=(
                 "The world of dpcml, vectors of 16 dimensions. Sampling-free: Adagrad, 256 users a step, 300 epochs, "
-                "600 steps. Sampled: 10 candidates, Adam, 512 pairs a step, 30 epochs, about 630 steps; hard keeps the "
-                "nearest. Learning rate (.05, .1, .2, .4; sampled .01, .03, .1, .3) and margin (1, 2) of every arm by "
-                "MAP on a third of the training part of 2 other seeds. All items but the training ones are ranked; "
-                "time of the process, with the ranking. A first run with 150 epochs and rates up to .1 and .03 chose "
-                "the highest rates; steps and grids were widened before the second, on the seeds of the tuning."
+                "600 steps. Sampled: 10 candidates, Adam, 512 pairs a step, 30 epochs, about 630 steps; hard keeps "
+                "the nearest. Every arm has four learning rates (.05, .1, .2, .4; sampled .01, .03, .1, .3) and two "
+                "margins (1, 2) to choose from, by MAP on a third of the training part of 2 other seeds. All items "
+                "but the training ones are ranked; time of the process, with the ranking. A first run with 150 epochs "
+                "and rates up to .1 and .03 chose the highest rates; steps and grids were widened before the second, "
+                "on the seeds of the tuning."
             ),
             run=_ranking,
             parts=(
