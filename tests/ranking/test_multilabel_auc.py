@@ -79,7 +79,7 @@ def test_one_label_is_the_binary_loss_and_exclusive_ones_are_one_against_the_res
     )
 
 
-def test_the_limit_of_small_margins_is_one_less_the_macro_auroc():
+def test_the_logistic_loss_of_large_scores_is_that_of_the_pairs_in_the_wrong_order():
     logits, target, _, _ = _draw(3)
     logits = logits + 0.01 * torch.arange(70).reshape(14, 5)  # no ties
     found = multilabel_auc_loss(1e6 * logits[:, :4], target[:, :4], surrogate="logistic") / 1e6

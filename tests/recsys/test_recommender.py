@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from equipoise.core.validate import reset_warnings
 from equipoise.data import Interactions, make_interest_world, split_interactions
-from equipoise.recsys import MetricLearningRecommender, RecommenderSettings, evaluate_recommender, recommender
+from equipoise.recsys import MetricLearningRecommender, RecommenderSettings, evaluate_recommender
+from equipoise.recsys.evaluation import top_lists
 
 WORLD = make_interest_world(120, 6, 12, 24, seed=1)
 SPLIT = split_interactions(WORLD.interactions, seed=1)
@@ -114,7 +116,7 @@ def test_lists_do_not_depend_on_how_many_are_made_at_once(fitted, monkeypatch):
     _, model = fitted
     new, items = SPLIT.test.select(torch.arange(7)), torch.arange(72)
     whole = model.similar_items(items, 5), model.fold_in(new, 5)
-    monkeypatch.setattr(recommender, "_CELLS", 3 * 72)
+    monkeypatch.setattr(top_lists, "_CELLS", 3 * 72)
     parts = model.similar_items(items, 5), model.fold_in(new, 5)
     assert torch.equal(whole[0], parts[0])
     assert torch.equal(whole[1], parts[1])
@@ -178,3 +180,19 @@ def test_what_cannot_be_is_said_before_training(tmp_path):
         RecommenderSettings.usual("als")
     with pytest.raises(ValueError, match="is in a folder that is not there"):
         MetricLearningRecommender().fit(SPLIT.train, checkpoint=tmp_path / "none" / "state.pt")
+
+
+def test_the_metric_that_is_named_decides_the_epoch():
+    settings = RecommenderSettings.usual("sfcml", **KINDS["sfcml"])
+    for metric in ("recall@5", "auc"):
+        model = MetricLearningRecommender(settings).fit(SPLIT.train, SPLIT.validation, metric=metric)
+        found = evaluate_recommender(model.model, SPLIT.validation, SPLIT.train, k=5).means()[metric].value
+        assert found == pytest.approx(max(model.history.values.values()))
+    with pytest.raises(ValueError, match="metric='f1@5' is not known"):
+        MetricLearningRecommender(settings).fit(SPLIT.train, SPLIT.validation, metric="f1@5")
+
+
+def test_a_range_of_less_than_one_candidate_is_said():
+    reset_warnings()
+    with pytest.warns(UserWarning, match="hardness=0.05 of 10 candidates is less than one"):
+        MetricLearningRecommender(RecommenderSettings(dim=4, epochs=1, hardness=0.05)).fit(SPLIT.train)

@@ -15,9 +15,11 @@ from torch import Generator, Tensor
 
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, Fraction, NonNegative, Positive, Whole
+from equipoise.core.validate import check_choice, warn_once
 from equipoise.data.interactions.matrix import Interactions
 from equipoise.recsys.evaluation.evaluate import evaluate_recommender
-from equipoise.recsys.evaluation.top_lists import recommend, top_items
+from equipoise.recsys.evaluation.ranking_metrics import AT_K, WHOLE
+from equipoise.recsys.evaluation.top_lists import recommend, rows_at_once, top_items
 from equipoise.recsys.metric_learning.distance import multi_vector_distance, num_interests
 from equipoise.recsys.metric_learning.diversity import DiversityControl, Variant
 from equipoise.recsys.metric_learning.models import SFCML, MultiVectorCML
@@ -30,7 +32,6 @@ from equipoise.recsys.metric_learning.training import (
 )
 
 Kind: TypeAlias = Literal["cml", "dpcml", "sfcml"]
-_CELLS = 8_000_000
 _FILES = ("recommender.json", "recommender.safetensors")
 
 
@@ -48,8 +49,8 @@ class RecommenderSettings:
         sampling: of unobserved items, "uniform" or "popularity"; "sfcml" samples none.
         candidates: sampled per observed item.
         hardness: share of the candidates that counts, the nearest ones: the range of the ROC curve that is trained. 1
-            counts all; 1 / candidates the hardest alone.
-        margin: λ; of "sfcml", where scores lie in [−2, 2], 2 did better than 1 or 3 in our runs.
+            counts all; 1 / candidates, or less, the hardest alone.
+        margin: λ; of "sfcml" scores lie in [−2, 2], and the authors' scripts have 1.5 or 2.
         delta1: lower end of the band of the diversity penalty.
         delta2: its upper end.
         variant: of the diversity penalty.
@@ -84,7 +85,7 @@ class RecommenderSettings:
     @classmethod
     @checked
     def usual(cls, model: Kind, **changes: object) -> RecommenderSettings:
-        """Settings that did well for a kind of model in our runs, with changes."""
+        """Settings to begin with for a kind of model, with changes: of "sfcml" those of the authors' scripts."""
         kinds: dict[str, dict[str, object]] = {
             "cml": {"num_vectors": 1},
             "dpcml": {},
@@ -125,7 +126,7 @@ class MetricLearningRecommender:
         interactions: Interactions,
         validation: Interactions | None = None,
         *,
-        k: Count = 20,
+        metric: str = "ndcg@20",
         progress: Callable[[int, float, float | None], None] | None = None,
         checkpoint: str | Path | None = None,
     ) -> MetricLearningRecommender:
@@ -133,18 +134,21 @@ class MetricLearningRecommender:
 
         Args:
             interactions: the training part.
-            validation: further items of the same users; the epoch with the best NDCG@k on them is kept. Without it all
+            validation: further items of the same users; the epoch with the best metric on them is kept. Without it all
                 epochs are trained.
-            k: length of the list that is judged.
+            metric: what decides, a name of `ranking_metrics` with the length of the list, such as "recall@5" or "auc".
             progress: told the epoch, its loss and its validation value after each.
             checkpoint: a file that is written after every epoch, from which an interrupted training goes on.
 
         Raises:
-            ValueError: if there is nothing to learn from, the two are not of the same users and items, or the
-                checkpoint is of other data or settings.
+            ValueError: if the metric is not known, there is nothing to learn from, the two are not of the same users
+                and items, or the checkpoint is of other data or settings.
         """
         if checkpoint is not None and not Path(checkpoint).absolute().parent.is_dir():
             raise ValueError(f"checkpoint={str(checkpoint)!r} is in a folder that is not there; make it first")
+        digits = metric.partition("@")[2]
+        length = int(digits) if digits.isdecimal() and int(digits) else 1
+        check_choice("metric", metric, [*(f"{one}@{length}" for one in AT_K), *WHOLE])
         trainer = self._trainer(interactions)
         if validation is not None:
             _check_validation(interactions, validation)
@@ -152,8 +156,8 @@ class MetricLearningRecommender:
 
         def validate() -> float:
             assert validation is not None
-            found = evaluate_recommender(trainer.model, validation, interactions, k=k)
-            return found.means()[f"ndcg@{k}"].value
+            found = evaluate_recommender(trainer.model, validation, interactions, k=length)
+            return found.means()[metric].value
 
         self._model = trainer.model
         self.history = fit_recommender(
@@ -164,7 +168,7 @@ class MetricLearningRecommender:
             patience=None if validation is None else self.settings.patience,
             progress=progress,
             checkpoint=checkpoint,
-            fingerprint=self._fingerprint(interactions, validation, k),
+            fingerprint=self._fingerprint(interactions, validation, metric),
         )
         return self
 
@@ -201,7 +205,7 @@ class MetricLearningRecommender:
         if int(items.max()) >= len(vectors) or int(items.min()) < 0:
             raise IndexError(f"items must lie in 0 to {len(vectors) - 1}, got {int(items.min())} to {int(items.max())}")
         lists = []
-        for part in items.long().split(_rows_at_once(len(vectors))):
+        for part in items.long().split(rows_at_once(len(vectors))):
             itself = Interactions.from_pairs(torch.arange(len(part)), part, num_items=len(vectors))
             lists.append(top_items(-torch.cdist(vectors[part], vectors).square(), k, itself))
         return torch.cat(lists)
@@ -218,7 +222,7 @@ class MetricLearningRecommender:
             raise ValueError(
                 f"interactions have {interactions.num_items} items, the model {len(self.model.item_vectors())}"
             )
-        step, users = _rows_at_once(interactions.num_items), torch.arange(interactions.num_users)
+        step, users = rows_at_once(interactions.num_items), torch.arange(interactions.num_users)
         lists = [self._lists_of_new(interactions.select(part), k) for part in users.split(step)]
         return torch.cat(lists)
 
@@ -292,7 +296,7 @@ class MetricLearningRecommender:
             MultiVectorCML(users, items, chosen.dim, counts, seed=chosen.seed),
             _without_others(interactions, learned),
             sampler=sampler(interactions, chosen.candidates, generator=Generator().manual_seed(chosen.seed)),
-            kept=max(1, round(chosen.hardness * chosen.candidates)),
+            kept=_kept(chosen),
             margin=chosen.margin,
             diversity=DiversityControl(chosen.delta1, chosen.delta2, chosen.variant),
             diversity_weight=chosen.diversity_weight,
@@ -302,9 +306,14 @@ class MetricLearningRecommender:
         )
 
 
-def _rows_at_once(items: int) -> int:
-    """How many rows of scores are held together."""
-    return max(1, _CELLS // items)
+def _kept(settings: RecommenderSettings) -> int:
+    share = settings.hardness * settings.candidates
+    if share < 1:
+        warn_once(
+            f"hardness={settings.hardness:g} of {settings.candidates} candidates is less than one: the hardest alone "
+            f"is trained on, a range of {1 / settings.candidates:g}; raise candidates"
+        )
+    return max(1, round(share))
 
 
 def _check_validation(interactions: Interactions, validation: Interactions) -> None:

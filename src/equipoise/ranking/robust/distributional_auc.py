@@ -14,8 +14,8 @@ batch. The authors' code, as LibAUC's PESG, ascends along
 
     2 (m + b − a) − 2 α
 
-where a and b stand for those means, which they follow, and k does not appear: steadier on batches with few positives,
-behind while a and b are, and for k ≠ 1 not to the maximum of g. Or α is set to that maximum in closed form.
+where a and b stand for those means, which they follow, and k does not appear: it does not hang on a single batch, is
+behind while a and b are, and for k ≠ 1 does not end at the maximum of g. Or α is set to that maximum in closed form.
 
 The exchange of max and min makes this an upper bound of the robust risk (the paper). The authors' code measures the
 budget, the penalty and the cost of the dual step in three different units, and the norm of a whole batch at once; here

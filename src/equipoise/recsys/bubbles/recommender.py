@@ -13,6 +13,7 @@ from torch import Tensor
 from equipoise.core.signature import checked
 from equipoise.core.types import Probability, Whole
 from equipoise.data.interactions.matrix import Interactions
+from equipoise.recsys.evaluation.top_lists import top_items
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ def best_unseen(
     """The n items of each user with the highest scores that are not seen, the best first, −1 where there are fewer.
 
     Args:
-        scores: (users, items), finite; overwritten.
+        scores: (users, items).
         seen: a row per user.
         n: length of the page.
         order: items that score the same stand in this order; in that of their index by default.
@@ -75,20 +76,13 @@ def best_unseen(
     >>> best_unseen(torch.tensor([[0.1, 0.5, 0.5, 0.2]]), Interactions.from_pairs([0], [0], num_items=4), 2)
     tensor([[1, 2]])
     """
-    scores[seen.users, seen.items] = -torch.inf
-    if order is not None:
-        scores = scores[:, order]
-    k = min(n, scores.shape[1])
-    least = scores.topk(k, dim=1).values[:, -1:]
-    above, tied = scores > least, scores == least
-    chosen = above | (tied & (tied.cumsum(1) <= k - above.sum(1, keepdim=True)))
-    items = chosen.nonzero()[:, 1].reshape(-1, k)
-    values, place = scores.gather(1, items).sort(dim=1, descending=True, stable=True)
-    page = items.gather(1, place)
-    if order is not None:
-        page = order[page]
-    page[values == -torch.inf] = -1
-    return torch.nn.functional.pad(page, (0, n - k), value=-1)
+    if order is None:
+        return top_items(scores, n, seen)
+    moved = Interactions.from_pairs(
+        seen.users, order.argsort()[seen.items], num_users=seen.num_users, num_items=seen.num_items
+    )
+    page = top_items(scores[:, order], n, moved)
+    return torch.where(page < 0, page, order[page.clamp_min(0)])
 
 
 class RandomMix:

@@ -6,6 +6,7 @@ simulation have taken so far ("fold-in"), `recommend` ranks by that.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,13 @@ from equipoise.core.signature import checked
 from equipoise.core.types import Count, NonNegative, Positive, Whole
 from equipoise.data.interactions.matrix import Interactions
 from equipoise.recsys.bubbles.recommender import Histories, best_unseen
+from equipoise.recsys.evaluation.top_lists import rows_at_once
 
-# Users whose scores of all items are held at a time.
+# Items, or users, that are worked on together.
 _AT_ONCE = 1024
 
 
-class _Ranker:
+class _Ranker(ABC):
     """Ranks items by scores of what a user is known to have taken; ties by popularity."""
 
     order: Tensor
@@ -31,9 +33,9 @@ class _Ranker:
     def __init__(self) -> None:
         self.known: Interactions | None = None
 
+    @abstractmethod
     def scores(self, known: Interactions) -> Float[Tensor, "users items"]:
-        """Scores of all items for users who took these, a new tensor."""
-        raise NotImplementedError
+        """Scores of all items for users who took these."""
 
     def update(self, histories: Histories) -> None:
         """Take in what users have taken so far."""
@@ -43,7 +45,7 @@ class _Ranker:
         """The unseen items with the highest scores, by what was known at the last `update`."""
         known = histories.taken if self.known is None else self.known
         pages = []
-        for rows in torch.arange(known.num_users).split(_AT_ONCE):
+        for rows in torch.arange(known.num_users).split(rows_at_once(known.num_items)):
             pages.append(best_unseen(self.scores(known.select(rows)), histories.seen.select(rows), n, self.order))
         return torch.cat(pages)
 

@@ -24,7 +24,7 @@ from equipoise.recsys.evaluation.ranking_metrics import (
     refuse_both,
     rows_of,
 )
-from equipoise.recsys.evaluation.top_lists import CELLS, Scorer, scores_of, top_items
+from equipoise.recsys.evaluation.top_lists import Scorer, rows_at_once, scores_of, top_items
 from equipoise.recsys.evaluation.user_metrics import USUAL, Conventions, ListTies
 
 
@@ -187,7 +187,7 @@ def evaluate_recommender(
         refuse_both("user", test, exclude)
     parts = [
         _part(model, part, test, exclude, max(ks) if lists else None)
-        for part in chosen.split(batch_size or max(1, CELLS // test.num_items))
+        for part in chosen.split(batch_size or rows_at_once(test.num_items))
     ]
     whole = test.select(chosen)
     values = metrics_of_ranks(

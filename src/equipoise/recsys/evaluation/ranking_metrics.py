@@ -22,6 +22,8 @@ from equipoise.data.interactions.matrix import Interactions
 from equipoise.recsys.evaluation.user_metrics import USUAL, Conventions, ListTies, user_metrics
 
 ItemScores: TypeAlias = Annotated[Float[Tensor, "users items"], MayBeInfinite()]
+AT_K = ("precision", "recall", "hit_rate", "ndcg", "map", "mrr")
+WHOLE = ("map", "mrr", "auc")
 _CELLS = Values(((0, "not"), (1, "of the set")))
 ItemSet: TypeAlias = (
     Annotated[Integer[Tensor, "users items"] | Bool[Tensor, "users items"] | Float[Tensor, "users items"], _CELLS]
@@ -116,8 +118,7 @@ class RankingMetrics(WholeMetric):
         super().__init__(**kwargs)
         self.k = list_lengths(k)
         self.min_test, self.max_fpr, self.ties, self.conventions = min_test, max_fpr, ties, conventions
-        at = ("precision", "recall", "hit_rate", "ndcg", "map", "mrr")
-        self.names = [f"{name}@{one}" for one in self.k for name in at] + ["map", "mrr", "auc"]
+        self.names = [f"{name}@{one}" for one in self.k for name in AT_K] + list(WHOLE)
         self.names += ["opauc"] if max_fpr is not None else []
         for state, dtype in (("sums", torch.float64), ("counts", torch.int64)):
             self.add_state(state, default=torch.zeros(len(self.names), dtype=dtype), dist_reduce_fx="sum")

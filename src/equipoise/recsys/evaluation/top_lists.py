@@ -14,7 +14,7 @@ from equipoise.data.interactions.matrix import Interactions, check_indices
 
 # Scores that are held at once, unless said otherwise: 32 MiB, above which the C library asks the system for every batch
 # anew, a quarter slower at 50,000 items.
-CELLS = 1 << 23
+_CELLS = 1 << 23
 
 
 @runtime_checkable
@@ -93,7 +93,7 @@ def recommend(
         check_indices("users", users, exclude.num_users)
     lists = []
     # One user says how many items there are.
-    step = batch_size or max(1, CELLS // scores_of(model, users[:1].long()).shape[1])
+    step = batch_size or rows_at_once(scores_of(model, users[:1].long()).shape[1])
     for part in users.long().split(step):
         scores = scores_of(model, part)
         if exclude is not None and exclude.num_items != scores.shape[1]:
@@ -101,6 +101,15 @@ def recommend(
         had = None if exclude is None else exclude.select(part.to(exclude.items.device))
         lists.append(top_items(scores, k, had))
     return torch.cat(lists)
+
+
+def rows_at_once(items: int) -> int:
+    """How many users' scores of so many items are held together.
+
+    >>> rows_at_once(50_000)
+    167
+    """
+    return max(1, _CELLS // items)
 
 
 def scores_of(model: Scorer, users: Tensor) -> Tensor:

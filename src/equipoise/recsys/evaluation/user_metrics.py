@@ -44,7 +44,7 @@ class Conventions:
 
     Attributes:
         map_divisor: of MAP@k: "reachable" for min(k, T), as RecBole; "relevant" for T, as the textbooks; "hits" for the
-            relevant items found, as some implementations in Spark's manner. MAP over the whole list divides by T.
+            relevant items found, as torchmetrics. MAP over the whole list divides by T.
         precision_divisor: of precision@k: "k", or "candidates" for min(k, candidates), for users with fewer than k.
         mrr: "first", the first relevant item; "mean", the mean of 1/p over all relevant items, as some papers print it.
     """

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from equipoise.core.validate import check_choice, check_fraction
-from equipoise.data import InteractionLog, Interactions, read_interactions, split_interactions
+from equipoise.data import InteractionLog, Interactions, split_interactions
 from equipoise.recsys import (
     EscapeRow,
     ImplicitALS,
@@ -30,6 +30,7 @@ from equipoise.recsys import (
 )
 from equipoise.workflows.bubble.request import BubbleRequest
 from equipoise.workflows.errors import InputError, mendable
+from equipoise.workflows.interaction_log import read_log
 from equipoise.workflows.output import staged_folder
 
 _log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def measure_bubbles(
     with staged_folder(request.output, overwrite=request.overwrite, inputs=(interactions, request.items)) as stage:
         progress("reading")
         with mendable():
-            log = _categorised(_read(interactions, request), notice)
+            log = _categorised(read_log(interactions, request), notice)
             train, held_out, profiles = _people(log, request)
             _notice_small_categories(log, request, notice)
         rows = []
@@ -144,19 +145,6 @@ def _check(request: BubbleRequest) -> None:
             raise InputError(f"burn_in={request.burn_in} must be at least 0 and below rounds={request.rounds}")
         if not request.recommender or not request.random_share:
             raise InputError("name at least one recommender and one share of random items")
-
-
-def _read(interactions: str | Path, request: BubbleRequest) -> InteractionLog:
-    return read_interactions(
-        interactions,
-        request.items,
-        user=request.user,
-        item=request.item,
-        rating=request.rating,
-        time=request.time_column,
-        category=request.category,
-        min_rating=request.min_rating,
-    )
 
 
 def _categorised(log: InteractionLog, notice: Callable[[str], None]) -> InteractionLog:

@@ -6,21 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from equipoise.workflows.request import Request
+from equipoise.workflows.interaction_log import LogRequest
 
 
 @dataclass(frozen=True, kw_only=True)
-class BubbleRequest(Request):
+class BubbleRequest(LogRequest):
     """Options of `measure_bubbles`.
 
     Attributes:
-        items: The file that says which categories each item has, separated by | or by spaces.
-        user: The column of users; found by its usual names if absent.
-        item: The column of items; likewise.
-        rating: The column of ratings; likewise.
-        time_column: The column of times; likewise.
-        category: The column of categories in the file of items; likewise.
-        min_rating: Leave out interactions with a lower rating.
         recommender: What to measure: most_popular, item_knn (cosine of who took the items), recent_item_knn (by the
             latest 10 items), als (matrix factorisation).
         random_share: Shares of random items to measure each recommender with, in [0, 1].
@@ -37,13 +30,6 @@ class BubbleRequest(Request):
         overwrite: Replace the folder if an earlier run wrote it and it holds nothing else.
     """
 
-    items: Path | None = None
-    user: str | None = None
-    item: str | None = None
-    rating: str | None = None
-    time_column: str | None = None
-    category: str | None = None
-    min_rating: float | None = None
     recommender: Sequence[str] = ("most_popular", "item_knn", "als")
     random_share: Sequence[float] = (0.0,)
     users: int = 500

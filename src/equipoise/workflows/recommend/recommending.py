@@ -22,7 +22,6 @@ from equipoise.data import (
     Interactions,
     InteractionSplit,
     leave_one_out,
-    read_interactions,
     split_by_time,
     split_interactions,
 )
@@ -39,6 +38,7 @@ from equipoise.recsys import (
 from equipoise.report import RecommendationReport, recommendation_page
 from equipoise.report.recommendation_page import Example, Group, Judged
 from equipoise.workflows.errors import InputError, mendable
+from equipoise.workflows.interaction_log import read_log
 from equipoise.workflows.output import staged_folder
 from equipoise.workflows.recommend.request import RecommendRequest
 from equipoise.workflows.scores.judging import provenance, write_summary
@@ -127,7 +127,7 @@ def recommend_items(
         with mendable():
             if request.checkpoints is not None:
                 request.checkpoints.mkdir(parents=True, exist_ok=True)
-            log = _read(interactions, request)
+            log = read_log(interactions, request)
             _say_who_has_all(log.interactions, notice)
             split = _split(log, request, notice)
         contenders = {name: _trained(name, split, request, progress) for name in dict.fromkeys(request.models)}
@@ -162,20 +162,6 @@ def _check(request: RecommendRequest) -> None:
         raise InputError(f"learning_rate={request.learning_rate} must be a finite number greater than 0")
     if request.seed < 0:
         raise InputError(f"seed={request.seed} must be at least 0")
-
-
-def _read(interactions: str | Path, request: RecommendRequest) -> InteractionLog:
-    return read_interactions(
-        interactions,
-        request.items,
-        user=request.user,
-        item=request.item,
-        rating=request.rating,
-        time=request.time_column,
-        title=request.title,
-        category=request.category,
-        min_rating=request.min_rating,
-    )
 
 
 def _say_who_has_all(interactions: Interactions, notice: Callable[[str], None]) -> None:
@@ -227,7 +213,7 @@ def _trained(
                 model.fit(
                     split.train,
                     split.validation,
-                    k=request.k,
+                    metric=_metric(request),
                     progress=lambda epoch, loss, value: progress(_epoch_words(name, settings, epoch, loss, value)),
                     checkpoint=checkpoint,
                 )
@@ -243,7 +229,7 @@ def _trained(
 
 def _epoch_words(name: str, settings: RecommenderSettings, epoch: int, loss: float, value: float | None) -> str:
     words = f"training {name}: epoch {epoch + 1} of {settings.epochs}, loss {loss:.4f}"
-    return words if value is None else f"{words}, validation NDCG {value:.4f}"
+    return words if value is None else f"{words}, on the validation part {value:.4f}"
 
 
 def _settings(name: str, request: RecommendRequest) -> RecommenderSettings | None:

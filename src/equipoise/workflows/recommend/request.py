@@ -6,22 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from equipoise.workflows.request import Request
+from equipoise.workflows.interaction_log import LogRequest
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecommendRequest(Request):
+class RecommendRequest(LogRequest):
     """Options of `recommend_items`.
 
     Attributes:
-        items: A file with a row per item: titles for the output, and categories, separated by | or by spaces.
-        user: The column of users; found by its usual names if absent.
-        item: The column of items; likewise.
-        rating: The column of ratings; likewise.
-        time_column: The column of times; likewise.
-        title: The column of titles in the file of items; likewise.
-        category: The column of categories in the file of items; likewise.
-        min_rating: Leave out interactions with a lower rating.
         models: What to compare: popular, cml (one vector per user), dpcml (several), sfcml (without sampling).
         metric: What decides: ndcg, recall, precision, hit_rate, map, mrr at k, or auc.
         k: The length of the lists.
@@ -37,14 +29,6 @@ class RecommendRequest(Request):
         overwrite: Replace the folder if an earlier run wrote it and it holds nothing else.
     """
 
-    items: Path | None = None
-    user: str | None = None
-    item: str | None = None
-    rating: str | None = None
-    time_column: str | None = None
-    title: str | None = None
-    category: str | None = None
-    min_rating: float | None = None
     models: Sequence[str] = ("popular", "cml", "dpcml", "sfcml")
     metric: str = "ndcg"
     k: int = 20
