@@ -1,0 +1,16 @@
+from .models.base import KGEModel as KGEModel
+from .models.base import KGFactors as KGFactors
+from .regularization.base import KGRegularizer as KGRegularizer
+from .regularization.dura import DURARegularizer as DURARegularizer
+from .regularization.equivariance import EquivarianceRegularizer as EquivarianceRegularizer
+from .regularization.functional import kg_regularizer as kg_regularizer
+from .regularization.norms import F2Regularizer as F2Regularizer
+from .regularization.norms import N3Regularizer as N3Regularizer
+from .training.gradients import one_vs_all_backward as one_vs_all_backward
+from .training.losses import LogisticNegativeLoss as LogisticNegativeLoss
+from .training.losses import OneVsAllCrossEntropy as OneVsAllCrossEntropy
+from .training.losses import frequency_weights as frequency_weights
+from .training.losses import kg_cross_entropy as kg_cross_entropy
+from .training.losses import logistic_negative_loss as logistic_negative_loss
+from .training.sharding import EntityShards as EntityShards
+from .training.trainer import KGTrainer as KGTrainer

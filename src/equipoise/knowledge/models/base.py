@@ -32,15 +32,18 @@ class KGFactors:
 
     Attributes:
         head: (n, d), real or complex.
-        relation: (n, d); of family "matrix" (n, d, d).
+        relation: (n, d); of family "matrix" (n, d, d). With `index` it is (m, d) or (m, d, d), a row per relation.
         tail: (n, d).
         family: what `head` times `relation` means: elementwise of real or complex numbers, or the row vector h R.
+        index: (n,) which row of `relation` each triple has, so that no matrix is there twice; None where each triple
+            has a row of its own.
     """
 
     head: Tensor
     relation: Tensor
     tail: Tensor
     family: Family
+    index: Tensor | None = None
 
 
 class KGEModel(nn.Module, ABC):
