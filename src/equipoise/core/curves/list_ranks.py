@@ -141,15 +141,22 @@ def _ranks(
         reached = reached - (end - torch.searchsorted(ordered, own)) + itself
     tied = reached - above - 1
     before = torch.zeros_like(tied)
-    # Where many are tied, as under a constant model, a few small steps in torch each would cost more than the counting.
-    table, own_values, away = (each.cpu().numpy() for each in (scores, values, barred))
-    bounds, rows, items = barred_offsets.tolist(), row.tolist(), wanted.tolist()
-    for each in tied.nonzero().squeeze(1).tolist():
-        line, item, value = table[rows[each]], items[each], own_values[each]
-        out = away[bounds[rows[each]] : bounds[rows[each] + 1]]
-        out = out[out < item]
-        before[each] = int(np.count_nonzero(line[:item] == value) - np.count_nonzero(line[out] == value))
+    places = tied.nonzero().squeeze(1)
+    if len(places):
+        before[places] = _ties_before(scores, wanted[places], row[places], barred_offsets, barred).to(before.device)
     return ListRanks(above, tied, before)
+
+
+def _ties_before(scores: Tensor, wanted: Tensor, row: Tensor, barred_offsets: Tensor, barred: Tensor) -> Tensor:
+    """How many candidates that are not excluded score the same as each wanted one and have a smaller index."""
+    # Under a constant model everything is tied, and a few small steps in torch each would cost more than the counting.
+    table, away = scores.cpu().numpy(), barred.cpu().numpy()
+    bounds, found = barred_offsets.tolist(), []
+    for item, line in zip(wanted.tolist(), row.tolist(), strict=True):
+        values, out = table[line], away[bounds[line] : bounds[line + 1]]
+        same = np.count_nonzero(values[:item] == values[item])
+        found.append(same - np.count_nonzero(values[out[out < item]] == values[item]))
+    return torch.tensor(found)
 
 
 def _places(offsets: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,8 +54,8 @@ def evaluate_link_prediction(
     """Rank the tail of (head, relation, ?) and the head of (?, relation, tail) among all entities.
 
     Queries that several triples share are scored once. The model is always asked for a multiple of 16 rows, the last
-    query filling up, because matrix products round left-over rows otherwise: so ranks, and ties above all, do not depend
-    on the batches, as long as the model scores every row by itself.
+    query filling up, because matrix products round left-over rows otherwise: so ranks do not depend on the batches, as
+    long as the model scores every row by itself.
 
     Args:
         model: has `num_relations` and `score_t(heads, relations)`, any `KGEModel` for one. A module is put into
