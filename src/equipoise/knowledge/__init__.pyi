@@ -1,3 +1,8 @@
+from .diagnostics.curvature import triangle_curvature as triangle_curvature
+from .diagnostics.hierarchy import krackhardt_hierarchy as krackhardt_hierarchy
+from .diagnostics.profile import RelationProfile as RelationProfile
+from .diagnostics.profile import RelationTable as RelationTable
+from .diagnostics.profile import relation_profile as relation_profile
 from .diagnostics.relation_types import relation_types as relation_types
 from .evaluation.evaluate import TailScorer as TailScorer
 from .evaluation.evaluate import evaluate_link_prediction as evaluate_link_prediction
