@@ -1,3 +1,15 @@
+from .diagnostics.curvature import triangle_curvature as triangle_curvature
+from .diagnostics.hierarchy import krackhardt_hierarchy as krackhardt_hierarchy
+from .diagnostics.profile import RelationProfile as RelationProfile
+from .diagnostics.profile import RelationTable as RelationTable
+from .diagnostics.profile import relation_profile as relation_profile
+from .diagnostics.relation_types import relation_types as relation_types
+from .evaluation.evaluate import TailScorer as TailScorer
+from .evaluation.evaluate import evaluate_link_prediction as evaluate_link_prediction
+from .evaluation.filtered_ranking import FilteredRanks as FilteredRanks
+from .evaluation.filtered_ranking import filtered_ranking as filtered_ranking
+from .evaluation.rank_metrics import rank_metrics as rank_metrics
+from .evaluation.report import LinkReport as LinkReport
 from .models.base import KGEModel as KGEModel
 from .models.base import KGFactors as KGFactors
 from .regularization.base import KGRegularizer as KGRegularizer

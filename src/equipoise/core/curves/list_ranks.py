@@ -9,7 +9,9 @@ the area under the ROC curve it is enough to know of each wanted candidate
     before   how many of these have a smaller index
 
 Counting above a score is one pass over the row, much cheaper than a sort. Where many are wanted the row is sorted once,
-without its permutation. The excluded ones are counted out, so that no score is written over.
+without its permutation. The excluded ones are counted out, so that no score is written over. One that is both wanted
+and excluded is ranked among the candidates that are left, and does not count for the others: so stands one true
+tail of a query among several, each of which is wanted while the others are left out.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ def list_ranks(
         offsets: (rows + 1,) bounds of each row's part of `wanted`.
         wanted: indices of candidates, no index twice in a row.
         excluded_offsets: (rows + 1,) bounds of each row's part of `excluded`; nothing is excluded by default.
-        excluded: indices of candidates that do not count, none of them wanted in the same row.
+        excluded: indices of candidates that do not count, no index twice in a row; some of them may be wanted.
 
     >>> scores = torch.tensor([[0.9, 0.5, 0.7, 0.5]])
     >>> list_ranks(scores, torch.tensor([0, 1]), torch.tensor([3]), torch.tensor([0, 1]), torch.tensor([0]))
@@ -72,7 +74,7 @@ def list_ranks(
 
 
 def _by_counting(scores: Tensor, offsets: Tensor, wanted: Tensor, barred_offsets: Tensor, barred: Tensor) -> ListRanks:
-    row, place = _places(offsets)
+    row, _ = _places(offsets)
     above, reached = (np.zeros(len(wanted), dtype=np.int64) for _ in range(2))
     rows, bounds, items = scores.numpy(), offsets.tolist(), wanted.numpy()
     passed = np.empty(scores.shape[1], dtype=bool)
@@ -80,7 +82,7 @@ def _by_counting(scores: Tensor, offsets: Tensor, wanted: Tensor, barred_offsets
         if start < stop:
             above[start:stop], reached[start:stop] = _count_row(rows[each], items[start:stop], passed)
     counts = torch.from_numpy(above), torch.from_numpy(reached)
-    return _ranks(scores, wanted, counts, row, place, barred_offsets, barred)
+    return _ranks(scores, wanted, counts, row, barred_offsets, barred)
 
 
 def _count_row(
@@ -112,7 +114,7 @@ def _by_sorting(scores: Tensor, offsets: Tensor, wanted: Tensor, barred_offsets:
     padded = _padded(scores[row, wanted], row, place, len(scores))
     whole = _row_counts(scores.sort(-1).values, padded, torch.full_like(offsets[:-1], scores.shape[1]))
     above, reached = (counts[row, place] for counts in whole)
-    return _ranks(scores, wanted, (above, reached), row, place, barred_offsets, barred)
+    return _ranks(scores, wanted, (above, reached), row, barred_offsets, barred)
 
 
 def _ranks(
@@ -120,26 +122,41 @@ def _ranks(
     wanted: Tensor,
     counts: tuple[Tensor, Tensor],
     row: Tensor,
-    place: Tensor,
     barred_offsets: Tensor,
     barred: Tensor,
 ) -> ListRanks:
     """Ranks from the counts of all candidates, the excluded counted out."""
     above, reached = counts
     values = scores[row, wanted]
-    if len(barred):
-        barred_row, barred_place = _places(barred_offsets)
-        away = _padded(scores[barred_row, barred], barred_row, barred_place, len(scores)).sort(-1).values
-        outside = _row_counts(away, _padded(values, row, place, len(scores)), barred_offsets.diff())
-        above, reached = (all_ - part[row, place] for all_, part in zip(counts, outside, strict=True))
+    if len(barred) and len(wanted):
+        barred_row, _ = _places(barred_offsets)
+        away = scores[barred_row, barred]
+        # Scores become their places among all distinct ones, so that row and score are one whole number to sort by.
+        distinct, code = torch.cat([away, values]).unique(return_inverse=True)
+        key = torch.cat([barred_row, row]) * len(distinct) + code
+        ordered, own, end = key[: len(away)].sort().values, key[len(away) :], barred_offsets[row + 1]
+        width = scores.shape[1]
+        itself = torch.isin(row * width + wanted, barred_row * width + barred)
+        above = above - (end - torch.searchsorted(ordered, own, right=True))
+        reached = reached - (end - torch.searchsorted(ordered, own)) + itself
     tied = reached - above - 1
     before = torch.zeros_like(tied)
-    for each in tied.nonzero().squeeze(1).tolist():
-        same = scores[row[each], : wanted[each]] == values[each]
-        out = barred[barred_offsets[row[each]] : barred_offsets[row[each] + 1]]
-        same[out[out < wanted[each]]] = False
-        before[each] = same.sum()
+    places = tied.nonzero().squeeze(1)
+    if len(places):
+        before[places] = _ties_before(scores, wanted[places], row[places], barred_offsets, barred).to(before.device)
     return ListRanks(above, tied, before)
+
+
+def _ties_before(scores: Tensor, wanted: Tensor, row: Tensor, barred_offsets: Tensor, barred: Tensor) -> Tensor:
+    """How many candidates that are not excluded score the same as each wanted one and have a smaller index."""
+    # Under a constant model everything is tied, and a few small steps in torch each would cost more than the counting.
+    table, away = scores.cpu().numpy(), barred.cpu().numpy()
+    bounds, found = barred_offsets.tolist(), []
+    for item, line in zip(wanted.tolist(), row.tolist(), strict=True):
+        values, out = table[line], away[bounds[line] : bounds[line + 1]]
+        same = np.count_nonzero(values[:item] == values[item])
+        found.append(same - np.count_nonzero(values[out[out < item]] == values[item]))
+    return torch.tensor(found)
 
 
 def _places(offsets: Tensor) -> tuple[Tensor, Tensor]:
