@@ -13,17 +13,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
+
+from equipoise.core.signature import checked
+from equipoise.core.types import MayBeEmpty
 
 Family: TypeAlias = Literal["real", "complex", "matrix"]
 Rows: TypeAlias = Mapping[str, Tensor]
 """Rows of the entity tables by the table's name, each (..., width)."""
 Query: TypeAlias = tuple[Tensor, ...]
 """What tails are compared with, each tensor with a first dimension of queries."""
+Index: TypeAlias = Annotated[Integer[Tensor, " n"], MayBeEmpty()]
+Triples: TypeAlias = Annotated[Integer[Tensor, "n 3"], MayBeEmpty()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,36 +88,70 @@ class KGEModel(nn.Module, ABC):
         Args:
             query: of n queries.
             tails: (m, width) tables give (n, m), every tail for every query; (n, k, width) tables give (n, k), tails
-                of its own for each query.
+                of its own for each query. Of all m tails, those with the same rows have exactly the same score.
         """
 
     @abstractmethod
     def factors(self, heads: Rows, relations: Int[Tensor, " n"], tails: Rows) -> KGFactors:
         """The factors that a regulariser acts on; `tails` are (n, width)."""
 
-    def rows(self, index: Int[Tensor, ...] | None = None) -> Rows:
-        """Rows of the entity tables; all of them by default."""
+    def rows(self, index: Int[Tensor, "*shape"] | None = None) -> Rows:
+        """Rows of the entity tables; all of them by default.
+
+        Raises:
+            IndexError: if an entity is not there.
+        """
         tables = {name: self.get_parameter(name) for name in self.entity_tables}
-        return tables if index is None else {name: table[index] for name, table in tables.items()}
+        if index is None:
+            return tables
+        check_ids("entities", index, self.num_entities)
+        return {name: table_rows(table, index) for name, table in tables.items()}
+
+    def relation_rows(self, name: str, relations: Int[Tensor, " n"]) -> Tensor:
+        """Rows of a table of relations, a parameter with 2M rows, or with one for all.
+
+        Raises:
+            IndexError: if a relation is not there.
+        """
+        table = self.get_parameter(name)
+        check_ids("relations", relations, 2 * self.num_relations)
+        return table_rows(table, relations) if len(table) > 1 else table.expand(len(relations), *table.shape[1:])
 
     def inverse(self, relations: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """The reciprocal relations: r + M of r, and r of r + M."""
         return (relations + self.num_relations) % (2 * self.num_relations)
 
-    def score_hrt(self, triples: Int[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-        """Scores of triples (head, relation, tail)."""
-        heads, relations, tails = triples.unbind(1)
+    @checked
+    def score_hrt(self, triples: Triples) -> Float[Tensor, " n"]:
+        """Scores of triples (head, relation, tail).
+
+        Raises:
+            ValueError: unless triples are whole numbers (n, 3).
+            IndexError: if an entity or relation is not there.
+        """
+        heads, relations, tails = triples.long().unbind(1)
         return self.compare(self.query(self.rows(heads), relations), self.rows(tails[:, None])).squeeze(1)
 
-    def score_t(self, heads: Int[Tensor, " n"], relations: Int[Tensor, " n"]) -> Float[Tensor, "n entities"]:
-        """Scores of all entities as the tail of (head, relation, ?)."""
-        return self.compare(self.query(self.rows(heads), relations), self.rows())
+    @checked
+    def score_t(self, heads: Index, relations: Index) -> Float[Tensor, "n entities"]:
+        """Scores of all entities as the tail of (head, relation, ?).
 
-    def score_h(self, relations: Int[Tensor, " n"], tails: Int[Tensor, " n"]) -> Float[Tensor, "n entities"]:
-        """Scores of all entities as the head of (?, relation, tail), by the reciprocal relation."""
-        return self.score_t(tails, self.inverse(relations))
+        Raises:
+            IndexError: if an entity or relation is not there.
+        """
+        return self.compare(self.query(self.rows(heads), relations.long()), self.rows())
 
-    def forward(self, triples: Int[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+    @checked
+    def score_h(self, relations: Index, tails: Index) -> Float[Tensor, "n entities"]:
+        """Scores of all entities as the head of (?, relation, tail), by the reciprocal relation.
+
+        Raises:
+            IndexError: if an entity or relation is not there.
+        """
+        check_ids("relations", relations, 2 * self.num_relations)
+        return self.score_t(tails, self.inverse(relations.long()))
+
+    def forward(self, triples: Triples) -> Float[Tensor, " n"]:
         """As `score_hrt`."""
         return self.score_hrt(triples)
 
@@ -120,3 +159,18 @@ class KGEModel(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the entity tables lie."""
         return self.get_parameter(self.entity_tables[0]).device
+
+
+def check_ids(name: str, ids: Tensor, count: int) -> None:
+    """Raise `IndexError` unless all lie in [0, count); PyTorch would take negative ones from the end."""
+    if torch.compiler.is_compiling() or not ids.numel():
+        return
+    least, most = (int(each) for each in ids.aminmax())
+    if least < 0 or most >= count:
+        raise IndexError(f"{name} hold the index {least if least < 0 else most}, wanted 0 to {count - 1}")
+
+
+def table_rows(table: Tensor, index: Tensor) -> Tensor:
+    """`table[index]`, whose gradient costs half as much."""
+    rows = nn.functional.embedding(index.long(), table.flatten(1))
+    return rows.unflatten(-1, table.shape[1:]) if table.ndim > 2 else rows
