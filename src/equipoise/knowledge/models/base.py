@@ -90,7 +90,7 @@ class KGEModel(nn.Module, ABC):
     def factors(self, heads: Rows, relations: Int[Tensor, " n"], tails: Rows) -> KGFactors:
         """The factors that a regulariser acts on; `tails` are (n, width)."""
 
-    def rows(self, index: Int[Tensor, ...] | None = None) -> Rows:
+    def rows(self, index: Int[Tensor, "*shape"] | None = None) -> Rows:
         """Rows of the entity tables; all of them by default."""
         tables = {name: self.get_parameter(name) for name in self.entity_tables}
         return tables if index is None else {name: table[index] for name, table in tables.items()}
