@@ -196,10 +196,15 @@ def test_bad_input_is_named():
         ({"score_rows": 0}, "score_rows=0"),
         ({"entity_weight": torch.ones(3)}, "entity_weight has 3 rows, the model 12 entities"),
         ({"entity_weight": torch.ones(N), "loss": "negatives"}, "entity_weight counts with loss='one_vs_all' only"),
+        ({"regularizer": N3Regularizer(torch.ones(3))}, "weight of the regularizer has 3 rows, wanted 6, one for each"),
+        (
+            {"regularizer": EquivarianceRegularizer(1.0, eps=torch.ones(4))},
+            "eps of the regularizer has 4 rows, wanted 6",
+        ),
         ({"regularizer": "n3"}, "regularizer must be a KGRegularizer"),
         (
             {"regularizer": EquivarianceRegularizer(1.0, categories=torch.zeros(5, dtype=torch.long))},
-            "regularizer has categories of 5 entities, the model has 12",
+            "categories of the regularizer are those of 5 entities, wanted 12",
         ),
     ):
         with pytest.raises(ValueError, match=message):

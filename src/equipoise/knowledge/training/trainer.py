@@ -12,7 +12,6 @@ from equipoise.core.signature import checked
 from equipoise.core.types import Count, Positive, Whole
 from equipoise.knowledge.models.base import KGEModel
 from equipoise.knowledge.regularization.base import KGRegularizer
-from equipoise.knowledge.regularization.equivariance import EquivarianceRegularizer
 from equipoise.knowledge.training.gradients import (
     add_negatives,
     add_one_vs_all,
@@ -81,9 +80,8 @@ class KGTrainer:
             raise ValueError("entity_weight counts with loss='one_vs_all' only, got loss='negatives'")
         if sharded and isinstance(optimizer, Optimizer):
             raise ValueError("optimizer must be named where sharded=True, for it is made after the tables are cut")
-        kinds = getattr(regularizer, "categories", None)
-        if isinstance(regularizer, EquivarianceRegularizer) and kinds is not None and len(kinds) != model.num_entities:
-            raise ValueError(f"regularizer has categories of {len(kinds)} entities, the model has {model.num_entities}")
+        if regularizer is not None:
+            regularizer.check_sizes(model.num_entities, model.num_relations)
         self.model, self.loss, self.entity_weight, self.regularizer = model, loss, entity_weight, regularizer
         self.batch_size, self.score_rows, self.sharded = batch_size, score_rows, sharded
         self.negatives = LogisticNegativeLoss(num_negatives, double_negatives)
