@@ -8,6 +8,7 @@ import torch
 
 from equipoise.core.epochs import Trainer, fit_epochs
 from equipoise.knowledge import (
+    EntityShards,
     EquivarianceRegularizer,
     KGTrainer,
     LogisticNegativeLoss,
@@ -189,7 +190,9 @@ def test_bad_input_is_named():
     for settings, message in (
         ({"loss": "hinge"}, "loss='hinge' is not known"),
         ({"optimizer": "lion"}, "optimizer='lion' is not known"),
-        ({"optimizer": torch.optim.SGD(model.parameters(), lr=0.1), "sharded": True}, "optimizer must be named"),
+        ({"optimizer": torch.optim.SGD(model.parameters(), lr=0.1), "sharded": True}, "optimizer must be made after"),
+        ({"sharded": EntityShards(Diagonal(N, M, D))}, "sharded must be of this model"),
+        ({"sharded": 2}, "sharded=2 must be True or False"),
         ({"num_negatives": -1}, "num_negatives=-1"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
