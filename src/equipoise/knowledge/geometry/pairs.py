@@ -65,10 +65,22 @@ def in_blocks(
     step = max(1, _BLOCK // max(size, 1))
     if len(tensors[0]) <= step or torch.compiler.is_compiling():
         return function(*tensors, *whole)
-    found = []
-    for blocks in zip(*(each.split(step) for each in tensors), strict=True):
-        if torch.is_grad_enabled():
-            found.append(checkpoint(function, *blocks, *whole, use_reentrant=False, preserve_rng_state=False))
-        else:
-            found.append(function(*blocks, *whole))
-    return torch.cat(found, dim)
+    blocks = zip(*(each.split(step) for each in tensors), strict=True)
+    if torch.is_grad_enabled():
+        return torch.cat([_forgetful(function, *block, *whole) for block in blocks], dim)
+    joined, place = torch.empty(0), 0
+    for block in blocks:
+        found = function(*block, *whole)
+        if not place:
+            shape = list(found.shape)
+            shape[dim] = len(tensors[0])
+            joined = found.new_empty(shape)
+        joined.narrow(dim, place, len(block[0])).copy_(found)
+        place += len(block[0])
+    return joined
+
+
+def _forgetful(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """The function's value, of which only the arguments are kept for the gradient."""
+    found: Tensor = checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
+    return found

@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Annotated, Literal, TypeAlias
 
 import torch
@@ -95,13 +96,18 @@ class KGEModel(nn.Module, ABC):
     def factors(self, heads: Rows, relations: Int[Tensor, " n"], tails: Rows) -> KGFactors:
         """The factors that a regulariser acts on; `tails` are (n, width)."""
 
+    def table(self, name: str) -> Tensor:
+        """A parameter or buffer by its name in the state, such as "entity" or "rotations.euclidean"."""
+        found: Tensor = attrgetter(name)(self)
+        return found
+
     def rows(self, index: Int[Tensor, "*shape"] | None = None) -> Rows:
         """Rows of the entity tables; all of them by default.
 
         Raises:
             IndexError: if an entity is not there.
         """
-        tables = {name: self.get_parameter(name) for name in self.entity_tables}
+        tables = {name: self.table(name) for name in self.entity_tables}
         if index is None:
             return tables
         check_ids("entities", index, self.num_entities)
@@ -113,7 +119,7 @@ class KGEModel(nn.Module, ABC):
         Raises:
             IndexError: if a relation is not there.
         """
-        table = self.get_parameter(name)
+        table = self.table(name)
         check_ids("relations", relations, 2 * self.num_relations)
         return table_rows(table, relations) if len(table) > 1 else table.expand(len(relations), *table.shape[1:])
 
@@ -158,7 +164,7 @@ class KGEModel(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """Where the entity tables lie."""
-        return self.get_parameter(self.entity_tables[0]).device
+        return self.table(self.entity_tables[0]).device
 
 
 def check_ids(name: str, ids: Tensor, count: int) -> None:

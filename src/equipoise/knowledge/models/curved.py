@@ -89,7 +89,7 @@ class CurvedModel(KGEModel):
     @exact_ties
     def compare(self, query: Query, tails: Rows) -> Tensor:
         """Squared distances with their sign changed, and biases, see `KGEModel.compare`."""
-        return biased(-tangent_dist_squared(query[0], query[1], tails["entity"]), query[2:], tails)
+        return biased(tangent_dist_squared(query[0], query[1], tails["entity"]), query[2:], tails)
 
     def factors(self, heads: Rows, relations: Tensor, tails: Rows) -> KGFactors:
         """Head, translation and tail, tangent vectors, of family "real".
@@ -126,8 +126,7 @@ def _all_dist_squared(points: Tensor, kappa: Tensor, tangents: Tensor) -> Tensor
     return dist_squared_of_gap(all_gaps(points, tangents, scale), stretched, kappa)
 
 
-def biased(scores: Tensor, bias_head: Query, tails: Rows) -> Tensor:
-    """Scores with the biases of head and tail, where the model has them."""
-    if not bias_head:
-        return scores
-    return scores + bias_head[0] + tails["bias_tail"].squeeze(-1)
+def biased(distances: Tensor, bias_head: Query, tails: Rows) -> Tensor:
+    """Distances, which are written over, with their sign changed, and the biases of head and tail, if there are any."""
+    scores = distances.neg_()
+    return scores.add_(bias_head[0]).add_(tails["bias_tail"].squeeze(-1)) if bias_head else scores
