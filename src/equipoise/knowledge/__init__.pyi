@@ -1,3 +1,6 @@
+from .completer import Answers as Answers
+from .completer import CompleterSettings as CompleterSettings
+from .completer import KnowledgeGraphCompleter as KnowledgeGraphCompleter
 from .diagnostics.curvature import triangle_curvature as triangle_curvature
 from .diagnostics.hierarchy import krackhardt_hierarchy as krackhardt_hierarchy
 from .diagnostics.profile import RelationProfile as RelationProfile
