@@ -78,8 +78,10 @@ def test_factors_are_the_parts_of_the_score():
     index, (h, r, t) = _everything()
     for name in ("cp", "distmult", "complex", "rescal"):
         model = build_model(name, N, M, 4, init_scale=1.0).double()
-        head, relation, tail, family = vars(model.factors(model.rows(h), r, model.rows(t))).values()
-        if family == "matrix":
+        factors = model.factors(model.rows(h), r, model.rows(t))
+        head, tail = factors.head, factors.tail
+        relation = factors.relation if factors.index is None else factors.relation[factors.index]
+        if factors.family == "matrix":
             found = torch.einsum("ni,nij,nj->n", head, relation, tail)
         else:
             found = (head * relation * tail.conj()).sum(1)

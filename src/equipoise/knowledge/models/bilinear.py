@@ -213,8 +213,9 @@ class RESCAL(_Bilinear):
         return (torch.cat(images)[order.argsort()] if images else head,)
 
     def factors(self, heads: Rows, relations: Tensor, tails: Rows) -> KGFactors:
-        """Head (n, d), relation (n, d, d) and tail, of family "matrix"."""
-        return KGFactors(heads["entity"], self.relation_rows("relation", relations), tails["entity"], "matrix")
+        """Head (n, d), the matrices of the relations that are there, by index, and tail, of family "matrix"."""
+        found, index = relations.unique(return_inverse=True)
+        return KGFactors(heads["entity"], self.relation_rows("relation", found), tails["entity"], "matrix", index)
 
 
 def products(query: Tensor, tails: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Exact ties: entities with the same rows must have the same score, or their order would be an accident of rounding.
 
 A product of matrices does not grant that: its kernels treat the last rows, or single ones, otherwise than the rest, and
-two equal rows differ in their last digit. So equal rows are found, and scored by the first of them.
+two equal rows differ in their last digit. So equal rows are found, and scored by the first of them; not where a gradient
+is wanted, for nothing is ranked there.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ M = TypeVar("M")
 
 
 def exact_ties(compare: Callable[[M, Query, Rows], Tensor]) -> Callable[[M, Query, Rows], Tensor]:
-    """A model's `compare`, whose scores of all entities are equal where the entities' rows are."""
+    """A model's `compare`, whose scores of all entities, without gradient, are equal where the entities' rows are."""
 
     @functools.wraps(compare)
     def wrapper(self: M, query: Query, tails: Rows) -> Tensor:
         scores = compare(self, query, tails)
-        if torch.compiler.is_compiling() or any(each.ndim > 2 for each in tails.values()):
+        # A training ranks nothing, and would look for equal rows in every step.
+        if scores.requires_grad or torch.compiler.is_compiling() or any(each.ndim > 2 for each in tails.values()):
             return scores
         first = first_equal(torch.cat([each.detach() for each in tails.values()], 1))
         return scores if first is None else scores[:, first]
