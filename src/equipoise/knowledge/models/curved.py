@@ -66,7 +66,7 @@ class CurvedModel(KGEModel):
         self.entity = self._normal(num_entities, generator)
         self.translation = self._normal(2 * num_relations, generator)
         if bias:
-            self.entity_tables = ("entity", "bias_head", "bias_tail")
+            self.entity_tables, self.tail_tables = ("entity", "bias_head", "bias_tail"), ("entity", "bias_tail")
             self.bias_head, self.bias_tail = (nn.Parameter(torch.zeros(num_entities, 1)) for _ in range(2))
 
     def _normal(self, rows: int, generator: Generator) -> nn.Parameter:
