@@ -38,8 +38,9 @@ def _attended(model, h, r):
 @torch.no_grad()
 def test_isometries_translate_and_measure_in_the_ball(kind, mixture, curvature):
     model = _shaken(kind(N, M, D, curvature))
-    found = model(INDEX)
-    for k, (h, r, t) in enumerate(INDEX.tolist()):
+    some = INDEX[::7]
+    found = model(some)
+    for k, (h, r, t) in enumerate(some.tolist()):
         (kappa,) = model.curvature(torch.tensor([r]))
         space = Stereographic(float(kappa))
         z = space.mobius_add(space.expmap0(mixture(model, h, r)), space.expmap0(model.translation[r]))

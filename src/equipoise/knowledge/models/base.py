@@ -65,9 +65,11 @@ class KGEModel(nn.Module, ABC):
 
     Attributes:
         entity_tables: names of the parameters that have a row per entity.
+        tail_tables: those of them that `compare` reads.
     """
 
     entity_tables: tuple[str, ...] = ("entity",)
+    tail_tables: tuple[str, ...] = ("entity",)
 
     def __init__(self, num_entities: int, num_relations: int, dim: int) -> None:
         super().__init__()
@@ -89,7 +91,8 @@ class KGEModel(nn.Module, ABC):
         Args:
             query: of n queries.
             tails: (m, width) tables give (n, m), every tail for every query; (n, k, width) tables give (n, k), tails
-                of its own for each query. Of all m tails, those with the same rows have exactly the same score.
+                of its own for each query. Of all m tails, those with the same rows of
+                `tail_tables` have exactly the same score.
         """
 
     @abstractmethod
