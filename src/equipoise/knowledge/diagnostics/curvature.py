@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,8 +19,8 @@ from equipoise.core.types import Range
 # Nodes of search trees that are kept.
 _KEPT = 1 << 22
 
-Distances = Annotated[Float[Tensor, "*n"] | Integer[Tensor, "*n"], Range(0)]
-Apart = Annotated[Float[Tensor, "*n"] | Integer[Tensor, "*n"], Range(0, low_open=True)]
+Distances = Annotated[Float[Tensor, "*n"], Range(0)]
+Apart = Annotated[Float[Tensor, "*n"], Range(0, low_open=True)]
 
 
 @checked
