@@ -49,7 +49,7 @@ def test_columns_of_other_names_and_quotes(tmp_path):
     path = _write(tmp_path / "g.csv", 'who,what,whom\n"Ann, the elder",knows,"Bob ""B"""\n')
     graph = read_triples(path, head="who", relation="what", tail="whom")
     assert _words(graph) == [("Ann, the elder", "knows", 'Bob "B"')]
-    with pytest.raises(ValueError, match="head column 'wo' is not in .*; its first line has who, what, whom"):
+    with pytest.raises(ValueError, match=r"head column 'wo' is not in .*; its first line has who, what, whom"):
         read_triples(path, head="wo")
     with pytest.raises(ValueError, match="does not say which column is the relation and the tail"):
         read_triples(path, head="who")
@@ -97,7 +97,7 @@ def test_openke_has_the_relation_last(tmp_path):
             read_triples(tmp_path)
         _write(tmp_path / name, kept)
     (tmp_path / "relation2id.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="relation2id.txt"):
+    with pytest.raises(FileNotFoundError, match=r"relation2id\.txt"):
         read_triples(tmp_path)
 
 

@@ -207,9 +207,10 @@ def _scores(model: TailScorer, heads: Tensor, relations: Tensor) -> Tensor:
 
 
 def _unseen(triples: Tensor, training: Tensor) -> Tensor:
-    new = ~torch.isin(triples[:, ::2], training[:, ::2].to(triples.device))
+    ends = triples[:, [0, 2]]
+    new = ~torch.isin(ends, training[:, [0, 2]].to(triples.device))
     if bool(new.any()):
-        entities, rows = len(triples[:, ::2][new].unique()), int(new.any(1).sum())
+        entities, rows = len(ends[new].unique()), int(new.any(1).sum())
         warn_once(
             f"{rows} of {len(triples)} triples hold one of {entities} entities that training does not have; the model "
             "scores them by initial vectors, and LinkReport.seen leaves them out"

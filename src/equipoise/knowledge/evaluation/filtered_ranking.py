@@ -13,7 +13,7 @@ from equipoise.core.signature import checked
 from equipoise.core.types import MayBeInfinite, Values
 
 _KNOWN = Values(((0, "not known"), (1, "known to be true")))
-KnownMask = Annotated[Integer[Tensor, "n entities"] | Bool[Tensor, "n entities"], _KNOWN]
+KnownMask = Annotated[Integer[Tensor, "n entities"] | Bool[Tensor, "n entities"] | Float[Tensor, "n entities"], _KNOWN]
 
 
 class FilteredRanks(NamedTuple):
