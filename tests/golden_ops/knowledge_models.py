@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from equipoise.knowledge import Stereographic, gie_score, givens_rotation, kg_score
-from golden_ops import Ops
+from golden_ops import Ops, renamed
 
 ops = Ops()
 
@@ -32,4 +32,4 @@ def geometry_interaction(inputs, params):
 
 @ops("er", "kg_score")
 def score(inputs, params):
-    return {"score": kg_score(**inputs, **params)}
+    return {"score": kg_score(**inputs, **renamed(params, {"model": "model", "norm": "norm", "p": "norm"}))}

@@ -31,4 +31,4 @@ def hierarchy(inputs, params):
 
 @ops("gie", "triangle_curvature")
 def curvature(inputs, params):
-    return {"value": triangle_curvature(**inputs, **params)}
+    return {"value": triangle_curvature(**{name: value.double() for name, value in inputs.items()}, **params)}

@@ -81,7 +81,7 @@ def test_the_memory_of_a_step_is_below_one_matrix_of_its_scores(name):
     assert _most_bytes(lambda: model.score_t(heads, relations)) >= whole
     assert _most_bytes(lambda: kg_cross_entropy(model.score_t(heads, relations), tails).backward()) > 2 * whole
     model.zero_grad()
-    assert _most_bytes(lambda: one_vs_all_backward(model, triples)) < whole
+    assert _most_bytes(lambda: one_vs_all_backward(model, triples)) < 0.6 * whole
     model.zero_grad()
     # What is left are tables of the size of the model.
     assert _most_bytes(lambda: one_vs_all_backward(model, triples, score_rows=10)) < 0.15 * whole

@@ -62,6 +62,12 @@ def _of_a_process(rank, folder, results):
     resumed = _trainer("diagonal", "one_vs_all", sharded=True)
     again = fit_epochs(resumed, 3, validate=lambda: 0.0, checkpoint=folder / f"state-{rank}")
     results["resumed", rank] = history == again, torch.equal(whole.model.entity, resumed.model.entity)
+    model = SMALL["diagonal"](N, M, D)
+    shards = EntityShards(model)
+    optimizer = torch.optim.Adagrad(model.parameters(), lr=0.1)
+    settings = {"batch_size": BATCH, "optimizer": optimizer, "score_rows": 2, "sharded": shards}
+    given = KGTrainer(model, random_triples(TRIPLES, N, M), **settings)
+    results["given", rank] = [given.epoch() for _ in range(EPOCHS)]
     try:
         EntityShards(whole.model)
     except ValueError as error:
@@ -111,6 +117,12 @@ def test_what_is_on_every_process_stays_equal_to_the_bit(found):
 
 def test_a_process_goes_on_from_its_own_checkpoint(found):
     assert found["resumed", 0] == found["resumed", 1] == (True, True)
+
+
+def test_shards_may_be_cut_before_and_the_optimizer_made_of_them(found):
+    trainer = KGTrainer(SMALL["diagonal"](N, M, D), random_triples(TRIPLES, N, M), batch_size=BATCH)
+    wanted = [trainer.epoch() for _ in range(EPOCHS)]
+    assert found["given", 0] == found["given", 1] == pytest.approx(wanted, rel=1e-10)
 
 
 def test_tables_are_cut_once_and_not_among_more_processes_than_entities(found):

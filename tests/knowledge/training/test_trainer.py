@@ -8,6 +8,7 @@ import torch
 
 from equipoise.core.epochs import Trainer, fit_epochs
 from equipoise.knowledge import (
+    EntityShards,
     EquivarianceRegularizer,
     KGTrainer,
     LogisticNegativeLoss,
@@ -189,17 +190,24 @@ def test_bad_input_is_named():
     for settings, message in (
         ({"loss": "hinge"}, "loss='hinge' is not known"),
         ({"optimizer": "lion"}, "optimizer='lion' is not known"),
-        ({"optimizer": torch.optim.SGD(model.parameters(), lr=0.1), "sharded": True}, "optimizer must be named"),
+        ({"optimizer": torch.optim.SGD(model.parameters(), lr=0.1), "sharded": True}, "optimizer must be made after"),
+        ({"sharded": EntityShards(Diagonal(N, M, D))}, "sharded must be of this model"),
+        ({"sharded": 2}, "sharded=2 must be True or False"),
         ({"num_negatives": -1}, "num_negatives=-1"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
         ({"score_rows": 0}, "score_rows=0"),
         ({"entity_weight": torch.ones(3)}, "entity_weight has 3 rows, the model 12 entities"),
         ({"entity_weight": torch.ones(N), "loss": "negatives"}, "entity_weight counts with loss='one_vs_all' only"),
+        ({"regularizer": N3Regularizer(torch.ones(3))}, "weight of the regularizer has 3 rows, wanted 6, one for each"),
+        (
+            {"regularizer": EquivarianceRegularizer(1.0, eps=torch.ones(4))},
+            "eps of the regularizer has 4 rows, wanted 6",
+        ),
         ({"regularizer": "n3"}, "regularizer must be a KGRegularizer"),
         (
             {"regularizer": EquivarianceRegularizer(1.0, categories=torch.zeros(5, dtype=torch.long))},
-            "regularizer has categories of 5 entities, the model has 12",
+            "categories of the regularizer are those of 5 entities, wanted 12",
         ),
     ):
         with pytest.raises(ValueError, match=message):

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.core.signature import checked
 from equipoise.core.types import Range
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+# Nodes of search trees that are kept.
+_KEPT = 1 << 22
 
-Distances = Annotated[Float[Tensor, "*n"] | Integer[Tensor, "*n"], Range(0)]
-Apart = Annotated[Float[Tensor, "*n"] | Integer[Tensor, "*n"], Range(0, low_open=True)]
+Distances = Annotated[Float[Tensor, "*n"], Range(0)]
+Apart = Annotated[Float[Tensor, "*n"], Range(0, low_open=True)]
 
 
 @checked
@@ -77,8 +79,10 @@ def graph_curvature(pairs: NDArray[np.int64], triangles: int, seed: int) -> Grap
         seed: of the choice.
     """
     from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
+    from scipy.sparse.csgraph import breadth_first_order, connected_components
 
+    if not len(pairs):
+        return GraphCurvature(math.nan, 0, 0.0, np.zeros(0, dtype=np.int64))
     nodes, ends = np.unique(pairs, return_inverse=True)
     ends = ends.reshape(-1, 2)
     both = np.concatenate([ends, ends[:, ::-1]])
@@ -88,10 +92,16 @@ def graph_curvature(pairs: NDArray[np.int64], triangles: int, seed: int) -> Grap
     sizes = np.bincount(label)
     members = np.split(np.argsort(label, kind="stable"), np.cumsum(sizes)[:-1])
     generator = np.random.default_rng(seed)
+
+    # In small components the same node is the root again and again; what is kept is at most 16 MiB.
+    @lru_cache(max(_KEPT // len(nodes), 2))
+    def toward(root: int) -> Any:
+        return breadth_first_order(graph, root, directed=True, return_predecessors=True)[1]
+
     found: list[tuple[float, ...]] = []
     for component, count in zip(members, _shares(sizes, triangles, generator), strict=True):
         for _ in range(count):
-            triangle = _triangle(graph, component[generator.choice(len(component), 3, replace=False)])
+            triangle = _triangle(toward, component[generator.choice(len(component), 3, replace=False)])
             if triangle[0]:
                 found.append(triangle)
     mean = math.nan
@@ -113,23 +123,21 @@ def _shares(sizes: NDArray[np.int64], triangles: int, generator: np.random.Gener
     return [int(count) for count in whole]
 
 
-def _triangle(graph: csr_array, corners: NDArray[np.int64]) -> tuple[float, float, float, float]:
-    """d(a, m), d(b, c), d(a, b) and d(a, c) of nodes a, b, c."""
+def _triangle(toward: Callable[[int], Any], corners: NDArray[np.int64]) -> tuple[float, float, float, float]:
+    """d(a, m), d(b, c), d(a, b) and d(a, c) of nodes a, b, c.
+
+    Args:
+        toward: root → the next node of each node on a shortest path to it.
+        corners: a, b and c.
+    """
     a, b, c = (int(corner) for corner in corners)
-    side = _path(_toward(graph, b), c)
+    side = _path(toward(b), c)
     length = len(side) - 1
-    home = _toward(graph, a)
+    home = toward(a)
     # Of an odd path, the two nodes around the middle; of an even one, twice the same.
     around = side[length // 2], side[(length + 1) // 2]
     middle = min(len(_path(home, node)) - 1 for node in around) + (length % 2) / 2
     return middle, float(length), float(len(_path(home, b)) - 1), float(len(_path(home, c)) - 1)
-
-
-def _toward(graph: csr_array, root: int) -> Any:
-    """The next node of each node on a shortest path to the root."""
-    from scipy.sparse.csgraph import breadth_first_order
-
-    return breadth_first_order(graph, root, directed=True, return_predecessors=True)[1]
 
 
 def _path(toward: Any, start: int) -> list[int]:

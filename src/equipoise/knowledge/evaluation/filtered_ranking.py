@@ -13,7 +13,7 @@ from equipoise.core.signature import checked
 from equipoise.core.types import MayBeInfinite, Values
 
 _KNOWN = Values(((0, "not known"), (1, "known to be true")))
-KnownMask = Annotated[Integer[Tensor, "n entities"] | Bool[Tensor, "n entities"], _KNOWN]
+KnownMask = Annotated[Integer[Tensor, "n entities"] | Bool[Tensor, "n entities"] | Float[Tensor, "n entities"], _KNOWN]
 
 
 class FilteredRanks(NamedTuple):
@@ -61,23 +61,12 @@ def filtered_ranking(
     check_entities("target", target, scores.shape[1])
     wanted = target.long()
     offsets = torch.arange(len(target) + 1, device=scores.device)
-    if known_true is None:
-        return ranks_of(scores, offsets, wanted, torch.zeros_like(offsets), wanted[:0])
-    known = known_true.bool()
+    known = torch.zeros_like(scores, dtype=torch.bool) if known_true is None else known_true.bool()
     known_offsets = torch.cat([offsets[:1], known.sum(1).cumsum(0)])
-    return ranks_of(scores, offsets, wanted, known_offsets, known.nonzero()[:, 1])
-
-
-def ranks_of(scores: Tensor, offsets: Tensor, wanted: Tensor, known_offsets: Tensor, known: Tensor) -> FilteredRanks:
-    """Ranks of the wanted answers of each row, in the form of `list_ranks`; known ones may be wanted."""
-    found = list_ranks(scores, offsets, wanted, known_offsets, known)
+    found = list_ranks(scores, offsets, wanted, known_offsets, known.nonzero()[:, 1])
     optimistic, pessimistic = 1 + found.above, 1 + found.above + found.tied
-    row = torch.repeat_interleave(torch.arange(len(scores), device=offsets.device), offsets.diff())
-    known_row = torch.repeat_interleave(torch.arange(len(scores), device=offsets.device), known_offsets.diff())
-    width = scores.shape[1]
-    itself = torch.isin(row * width + wanted, known_row * width + known)
-    candidates = width - known_offsets.diff()[row] + itself
-    return FilteredRanks(optimistic, pessimistic, (optimistic + pessimistic).double() / 2, candidates)
+    others = known.sum(1) - known.gather(1, wanted[:, None]).squeeze(1).long()
+    return FilteredRanks(optimistic, pessimistic, (optimistic + pessimistic).double() / 2, scores.shape[1] - others)
 
 
 def check_entities(name: str, given: Tensor, entities: int) -> None:

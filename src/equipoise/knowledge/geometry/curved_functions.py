@@ -46,7 +46,7 @@ class _TanRatio(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, s: Tensor) -> Tensor:
         ctx.save_for_backward(s)
-        return _by_sign(s, torch.tanh, torch.tan)
+        return _by_sign(s, lambda root, _: root.tanh(), torch.tan)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class _AtanRatio(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, s: Tensor) -> Tensor:
         ctx.save_for_backward(s)
-        return _by_sign(s, torch.atanh, torch.atan)
+        return _by_sign(s, lambda root, _: root.atanh(), torch.atan)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class _AsinRatio(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, s: Tensor) -> Tensor:
         ctx.save_for_backward(s)
-        return _by_sign(s, _arsinh, torch.asin)
+        return _by_sign(s, _arsinh_, torch.asin)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
@@ -79,24 +79,28 @@ class _AsinRatio(torch.autograd.Function):
         return grads[0] * _derivative(s, lambda far: (1 - far).rsqrt(), asin_ratio(s), _ASIN)
 
 
-def _arsinh(x: Tensor) -> Tensor:
-    """As `torch.asinh` of positive numbers, to rounding, at a fifth of the time."""
-    square = x.square()
-    return torch.log1p(x + square / (1 + (1 + square).sqrt()))
+def _arsinh_(x: Tensor, square: Tensor) -> Tensor:
+    """As `torch.asinh` of positive numbers, to rounding, at a fifth of the time; `square` is written over."""
+    below = (square + 1).sqrt_().add_(1)
+    return square.div_(below).add_(x).log1p_()
 
 
-def _by_sign(s: Tensor, negative: Callable[[Tensor], Tensor], positive: Callable[[Tensor], Tensor]) -> Tensor:
-    """f(√|s|)/√|s| with the function of the sign of s; where all have one sign, the other is not computed."""
-    root = s.abs().sqrt_().clamp_min_(torch.finfo(s.dtype).tiny)
+def _by_sign(s: Tensor, negative: Callable[[Tensor, Tensor], Tensor], positive: Callable[[Tensor], Tensor]) -> Tensor:
+    """f(√|s|)/√|s| with the function of the sign of s; where all have one sign, the other is not computed.
+
+    The function of negative s is given √−s and −s, the other √s.
+    """
+    size = s.abs()
+    root = size.sqrt().clamp_min_(torch.finfo(s.dtype).tiny)
     if torch.compiler.is_compiling():
         least, most = -1.0, 1.0
     else:
         least, most = (each.item() for each in s.aminmax()) if s.numel() else (0.0, 0.0)
     if most <= 0:
-        return negative(root).div_(root)
+        return negative(root, size).div_(root)
     if least >= 0:
         return positive(root).div_(root)
-    return torch.where(s < 0, negative(root), positive(root)).div_(root)
+    return torch.where(s < 0, negative(root, size), positive(root)).div_(root)
 
 
 def _derivative(s: Tensor, slope: Callable[[Tensor], Tensor], value: Tensor, series: list[float]) -> Tensor:

@@ -223,4 +223,4 @@ class RotE(CurvedModel):
             squared = (point[:, None] - tail).square().sum(-1)
         else:
             squared = in_blocks(all_gaps, point, whole=(tail,), size=len(tail))
-        return biased(-squared, query[1:], tails)
+        return biased(squared, query[1:], tails)

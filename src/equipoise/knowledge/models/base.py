@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Annotated, Literal, TypeAlias
 
 import torch
@@ -64,9 +65,11 @@ class KGEModel(nn.Module, ABC):
 
     Attributes:
         entity_tables: names of the parameters that have a row per entity.
+        tail_tables: those of them that `compare` reads.
     """
 
     entity_tables: tuple[str, ...] = ("entity",)
+    tail_tables: tuple[str, ...] = ("entity",)
 
     def __init__(self, num_entities: int, num_relations: int, dim: int) -> None:
         super().__init__()
@@ -88,12 +91,18 @@ class KGEModel(nn.Module, ABC):
         Args:
             query: of n queries.
             tails: (m, width) tables give (n, m), every tail for every query; (n, k, width) tables give (n, k), tails
-                of its own for each query. Of all m tails, those with the same rows have exactly the same score.
+                of its own for each query. Of all m tails, those with the same rows of
+                `tail_tables` have exactly the same score.
         """
 
     @abstractmethod
     def factors(self, heads: Rows, relations: Int[Tensor, " n"], tails: Rows) -> KGFactors:
         """The factors that a regulariser acts on; `tails` are (n, width)."""
+
+    def table(self, name: str) -> Tensor:
+        """A parameter or buffer by its name in the state, such as "entity" or "rotations.euclidean"."""
+        found: Tensor = attrgetter(name)(self)
+        return found
 
     def rows(self, index: Int[Tensor, "*shape"] | None = None) -> Rows:
         """Rows of the entity tables; all of them by default.
@@ -101,7 +110,7 @@ class KGEModel(nn.Module, ABC):
         Raises:
             IndexError: if an entity is not there.
         """
-        tables = {name: self.get_parameter(name) for name in self.entity_tables}
+        tables = {name: self.table(name) for name in self.entity_tables}
         if index is None:
             return tables
         check_ids("entities", index, self.num_entities)
@@ -113,7 +122,7 @@ class KGEModel(nn.Module, ABC):
         Raises:
             IndexError: if a relation is not there.
         """
-        table = self.get_parameter(name)
+        table = self.table(name)
         check_ids("relations", relations, 2 * self.num_relations)
         return table_rows(table, relations) if len(table) > 1 else table.expand(len(relations), *table.shape[1:])
 
@@ -158,7 +167,7 @@ class KGEModel(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """Where the entity tables lie."""
-        return self.get_parameter(self.entity_tables[0]).device
+        return self.table(self.entity_tables[0]).device
 
 
 def check_ids(name: str, ids: Tensor, count: int) -> None:

@@ -27,8 +27,6 @@ from equipoise.knowledge.models.ties import exact_ties
 class _Bilinear(KGEModel):
     """A model that compares by inner products."""
 
-    tail_table = "entity"
-
     def _start(self, init_scale: float, seed: int, relation: tuple[int, ...]) -> None:
         generator = Generator().manual_seed(seed)
         for name in self.entity_tables:
@@ -39,7 +37,7 @@ class _Bilinear(KGEModel):
     @exact_ties
     def compare(self, query: Query, tails: Rows) -> Tensor:
         """Inner products, see `KGEModel.compare`."""
-        return products(query[0], tails[self.tail_table])
+        return products(query[0], tails[self.tail_tables[0]])
 
 
 class DistMult(_Bilinear):
@@ -102,7 +100,7 @@ class CP(_Bilinear):
     """
 
     entity_tables = ("head", "tail")
-    tail_table = "tail"
+    tail_tables = ("tail",)
 
     @checked
     def __init__(
@@ -209,12 +207,16 @@ class RESCAL(_Bilinear):
         order = relations.argsort(stable=True)
         kinds, counts = relations.unique(return_counts=True)
         matrices = self.relation_rows("relation", kinds)
-        images = [part @ matrix for part, matrix in zip(head[order].split(counts.tolist()), matrices, strict=True)]
+        images = [
+            all_products(part, matrix.T)
+            for part, matrix in zip(head[order].split(counts.tolist()), matrices, strict=True)
+        ]
         return (torch.cat(images)[order.argsort()] if images else head,)
 
     def factors(self, heads: Rows, relations: Tensor, tails: Rows) -> KGFactors:
-        """Head (n, d), relation (n, d, d) and tail, of family "matrix"."""
-        return KGFactors(heads["entity"], self.relation_rows("relation", relations), tails["entity"], "matrix")
+        """Head (n, d), the matrices of the relations that are there, by index, and tail, of family "matrix"."""
+        found, index = relations.unique(return_inverse=True)
+        return KGFactors(heads["entity"], self.relation_rows("relation", found), tails["entity"], "matrix", index)
 
 
 def products(query: Tensor, tails: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ def kg_score(
     if model == "complex":
         image = complex_products(head, relation.flatten(1))
     else:
-        image = (head[:, None] @ relation).squeeze(1) if model == "rescal" else head * relation
+        image = products(head, relation.transpose(1, 2)) if model == "rescal" else head * relation
     return products(image, tails).squeeze(1)
 
 

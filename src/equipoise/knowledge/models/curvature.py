@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from equipoise.knowledge.models.base import table_rows
+from equipoise.knowledge.models.base import check_ids, table_rows
 
 CurvatureKind: TypeAlias = Literal["relation", "shared", "fixed"]
 # softplus(1): where the authors' code of GIE and of AttH starts.
@@ -41,5 +41,9 @@ class Curvature(nn.Module):
 
     def forward(self, relations: Tensor) -> tuple[Tensor, ...]:
         """κ (n,) of each space, for relations (n,)."""
-        raw = table_rows(self.raw, relations) if len(self.raw) > 1 else self.raw.expand(len(relations), -1)
+        if len(self.raw) > 1:
+            check_ids("relations", relations, len(self.raw))
+            raw = table_rows(self.raw, relations)
+        else:
+            raw = self.raw.expand(len(relations), -1)
         return (self.signs * functional.softplus(raw)).unbind(1)

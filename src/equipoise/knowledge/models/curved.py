@@ -66,7 +66,7 @@ class CurvedModel(KGEModel):
         self.entity = self._normal(num_entities, generator)
         self.translation = self._normal(2 * num_relations, generator)
         if bias:
-            self.entity_tables = ("entity", "bias_head", "bias_tail")
+            self.entity_tables, self.tail_tables = ("entity", "bias_head", "bias_tail"), ("entity", "bias_tail")
             self.bias_head, self.bias_tail = (nn.Parameter(torch.zeros(num_entities, 1)) for _ in range(2))
 
     def _normal(self, rows: int, generator: Generator) -> nn.Parameter:
@@ -89,7 +89,7 @@ class CurvedModel(KGEModel):
     @exact_ties
     def compare(self, query: Query, tails: Rows) -> Tensor:
         """Squared distances with their sign changed, and biases, see `KGEModel.compare`."""
-        return biased(-tangent_dist_squared(query[0], query[1], tails["entity"]), query[2:], tails)
+        return biased(tangent_dist_squared(query[0], query[1], tails["entity"]), query[2:], tails)
 
     def factors(self, heads: Rows, relations: Tensor, tails: Rows) -> KGFactors:
         """Head, translation and tail, tangent vectors, of family "real".
@@ -116,18 +116,38 @@ def tangent_dist_squared(points: Tensor, kappa: Tensor, tangents: Tensor) -> Ten
     if tangents.ndim == 3:
         kappa = kappa[:, None]
         return dist_squared(points[:, None], expmap0(tangents, kappa), kappa)
-    return in_blocks(_all_dist_squared, points, kappa, whole=(bounded(tangents),), size=len(tangents))
+    tangents = bounded(tangents)
+    squared = tangents.square().sum(-1)
+    if torch.is_grad_enabled():
+
+        def of_rows(points: Tensor, kappa: Tensor, tangents: Tensor, squared: Tensor) -> Tensor:
+            scale, stretched = _images(squared, kappa)
+            return _of_images(points, kappa, tangents, scale, stretched)
+
+        return in_blocks(of_rows, points, kappa, whole=(tangents, squared), size=len(tangents))
+    # Many queries share a curvature. (With a gradient, nothing would say which of equal ones it belongs to.)
+    kinds, which = kappa.unique(return_inverse=True)
+    scales, factors = _images(squared, kinds)
+
+    def of_kinds(points: Tensor, kappa: Tensor, which: Tensor) -> Tensor:
+        return _of_images(points, kappa, tangents, scales[which], factors[which])
+
+    return in_blocks(of_kinds, points, kappa, which, size=len(tangents))
 
 
-def _all_dist_squared(points: Tensor, kappa: Tensor, tangents: Tensor) -> Tensor:
-    kappa, squared = kappa[:, None], tangents.square().sum(-1)
-    scale = expmap0_scale(squared, kappa)
-    stretched = factor(points.square().sum(-1, keepdim=True), kappa) * factor(scale.square() * squared, kappa)
+def _images(squared: Tensor, kappa: Tensor) -> tuple[Tensor, Tensor]:
+    """Of exp₀ of tangent vectors of these squared lengths (m,): what it scales them with, and 1 + κ|y|², (n, m)."""
+    scale = expmap0_scale(squared, kappa[:, None])
+    return scale, factor(scale.square() * squared, kappa[:, None])
+
+
+def _of_images(points: Tensor, kappa: Tensor, tangents: Tensor, scale: Tensor, factors: Tensor) -> Tensor:
+    kappa = kappa[:, None]
+    stretched = factor(points.square().sum(-1, keepdim=True), kappa) * factors
     return dist_squared_of_gap(all_gaps(points, tangents, scale), stretched, kappa)
 
 
-def biased(scores: Tensor, bias_head: Query, tails: Rows) -> Tensor:
-    """Scores with the biases of head and tail, where the model has them."""
-    if not bias_head:
-        return scores
-    return scores + bias_head[0] + tails["bias_tail"].squeeze(-1)
+def biased(distances: Tensor, bias_head: Query, tails: Rows) -> Tensor:
+    """Distances, which are written over, with their sign changed, and the biases of head and tail, if there are any."""
+    scores = distances.neg_()
+    return scores.add_(bias_head[0]).add_(tails["bias_tail"].squeeze(-1)) if bias_head else scores

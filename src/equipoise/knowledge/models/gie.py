@@ -192,11 +192,11 @@ class GIE(CurvedModel):
     def compare(self, query: Query, tails: Rows) -> Tensor:
         """Distances with their sign changed, and biases, see `KGEModel.compare`."""
         if not self.two_sided:
-            return biased(-tangent_dist_squared(query[0], query[1], tails["entity"]), query[2:], tails)
+            return biased(tangent_dist_squared(query[0], query[1], tails["entity"]), query[2:], tails)
         point, kappa, relations, head = query[:4]
         ahead = safe_sqrt(tangent_dist_squared(point, kappa, tails["entity"]))
         back = safe_sqrt(self._back_squared(head, kappa, relations, tails["entity"]))
-        return biased(-(ahead + back), query[4:], tails)
+        return biased(ahead + back, query[4:], tails)
 
     def _attended(self, heads: Rows, relations: Tensor) -> tuple[Tensor, Tensor]:
         spaces = self._spaces(relations)

@@ -99,7 +99,7 @@ class MuRP(CurvedModel):
             squared = _dist_squared(head[:, None], translation[:, None], kappa[:, None], expmap0(tail, kappa[:, None]))
         else:
             squared = in_blocks(_all_dist_squared, head, translation, kappa, whole=(bounded(tail),), size=len(tail))
-        return biased(-squared, query[3:], tails)
+        return biased(squared, query[3:], tails)
 
     def factors(self, heads: Rows, relations: Tensor, tails: Rows) -> KGFactors:
         """Head, stretch and tail, of family "real": head times relation is the stretched head."""

@@ -129,7 +129,7 @@ class RotatE(KGEModel):
     @exact_ties
     def compare(self, query: Query, tails: Rows) -> Tensor:
         """Sums of moduli with their sign changed, see `KGEModel.compare`."""
-        return -sums_of_moduli(query[0], tails["entity"])
+        return sums_of_moduli(query[0], tails["entity"]).neg_()
 
     def factors(self, heads: Rows, relations: Tensor, tails: Rows) -> KGFactors:
         """Head, e^{iφ} and tail (n, d/2), of family "complex"."""

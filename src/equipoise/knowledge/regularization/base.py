@@ -72,6 +72,10 @@ class KGRegularizer(nn.Module, ABC):
                     raise ValueError(f"{name} of the factors holds NaN; lower the learning rate")
         return value
 
+    def check_sizes(self, num_entities: int, num_relations: int) -> None:
+        """Raise `ValueError` unless settings of entities have N rows, and those of relations 2M."""
+        check_rows("weight", self.weight, num_relations)
+
     def extra_repr(self) -> str:
         """The weight."""
         return f"weight={self.weight if isinstance(self.weight, float | int) else tuple(self.weight.shape)}"
@@ -127,6 +131,15 @@ def of_relations(name: str, setting: float | Tensor, triples: Tensor | None) -> 
             "are needed"
         )
     return setting[triples[:, 1]]
+
+
+def check_rows(name: str, setting: float | Tensor | None, num_relations: int) -> None:
+    """Raise `ValueError` if a setting of the regulariser has rows, and not one for each of 2M relations."""
+    if isinstance(setting, Tensor) and setting.ndim and len(setting) != 2 * num_relations:
+        raise ValueError(
+            f"{name} of the regularizer has {len(setting)} rows, wanted {2 * num_relations}, one for each relation and "
+            "each reciprocal one"
+        )
 
 
 def powers(values: Tensor, p: int = 2) -> Tensor:

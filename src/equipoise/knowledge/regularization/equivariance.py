@@ -34,6 +34,7 @@ from equipoise.knowledge.regularization.base import (
     KGRegularizer,
     Weight,
     check_batch,
+    check_rows,
     checked_factors,
     image,
     of_relations,
@@ -115,6 +116,15 @@ class EquivarianceRegularizer(KGRegularizer):
         return equivariance_terms(
             factors, gate, base=self.base, scale=self.scale, a=self.a, b=self.b, p=self.p, tail=self.tail
         )
+
+    def check_sizes(self, num_entities: int, num_relations: int) -> None:
+        """Raise `ValueError` unless settings of entities have N rows, and those of relations 2M."""
+        super().check_sizes(num_entities, num_relations)
+        check_rows("eps", self.eps, num_relations)
+        if self.categories is not None and len(self.categories) != num_entities:
+            raise ValueError(
+                f"categories of the regularizer are those of {len(self.categories)} entities, wanted {num_entities}"
+            )
 
     def near(self, factors: KGFactors, triples: Tensor | None = None) -> Tensor:
         """(n,) whether head and tail of each triple are near, also under a soft gate.

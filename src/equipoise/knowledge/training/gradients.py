@@ -40,14 +40,15 @@ def one_vs_all_backward(
 ) -> Tensor:
     """The cross-entropy of the tails among all entities, its gradient added to that of the parameters.
 
-    As `kg_cross_entropy(model.score_t(heads, relations), tails, entity_weight).backward()`, in less memory than one
-    (n, N) matrix of scores.
+    As `kg_cross_entropy(model.score_t(heads, relations), tails, entity_weight).backward()`, with the scores of an
+    eighth of the batch at a time. What a model keeps beside its scores, and gradients of the size of its tables, come
+    on top.
 
     Args:
         model: what is trained.
         triples: (n, 3); the reciprocal ones are not added.
         entity_weight: (N,) weight of a triple by its tail; 1 by default.
-        score_rows: triples that are scored at a time; a quarter of them by default, fewer where that is much.
+        score_rows: triples that are scored at a time; an eighth of them by default, fewer where that is much.
 
     Returns:
         The loss, without gradient.
@@ -76,7 +77,7 @@ def add_one_vs_all(
     """The cross-entropy over all entities of all processes; gradients are added to the own tables and to `heads`."""
     count = len(triples)
     if score_rows is None:
-        score_rows = max(1, min(math.ceil(count / 4), _MOST_SCORES // len(tables.own)))
+        score_rows = max(1, min(math.ceil(count / 8), _MOST_SCORES // len(tables.own)))
     weight = next(iter(heads.values())).detach().new_ones(count)
     if entity_weight is not None:
         weight = entity_weight[triples[:, 2]].to(weight)

@@ -12,7 +12,6 @@ from equipoise.core.signature import checked
 from equipoise.core.types import Count, Positive, Whole
 from equipoise.knowledge.models.base import KGEModel
 from equipoise.knowledge.regularization.base import KGRegularizer
-from equipoise.knowledge.regularization.equivariance import EquivarianceRegularizer
 from equipoise.knowledge.training.gradients import (
     add_negatives,
     add_one_vs_all,
@@ -44,14 +43,15 @@ class KGTrainer:
         batch_size: triples per step.
         learning_rate: of an optimizer that is named.
         score_rows: triples that are scored against all entities at a time, see `one_vs_all_backward`.
-        sharded: every process of torch.distributed holds some of the entities, see `EntityShards`, which the model is
-            cut by. All processes are given the same triples and settings; each does every batch, and together they
-            take the steps of one process. A checkpoint is that of a process, in a file of its own.
+        sharded: every process of torch.distributed holds some of the entities. True cuts the model by `EntityShards`,
+            which may also be given, to move the model or make its optimizer in between. All processes are given the
+            same triples and settings; each does every batch, and together they take the steps of one process. A
+            checkpoint is that of a process, in a file of its own.
         seed: of the order of the triples, and of the negatives.
 
     Raises:
-        ValueError: on a bad setting, by name; if an optimizer is given to a sharded training, or entity weights to
-            negatives.
+        ValueError: on a bad setting, by name; if an optimizer is given of tables that are still to be cut, or entity
+            weights to negatives; if the shards are those of another model.
         IndexError: if a triple is not of the model.
     """
 
@@ -70,7 +70,7 @@ class KGTrainer:
         batch_size: Count = 1000,
         learning_rate: Positive = 0.1,
         score_rows: Count | None = None,
-        sharded: bool = False,
+        sharded: bool | EntityShards = False,
         seed: Whole = 0,
     ) -> None:
         check_triples(triples, model.num_entities, model.num_relations)
@@ -79,15 +79,21 @@ class KGTrainer:
             loss = "one_vs_all" if model.num_entities <= _MOST_ENTITIES else "negatives"
         if entity_weight is not None and loss == "negatives":
             raise ValueError("entity_weight counts with loss='one_vs_all' only, got loss='negatives'")
-        if sharded and isinstance(optimizer, Optimizer):
-            raise ValueError("optimizer must be named where sharded=True, for it is made after the tables are cut")
-        kinds = getattr(regularizer, "categories", None)
-        if isinstance(regularizer, EquivarianceRegularizer) and kinds is not None and len(kinds) != model.num_entities:
-            raise ValueError(f"regularizer has categories of {len(kinds)} entities, the model has {model.num_entities}")
+        if sharded is True and isinstance(optimizer, Optimizer):
+            raise ValueError(
+                "optimizer must be made after the tables are cut: name it, or give sharded=EntityShards(model)"
+            )
+        if isinstance(sharded, EntityShards) and sharded.model is not model:
+            raise ValueError("sharded must be of this model, got the shards of another one")
+        if regularizer is not None:
+            regularizer.check_sizes(model.num_entities, model.num_relations)
         self.model, self.loss, self.entity_weight, self.regularizer = model, loss, entity_weight, regularizer
-        self.batch_size, self.score_rows, self.sharded = batch_size, score_rows, sharded
+        self.batch_size, self.score_rows = batch_size, score_rows
         self.negatives = LogisticNegativeLoss(num_negatives, double_negatives)
-        self.tables = EntityShards(model) if sharded else EntityTables(model)
+        if isinstance(sharded, EntityShards):
+            self.tables: EntityTables = sharded
+        else:
+            self.tables = EntityShards(model) if sharded else EntityTables(model)
         known = triples.long()
         heads, relations, tails = known.unbind(1)
         self._triples = torch.cat([known, torch.stack([tails, model.inverse(relations), heads], 1)])
