@@ -45,7 +45,7 @@ def _request(tmp_path, **changes):
 def two(family, tmp_path_factory):
     """A run of two models, with what it told."""
     told, notices = [], []
-    request = _request(tmp_path_factory.mktemp("two"), models=["complex", "gie"], epochs=10)
+    request = _request(tmp_path_factory.mktemp("two"), models=["complex", "gie"])
     outcome = complete_graph(family, request, command="equipoise x", notice=notices.append, progress=told.append)
     return outcome, told, notices
 
@@ -86,10 +86,10 @@ def test_the_winner_of_the_validation_part_is_refitted_on_everything(two):
     assert outcome.chosen == max(("complex", "gie"), key=lambda name: models[name]["validation"])
     kept = KnowledgeGraphCompleter.load(outcome.folder / "model")
     assert kept.settings.model == outcome.chosen
-    assert kept.settings.epochs == models[outcome.chosen]["epochs"] in (5, 10)
+    assert kept.settings.epochs == models[outcome.chosen]["epochs"] == 5
     assert len(kept.graph.train) == sum(len(getattr(FAMILY, part)) for part in PARTS)
     assert notices == []
-    assert any(words.startswith("training gie: epoch 10 of 10, loss") for words in told)
+    assert any(words.startswith("training gie: epoch 5 of 5, loss") for words in told)
     assert any(words.startswith("the model to keep: epoch") for words in told)
 
 
@@ -380,6 +380,13 @@ def test_frequent_answers_are_counts():
     model = FrequentAnswers(graph)
     found = model.score_t(torch.tensor([0, 3, 0, 1, 2]), torch.tensor([0, 3, 2, 0, 4]))
     assert found.tolist() == [[0, 0, 2, 1], [1, 2, 0, 0], [0, 0, 0, 0], [0, 0, 2, 1], [0, 0, 1, 0]]
+
+
+def test_what_is_not_asked_for_is_as_in_the_room():
+    for model, settings in completing._checked_settings(CompleteRequest()):
+        assert settings == CompleterSettings.usual(model)
+    ((_, short),) = completing._checked_settings(CompleteRequest(models=["cp", "cp"], epochs=3, weight=0.5, seed=7))
+    assert short == CompleterSettings.usual("cp", epochs=3, validate_every=3, weight=0.5, seed=7)
 
 
 def test_threads_are_given_back():

@@ -156,9 +156,8 @@ def _checked_settings(request: CompleteRequest) -> list[tuple[str, CompleterSett
     if not request.models:
         raise InputError("name at least one model")
     for name in ("k", "epochs", "dim", "batch_size"):
-        value = getattr(request, name)
-        if value is not None and value < 1:
-            raise InputError(f"{name}={value} must be at least 1")
+        if getattr(request, name) < 1:
+            raise InputError(f"{name}={getattr(request, name)} must be at least 1")
     if not 0 < request.test_size < 0.5:
         raise InputError(f"test_size={request.test_size} must lie between 0 and 0.5")
     for name in ("heads", "relations"):

@@ -46,10 +46,10 @@ class CompleteRequest(Request):
     relation: str | None = None
     tail: str | None = None
     test_size: float = 0.1
-    epochs: int | None = None
+    epochs: int = 100
     learning_rate: float | None = None
-    dim: int | None = None
-    batch_size: int | None = None
+    dim: int = 64
+    batch_size: int = 1000
     regularizer: str | None = None
     weight: float | None = None
     checkpoints: Path | None = None
