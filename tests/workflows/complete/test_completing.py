@@ -78,6 +78,17 @@ def test_novel_triples_are_new_ranked_and_those_of_the_kept_model(two):
         assert [float(row["score"]) for row in answers] == pytest.approx([score for _, score in pairs[:3]], rel=1e-4)
 
 
+def test_the_examples_are_the_first_answers_with_the_highest_scores(two):
+    outcome, _, _ = two
+    rows = [row for row in _rows(outcome.folder / "novel_triples.csv") if row["rank"] == "1"]
+    assert next(iter(outcome.report.examples)) == "ancestor of"
+    for relation, shown in outcome.report.examples.items():
+        scores = sorted((float(row["score"]) for row in rows if row["relation"] == relation), reverse=True)[:3]
+        assert [one.score for one in shown] == pytest.approx(scores, rel=1e-4)
+        pairs = {(row["head"], row["tail"]) for row in rows if row["relation"] == relation}
+        assert {(one.head, one.tail) for one in shown} <= pairs
+
+
 def test_the_winner_of_the_validation_part_is_refitted_on_everything(two):
     outcome, told, notices = two
     summary = json.loads((outcome.folder / "metrics.json").read_text())
