@@ -29,10 +29,10 @@ def frame():
     return table
 
 
-def _written(frame, folder, *options):
+def _written(frame, folder, *options, resamples=50):
     path = folder / "scores.csv"
     frame.to_csv(path, index=False)
-    main(["evaluate", str(path), "--open", "--resamples", "50", "--output", str(folder / "out"), *options])
+    main(["evaluate", str(path), "--open", "--resamples", str(resamples), "--output", str(folder / "out"), *options])
     return json.loads((folder / "out" / "metrics.json").read_text()), (folder / "out" / "report.html").read_text()
 
 
@@ -144,3 +144,23 @@ def test_empty_cells_and_a_file_without_unknown_samples_are_refused(frame, tmp_p
     assert "empty cells" in _refused(holed, tmp_path, capsys, *options)
     only_known = frame[frame["label"].isin(CLASSES)]
     assert "without unknown samples" in _refused(only_known, tmp_path, capsys, *options)
+
+
+def test_rows_that_belong_together_widen_the_intervals(frame, tmp_path, capsys):
+    frame = frame.head(120)
+    repeated = frame.loc[frame.index.repeat(9)].assign(patient=lambda rows: [f"P{k}" for k in rows.index])
+    alone = _written(frame, tmp_path, *_NAMED, resamples=400)[0]["measures"]
+    by_row = _written(repeated, tmp_path, *_NAMED, "--overwrite", resamples=400)[0]["measures"]
+    summary, page = _written(repeated, tmp_path, *_NAMED, "--group", "patient", "--overwrite", resamples=400)
+    assert "120 groups by patient" in page
+    assert "over whole groups" in " ".join(summary["notes"])
+    for name in ("novelty/auroc", "open_set/open_auc", "open_world/openworld_auc", "closed_set/accuracy"):
+        width, plain, narrow = (one[name]["high"] - one[name]["low"] for one in (summary["measures"], alone, by_row))
+        assert 0.75 * plain < width < 1.35 * plain, name  # nine copies of a row say as much as the row
+        assert narrow < 0.5 * width, name
+
+
+def test_a_group_column_is_no_class(frame, tmp_path, capsys):
+    scores = frame.assign(p_group=["P1", "p1 "] * 200)
+    said = _refused(scores, tmp_path, capsys, "--open", *_NAMED, "--group", "p_group")
+    assert "holds one value only" in said

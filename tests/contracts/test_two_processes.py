@@ -1,5 +1,6 @@
 """Two gloo processes give what one process gives on the union, also where one of them has no data."""
 
+import importlib
 import os
 import socket
 import warnings
@@ -40,6 +41,21 @@ def _work(rank, port, queue):
             except Exception as error:
                 wrong.append(f"{entry} with batches {share} on rank {rank}: {type(error).__name__}: {error}"[:600])
             distributed.barrier()
+    # A function judges what it is given, whatever the other processes are doing.
+    for entry in entered(Measure):
+        if entry.functional is None:
+            continue
+        module, _, name = entry.functional.rpartition(".")
+        function = getattr(importlib.import_module(module), name)
+        alone = entry.build(sync_on_compute=False)
+        alone.update(**entry.batch(24, seed=rank))
+        try:
+            torch.testing.assert_close(
+                function(**entry.batch(24, seed=rank), **entry.settings), alone.compute(), equal_nan=True
+            )
+        except AssertionError as error:
+            wrong.append(f"{entry.functional} on rank {rank}: {error}"[:600])
+        distributed.barrier()
     for entry in GATHERING:
         batch = entry.batch(24)
         cut = slice(0, 9) if rank == 0 else slice(9, None)

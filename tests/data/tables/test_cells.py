@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from equipoise.core.validate import reset_warnings
 from equipoise.data.tables.cells import as_dates, as_numbers, as_text, date_format, is_text, mostly_numbers
 
 
@@ -40,7 +41,6 @@ def test_a_few_remarks_do_not_make_a_column_of_numbers_text():
     ("cells", "form"),
     [
         (["2024-01-31", "2024-02-01"], "%Y-%m-%d"),
-        (["01/02/2024", "02/03/2024"], "%m/%d/%Y"),
         (["01/02/2024", "23/03/2024"], "%d/%m/%Y"),
         (["31.12.2023", "01.02.2024"], "%d.%m.%Y"),
         (["2024-01-31 10:20:30", "2024-02-01 00:00:00"], "%Y-%m-%d %H:%M:%S"),
@@ -67,3 +67,17 @@ def test_only_types_that_say_what_they_are_are_not_read_as_text():
     assert is_text(pd.Series(["a"]))
     assert is_text(pd.Series([1.5]).astype("category"))
     assert not any(is_text(pd.Series(v)) for v in ([1], [1.5], [True], pd.to_datetime(["2024-01-01"])))
+
+
+def test_dates_that_could_be_read_both_ways_are_said():
+    reset_warnings()
+    with pytest.warns(UserWarning, match=r"'0\d/0\d/2024' are read with the month first"):
+        assert date_format(pd.Series(["01/02/2024", "03/02/2024"] * 5)) == "%m/%d/%Y"
+
+
+@pytest.mark.parametrize(
+    "cells", [["2024-02-01", "2024-03-02"], ["01/02/2024", "23/02/2024"], ["05/05/2024", "06/06/2024"]]
+)
+def test_dates_that_can_be_read_one_way_are_not(cells):
+    reset_warnings()
+    assert date_format(pd.Series(cells)) is not None

@@ -13,11 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.tseries.api import guess_datetime_format
 
+from equipoise.core.validate import warn_once
+
 # "-" and "." are what statistics packages export; the rest is what pandas and skrub take for missing as well.
 MISSING_MARKS = frozenset(
     {"", "?", "-", "--", ".", "...", "na", "n/a", "#n/a", "nan", "<na>", "null", "<null>", "none"}
 )
 NEARLY_ALL = 0.9
+_SWAPPED = str.maketrans("dm", "md")
 _DATE_SAMPLE = 300
 
 
@@ -89,7 +92,7 @@ def as_dates(column: pd.Series, form: str | None = None) -> pd.Series:
 def date_format(text: pd.Series) -> str | None:
     """The one date format that nearly all cells share, or None.
 
-    Where day and month could change places everywhere, the month is taken to come first.
+    Where day and month could change places everywhere, the month is taken to come first, with a warning.
 
     >>> date_format(pd.Series(["02/03/2024", "23/03/2024", "to be announced"] + 40 * ["01/03/2024"]))
     '%d/%m/%Y'
@@ -107,4 +110,10 @@ def date_format(text: pd.Series) -> str | None:
     formats = [form for forms in guesses for form in dict.fromkeys(forms) if form]
     shares = {form: float(as_dates(held, form).notna().mean()) for form in formats}
     form = max(shares, key=lambda name: shares[name], default=None)
-    return form if form is not None and shares[form] >= NEARLY_ALL else None
+    if form is None or shares[form] < NEARLY_ALL:
+        return None
+    swapped = form.translate(_SWAPPED)
+    unsure = not form.startswith("%Y") and shares.get(swapped) == shares[form]
+    if unsure and not as_dates(held, swapped).equals(as_dates(held, form)):
+        warn_once(f"dates like {sample.iloc[0]!r} are read with the month first; write them as 2024-12-31 to be sure")
+    return form

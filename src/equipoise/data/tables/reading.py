@@ -268,15 +268,16 @@ def table_task(
     if positive is not None or len(classes) == 2:
         codes, classes, decided = _binary(target, codes, classes, positive)
         notes += decided
+    groups = None
     if group is not None:
-        frame[group], merged = _one_spelling(group, frame[group])
+        groups, merged = group_codes(group, frame[group])
         notes += merged
     return TableTask(
         features,
         codes,
         classes,
         target,
-        groups=None if group is None else _groups(group, frame[group]),
+        groups=groups,
         times=None if time is None else _times(time, frame[time]),
         notes=notes,
     )
@@ -384,12 +385,26 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _groups(name: str, column: pd.Series) -> Indices:
+def group_codes(name: str, column: pd.Series) -> tuple[Indices, tuple[str, ...]]:
+    """Which rows belong together.
+
+    Args:
+        name: of the column, for messages.
+        column: a value per row.
+
+    Returns:
+        (n,) a code per row, the same for values that differ by case or by spaces around them only, and what there is to
+        say of those.
+
+    Raises:
+        ValueError: if a cell is empty or all values are one.
+    """
+    column, notes = _one_spelling(name, column)
     _check_present("group", name, column, "drop them or give each a group of its own")
     codes, values = pd.factorize(column.astype(object))
     if len(values) == 1:
-        raise ValueError(f"group column {name!r} holds one value only; no group could be left for testing")
-    return codes.astype(np.int64)
+        raise ValueError(f"group column {name!r} holds one value only; at least two groups are needed")
+    return codes.astype(np.int64), notes
 
 
 def _times(name: str, column: pd.Series) -> NDArray[Any]:

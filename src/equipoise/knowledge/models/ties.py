@@ -1,8 +1,8 @@
 """Exact ties: entities with the same rows must have the same score, or their order would be an accident of rounding.
 
 A product of matrices does not grant that: its kernels treat the last rows, or single ones, otherwise than the rest, and
-two equal rows differ in their last digit. So equal rows are found, and scored by the first of them; not where a gradient
-is wanted, for nothing is ranked there.
+two equal rows differ in their last digit. So equal rows are found, and scored by the first of them; not where a
+gradient is wanted, for nothing is ranked there.
 """
 
 from __future__ import annotations

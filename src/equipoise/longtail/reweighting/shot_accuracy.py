@@ -42,7 +42,7 @@ def shot_accuracy(
     >>> shot_accuracy(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]), [500, 5])["few"]
     tensor(1., dtype=torch.float64)
     """
-    metric = ShotAccuracy(class_counts, many=many, few=few)
+    metric = ShotAccuracy(class_counts, many=many, few=few, sync_on_compute=False)
     metric.update(pred, target)
     return metric.compute()
 

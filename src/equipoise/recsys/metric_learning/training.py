@@ -89,7 +89,7 @@ class SampledTrainer:
         if self.kept > self.sampler.num_negatives:
             raise ValueError(f"kept={kept} must lie in [1, {self.sampler.num_negatives}], the number of negatives")
         self.margin, self.diversity, self.diversity_weight = margin, diversity, diversity_weight
-        self.optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=learning_rate)
+        self.optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
         self.batch_size, self.sharded, self._generator = batch_size, sharded, Generator().manual_seed(seed)
         self._pairs = interactions.users, interactions.items
         self._several = int(model.num_vectors.max()) > 1

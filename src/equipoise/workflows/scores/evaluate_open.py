@@ -82,7 +82,7 @@ def evaluate_open(path: str | Path, request: OpenRequest, *, command: str = "") 
             )
             metric.update(table.scores, table.open_score, table.target)
             values = {name: float(value) for name, value in metric.compute().items()}
-        found = _Findings(metric, values, request.confidence, request.resamples, request.seed)
+        found = _Findings(metric, values, table.groups, request.confidence, request.resamples, request.seed)
         report = OpenReport(
             title=f"{Path(path).name}: known or unknown, and which one",
             facts=table.facts,
@@ -90,7 +90,7 @@ def evaluate_open(path: str | Path, request: OpenRequest, *, command: str = "") 
             measures=found.with_intervals(),
             plane=found.plane(),
             pictures=found.pictures(),
-            notes=[*table.notes, *_NOTES],
+            notes=[*table.notes, *_NOTES, _DRAWN if table.groups is None else _DRAWN_BY_GROUP],
             provenance=provenance(command, request.seed, time.perf_counter() - started),
             confidence=request.confidence,
         )
@@ -112,8 +112,9 @@ _NOTES = (
     "“@known_recall” is at the strictest threshold that accepts the wanted share of known samples.",
     "fpr95_id_positive: unknown samples let in where 95 % of the known are kept. fpr95_ood_positive: known samples "
     "flagged where 95 % of the unknown are found.",
-    "Intervals are of the percentile bootstrap, known and unknown samples drawn each at their own number.",
 )
+_DRAWN = "Intervals are of the percentile bootstrap, known and unknown samples drawn each at their own number."
+_DRAWN_BY_GROUP = "Intervals are of the percentile bootstrap over whole groups, as many as there are."
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class _Table:
     scores: Tensor
     open_score: Tensor
     target: Tensor
+    groups: Tensor | None
     facts: tuple[str, ...]
     notes: list[str] = field(default_factory=list)
 
@@ -133,10 +135,10 @@ class _Table:
 def _read(path: str | Path, request: OpenRequest, spec: ScoreSpec) -> _Table:
     from equipoise.data import read_table
 
-    target, open_score = request.target, request.open_score
-    frame = read_table(path, literal=[target])
+    target, open_score, group = request.target, request.open_score, request.group
+    frame = read_table(path, literal=[target] if group is None else [target, group])
     columns = [str(name) for name in frame.columns]
-    reserved = {target, open_score} - {None}
+    reserved = {target, open_score, group} - {None}
     of_classes = _matched(columns, request.score, reserved, "score")
     of_new = _matched(columns, request.new or (), reserved | set(of_classes), "new")
     classes, new_classes = tuple(of_classes.values()), tuple(of_new.values())
@@ -147,7 +149,8 @@ def _read(path: str | Path, request: OpenRequest, spec: ScoreSpec) -> _Table:
     if twice is not None:
         raise InputError(f"two columns of scores belong to the class {twice!r}; rename one")
     scores = torch.stack([score_column(frame, name) for name in (*of_classes, *of_new)], 1)
-    notes = []
+    notes: list[str] = []
+    groups = None if group is None else _groups(frame, group, columns, notes)
     if open_score is None:
         highest = scores[:, : len(classes)].amax(1)
         chosen = spec.inward(highest)
@@ -177,7 +180,20 @@ def _read(path: str | Path, request: OpenRequest, spec: ScoreSpec) -> _Table:
     facts.append(f"{int((~is_known & ~is_new).sum()):,} unknown")
     if new_classes:
         facts.append(f"{int(is_new.sum()):,} of {len(new_classes)} new classes")
-    return _Table(task, classes, new_classes, scores, chosen, truth, tuple(facts), notes)
+    if groups is not None:
+        facts.append(f"{int(groups.max()) + 1:,} groups by {group}")
+    return _Table(task, classes, new_classes, scores, chosen, truth, groups, tuple(facts), notes)
+
+
+def _groups(frame: Any, name: str, columns: Sequence[str], notes: list[str]) -> Tensor:
+    """The group of every row; what there is to say of their spelling goes to the notes."""
+    from equipoise.data.tables.reading import group_codes
+
+    if name not in columns:
+        raise InputError(f"there is no column {name!r}; the file has {', '.join(columns)}")
+    codes, merged = group_codes(name, frame[name])
+    notes += merged
+    return torch.from_numpy(codes)
 
 
 def _matched(columns: Sequence[str], patterns: Sequence[str], taken: set[Any], role: str) -> dict[str, str]:
@@ -225,6 +241,7 @@ class _Findings:
 
     metric: OpenWorldReport
     values: Mapping[str, float]
+    groups: Tensor | None
     confidence: float
     resamples: int
     seed: int
@@ -253,26 +270,41 @@ class _Findings:
         area = {"open_set/open_auc": lambda curve: curve.auroc()}
         # A known sample of the wrong class wins no pair, as if it ranked below all unknown ones.
         found |= self._bootstrap(_moved(scores, known & ~right, down=True), known, area)
-        found["closed_set/accuracy"] = self._share(right[known])
+        found["closed_set/accuracy"] = self._share(right, known)
         new = seen.target >= self.metric.num_classes
         if bool(new.any()):
             new_right = seen.new_pred == seen.target
             moved = _moved(_moved(scores, known & ~right, down=True), new & ~new_right, down=False)
             area = {"open_world/openworld_auc": lambda curve: curve.auroc()}
-            found |= self._bootstrap(moved[known | new], known[known | new], area)
+            found |= self._bootstrap(moved, known, area, known | new)
             found["open_world/base_accuracy"] = found["closed_set/accuracy"]
-            found["open_world/new_accuracy"] = self._share(new_right[new])
+            found["open_world/new_accuracy"] = self._share(new_right, new)
         return found
 
-    def _bootstrap(self, scores: Tensor, known: Tensor, metrics: Mapping[str, Any]) -> dict[str, Interval]:
+    def _bootstrap(
+        self, scores: Tensor, known: Tensor, metrics: Mapping[str, Any], rows: Tensor | slice = slice(None)
+    ) -> dict[str, Interval]:
         return bootstrap_metrics(
-            scores, known, metrics, resamples=self.resamples, confidence=self.confidence, seed=self.seed
+            scores[rows],
+            known[rows],
+            metrics,
+            groups=None if self.groups is None else self.groups[rows],
+            resamples=self.resamples,
+            confidence=self.confidence,
+            seed=self.seed,
         )
 
-    def _share(self, hits: Tensor) -> Interval:
-        """A resampled share is a binomial draw."""
+    def _share(self, right: Tensor, among: Tensor) -> Interval:
+        """A resampled share is a binomial draw; of groups, the hits of the drawn ones over their samples."""
+        hits, generator = right[among], np.random.default_rng(self.seed)
         estimate = float(hits.double().mean())
-        draws = np.random.default_rng(self.seed).binomial(len(hits), estimate, self.resamples) / len(hits)
+        if self.groups is None:
+            draws = generator.binomial(len(hits), estimate, self.resamples) / len(hits)
+        else:
+            codes = np.unique(self.groups[among].numpy(), return_inverse=True)[1]
+            sizes, found = np.bincount(codes), np.bincount(codes, hits.double().numpy())
+            drawn = generator.integers(len(sizes), size=(self.resamples, len(sizes)))
+            draws = found[drawn].sum(1) / sizes[drawn].sum(1)
         low, high = np.quantile(draws, [0.5 - self.confidence / 2, 0.5 + self.confidence / 2])
         return Interval(estimate, float(low), float(high))
 

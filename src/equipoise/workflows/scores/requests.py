@@ -17,6 +17,7 @@ class ScoresRequest(Request):
     Attributes:
         target: The column of true labels.
         score: The columns of scores, higher meaning more positive; several are compared.
+        group: A column whose rows belong together: intervals and guarantees then count its values, not rows.
         confidence: Of intervals and guaranteed thresholds.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
@@ -26,6 +27,7 @@ class ScoresRequest(Request):
 
     target: str
     score: Sequence[str]
+    group: str | None = None
     confidence: float = 0.95
     resamples: int = 1000
     seed: int = 0
@@ -43,7 +45,6 @@ class EvaluateRequest(ScoresRequest):
         min_tpr: The least true-positive rate of TPAUC; 0.5 if not given.
         wanted_fpr: False-positive rates to find a threshold for.
         wanted_tpr: True-positive rates to find a threshold for.
-        group: A column whose rows belong together: intervals and guarantees then count its values, not rows.
         stream: Read Parquet piece by piece, whatever its size, and give certified bounds; done without asking for
             several files and for one of more than five million rows.
         workers: Threads of a stream; by default one for each core.
@@ -55,7 +56,6 @@ class EvaluateRequest(ScoresRequest):
     min_tpr: float | None = None
     wanted_fpr: Sequence[float] | None = None
     wanted_tpr: Sequence[float] | None = None
-    group: str | None = None
     stream: bool = False
     workers: int | None = None
     ray: bool = False
