@@ -393,6 +393,14 @@ def test_frequent_answers_are_counts():
     assert found.tolist() == [[0, 0, 2, 1], [1, 2, 0, 0], [0, 0, 0, 0], [0, 0, 2, 1], [0, 0, 1, 0]]
 
 
+def test_a_regularizer_of_products_is_doubted_where_there_are_none(family, tmp_path):
+    notices = []
+    request = _request(tmp_path, models=["complex", "transe", "murp"], regularizer="dura", epochs=1, k=1)
+    outcome = complete_graph(family, request, notice=notices.append)
+    assert notices == ["dura acts on head times relation, which means nothing in murp; f2 or n3 fit it"]
+    assert list(outcome.report.notes) == notices
+
+
 def test_what_is_not_asked_for_is_as_in_the_room():
     for model, settings in completing._checked_settings(CompleteRequest()):
         assert settings == CompleterSettings.usual(model)

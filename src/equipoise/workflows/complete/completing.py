@@ -52,6 +52,8 @@ from equipoise.workflows.scores.judging import provenance, write_summary
 
 _log = logging.getLogger(__name__)
 _EXAMPLES = 9
+# Regularisers of head times relation, and models in which that is no image of the head.
+_OF_PRODUCTS, _WITHOUT_PRODUCTS = ("dura", "er"), ("atth", "gie", "murp", "refh", "rote", "roth")
 # Entities below which a step of training is little work.
 _SMALL = 5000
 
@@ -102,6 +104,9 @@ def complete_graph(
         notice(words)
 
     with staged_folder(request.output, overwrite=request.overwrite, inputs=[triples]) as stage:
+        for name, each in settings:
+            if each.regularizer in _OF_PRODUCTS and name in _WITHOUT_PRODUCTS:
+                noted(f"{each.regularizer} acts on head times relation, which means nothing in {name}; f2 or n3 fit it")
         progress("reading")
         with mendable():
             if request.checkpoints is not None:
