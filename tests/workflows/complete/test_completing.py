@@ -9,7 +9,7 @@ import torch
 from equipoise.cli.main import main
 from equipoise.core.curves.intervals import Interval
 from equipoise.data import KGDataset, make_family_graph, read_triples
-from equipoise.knowledge import CompleterSettings, KnowledgeGraphCompleter
+from equipoise.knowledge import CompleterSettings, KnowledgeGraphCompleter, LinkReport
 from equipoise.workflows import CompleteRequest, InputError, complete_graph
 from equipoise.workflows.complete import completing, judging, parts, writing
 from equipoise.workflows.complete.frequency import FrequentAnswers
@@ -428,4 +428,9 @@ def test_of_few_triples_there_is_no_interval(two):
         assert isinstance(row.both, Interval)
         if row.judged:
             assert 0 < row.both.estimate <= 1
-            assert (row.both.low == row.both.low) == (row.judged >= 5)
+            assert (row.both.low < row.both.high) == (row.judged >= 5)
+    ranks = torch.tensor([[1, 1]] * 6)
+    perfect = LinkReport(torch.zeros(6, 3).long(), ranks, ranks, ranks * 9, None, ("1-1",), (1, 3, 10), "realistic")
+    (row,) = judging.type_rows(perfect, "mrr")
+    assert row.tail.estimate == 1
+    assert row.tail.low != row.tail.low

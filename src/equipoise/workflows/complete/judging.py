@@ -26,7 +26,7 @@ FREQUENCY = "frequency"
 METRICS = ("mrr", "hits@1", "hits@3", "hits@10", "adjusted_mean_rank_index")
 DIRECTIONS: tuple[Direction, ...] = ("both", "tail", "head")
 SHOWN = ("mrr", "hits@1", "hits@3", "hits@10")
-# Of fewer triples a normal interval says nothing.
+# Of fewer triples a normal interval says nothing, nor of some that are all alike.
 _FEW = 5
 _NONE = Interval(math.nan, math.nan, math.nan)
 
@@ -138,7 +138,7 @@ def _mean(found: LinkReport, metric: str, direction: Direction) -> Interval:
     if not len(found):
         return _NONE
     value = _means(found, direction)[metric]
-    return value if len(found) >= _FEW else Interval(value.estimate, math.nan, math.nan)
+    return value if len(found) >= _FEW and value.low < value.high else Interval(value.estimate, math.nan, math.nan)
 
 
 def _means(found: LinkReport, direction: Direction = "both") -> dict[str, Interval]:
