@@ -73,12 +73,13 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
             run(None, path)
 
 
-def test_values_may_be_taken_at_every_other_epoch_only():
+def test_values_may_be_taken_at_every_other_epoch_and_at_the_last():
     trainer = _Counting()
-    values = iter([0.1, 0.9, 0.2])
+    values = iter([0.1, 0.9, 0.2, 0.3])
     history = fit_epochs(trainer, 7, validate=lambda: next(values), validate_every=2)
-    assert history.values == {1: 0.1, 3: 0.9, 5: 0.2}
+    assert history.values == {1: 0.1, 3: 0.9, 5: 0.2, 6: 0.3}
     assert (history.best_epoch, float(trainer.model.weight.detach())) == (3, 4)
+    assert fit_epochs(_Counting(), 3, validate=lambda: 0.5, validate_every=5).values == {2: 0.5}
 
 
 @pytest.mark.usefixtures("plain_inputs")

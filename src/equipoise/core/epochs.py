@@ -77,7 +77,7 @@ def fit_epochs(
         trainer: does an epoch at a time.
         epochs: most epochs.
         validate: gives a value, the higher the better; without it the last epoch is kept.
-        validate_every: epochs between two of its calls.
+        validate_every: epochs between two of its calls; the last epoch is always judged.
         patience: stop after this many epochs without a better value; never by default.
         progress: told the epoch, its loss and its value, if there is one, after each.
         checkpoint: a file that is written after every epoch; a training that finds it goes on as if it had not been
@@ -100,7 +100,8 @@ def fit_epochs(
         history.losses.append(trainer.epoch())
         if not math.isfinite(history.losses[-1]):
             raise FloatingPointError(f"the loss of epoch {epoch} is {history.losses[-1]}; lower the learning rate")
-        value = validate() if validate is not None and (epoch + 1) % validate_every == 0 else None
+        due = (epoch + 1) % validate_every == 0 or epoch + 1 == epochs
+        value = validate() if validate is not None and due else None
         if progress is not None:
             progress(epoch, history.losses[-1], value)
         if validate is None:

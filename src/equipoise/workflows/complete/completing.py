@@ -180,9 +180,7 @@ def _checked_settings(request: CompleteRequest) -> list[tuple[str, CompleterSett
         }
     if request.weight is not None and all(each.regularizer == "none" for each in found.values()):
         raise InputError("--weight is that of a regularizer, and no model has one; name it with --regularizer")
-    return [
-        (model, replace(each, validate_every=min(each.validate_every, each.epochs))) for model, each in found.items()
-    ]
+    return list(found.items())
 
 
 @contextmanager
