@@ -162,3 +162,74 @@ def test_files_that_are_not_there_or_no_text(tmp_path):
     (tmp_path / "bad.tsv.gz").write_bytes(b"no archive")
     with pytest.raises(ValueError, match="cannot be read"):
         read_triples(tmp_path / "bad.tsv.gz")
+
+
+def test_a_quoted_name_keeps_its_line_ends_and_its_lines_are_counted(tmp_path):
+    graph = read_triples(_write(tmp_path / "g.csv", '"two\nlines",r,"a ""b"""\na,r,b\n'))
+    assert _words(graph) == [("two\nlines", "r", 'a "b"'), ("a", "r", "b")]
+    with pytest.raises(ValueError, match=r"g\.csv, line 4: has 2 fields"):
+        read_triples(_write(tmp_path / "g.csv", '"two\nlines",r,b\na,r,b\na,b\n'))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('a,r,"b\nb,r,c\nc,r,d\n', "line 4: .* end of data"),
+        ('a,r,"b"c\nb,r,c\n', "line 1: .* expected after"),
+        ("a,r,b\rb,r,c\r", "line 1: .*new-line"),
+        (f"a,r,{'x' * 140_000}\n", "line 1: .* larger than field limit"),
+    ],
+)
+def test_a_quote_that_does_not_end_swallows_no_triples(tmp_path, text, words):
+    path = tmp_path / "g.csv"
+    path.write_bytes(text.encode())
+    with pytest.raises(ValueError, match=words):
+        read_triples(path)
+
+
+def test_one_column_is_not_two(tmp_path):
+    path = _write(tmp_path / "g.tsv", "x\ty\na\tr\n")
+    with pytest.raises(ValueError, match="must be three columns"):
+        read_triples(path, head="x", relation="y", tail="x")
+
+
+def test_numbers_of_thousands_of_digits_are_named(tmp_path):
+    for name, text in (("entity", "2\na\t0\nb\t1\n"), ("relation", "1\nr\t0\n"), ("train", f"1\n0 {'9' * 5000} 0\n")):
+        _write(tmp_path / f"{name}2id.txt", text)
+    with pytest.raises(ValueError, match=r"train2id\.txt, line 2: holds '9{20}…', wanted a number below 2"):
+        read_triples(tmp_path)
+
+
+@pytest.mark.parametrize("size", [np.array([3, 4]), np.array(3.5), np.array(np.nan), np.array("three"), np.array(0)])
+def test_a_size_beside_arrays_is_one_whole_number(tmp_path, size):
+    np.savez(tmp_path / "g.npz", train=np.array([[0, 0, 1]]), n_entities=size)
+    with pytest.raises(ValueError, match="n_entities of .* wanted one whole number of at least 1"):
+        read_triples(tmp_path / "g.npz")
+
+
+def test_broken_archives_are_refused_and_so_are_pickles(tmp_path):
+    triples = np.zeros((50, 3), dtype=np.int64)
+    path, text = tmp_path / "g.npz", tmp_path / "g.tsv.gz"
+    np.savez_compressed(path, train=triples)
+    packed = path.read_bytes()
+    np.save(tmp_path / "one.npy", triples)
+    one = (tmp_path / "one.npy").read_bytes()
+    for broken in (b"", packed[:60], packed[:60] + b"\xff" * 20 + packed[80:], one, b"text"):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"g\.npz cannot be read as arrays"):
+            read_triples(path)
+    np.savez(path, train=triples, other=np.array({}, dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        read_triples(path)
+    whole = gzip.compress(b"a\tr\tb\n" * 100)
+    for broken in (whole[:-12], whole[:12] + b"\xff\xff\xff" + whole[15:]):
+        text.write_bytes(broken)
+        with pytest.raises(ValueError, match="cannot be read"):
+            read_triples(text)
+
+
+def test_names_beside_arrays_have_two_columns(tmp_path):
+    np.savez(tmp_path / "g.npz", train=np.array([[0, 0, 1]]))
+    _write(tmp_path / "g_entities.csv", "id\n0\n1\n")
+    with pytest.raises(ValueError, match=r"g_entities\.csv, line 1: has 1 field"):
+        read_triples(tmp_path / "g.npz")

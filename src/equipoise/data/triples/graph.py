@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 from torch import Tensor
 
 from equipoise.core.validate import warn_once
@@ -126,8 +126,9 @@ class KGDataset:
         _warn_of_leaks(found)
         return found
 
-    def with_inverse(self, triples: Int[Tensor, "n 3"]) -> Int[Tensor, "two_n 3"]:
+    def with_inverse(self, triples: Integer[Tensor, "n 3"]) -> Int[Tensor, "two_n 3"]:
         """The triples, and behind them (t, r + M, h) for each (h, r, t)."""
+        triples = triples.long()
         heads, relations, tails = triples.unbind(1)
         return torch.cat([triples, torch.stack([tails, relations + self.num_relations, heads], 1)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -40,13 +41,20 @@ def cells(path: Path, mark: str | None) -> Sequence[Row]:
     """The rows of a file, fields separated by `mark`, None being any white space; quotes count between commas only.
 
     Raises:
-        ValueError: as `table`.
+        ValueError: as `table`; if quotes do not end, or something stands behind one that does.
     """
     lines = _lines(path)
     found: list[Row] = []
     if mark == ",":
-        reader = csv.reader(lines, skipinitialspace=True)
-        found = [Row(reader.line_num, tuple(cell.strip() for cell in row)) for row in reader if row]
+        # With the ends of lines, which a quoted name may hold; strict, or a forgotten quote would swallow triples.
+        reader = csv.reader((f"{line}\n" for line in lines), skipinitialspace=True, strict=True)
+        try:
+            found = [Row(reader.line_num, tuple(cell.strip() for cell in row)) for row in reader if row]
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}, line {reader.line_num}: cannot be read as fields between commas ({error}); a name with a "
+                "comma or a quote stands in quotes, and quotes in it are doubled"
+            ) from error
     else:
         found = [
             Row(number, tuple(cell.strip() for cell in line.split(mark)))
@@ -91,5 +99,5 @@ def _lines(path: Path) -> list[str]:
             return file.read().replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error

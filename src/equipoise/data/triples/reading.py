@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -18,6 +21,8 @@ _STEMS: Mapping[Part, tuple[str, ...]] = {
     "test": ("test",),
 }
 _TEXT = (".txt", ".tsv", ".csv")
+# More than any number of int64 has.
+_DIGITS = 20
 _ENDINGS = (*_TEXT, *(f"{ending}.gz" for ending in _TEXT))
 # Names that headers give to the columns, in lower case and without what RecBole puts behind a colon.
 _ROLES: Mapping[str, frozenset[str]] = {
@@ -124,6 +129,8 @@ def _places(path: Path, first: Row, columns: Mapping[str, str | None]) -> tuple[
         if len(fitting) == 1:
             found.append(fitting[0])
     if len(found) == 3:
+        if len(set(found)) < 3:
+            raise ValueError(f"head, relation and tail must be three columns of {path}, got {columns}")
         return tuple(found)
     if any(columns.values()):
         lacking = [role for role, usual in _ROLES.items() if not columns[role]]
@@ -201,9 +208,12 @@ def _numbered_triples(path: Path, names: Mapping[str, Sequence[str]]) -> Sequenc
 
 def _whole(path: Path, row: Row, column: int, wanted: str, below: int | None = None) -> int:
     cell = row.cells[column]
-    if not cell.isascii() or not cell.isdigit() or (below is not None and int(cell) >= below):
-        raise ValueError(f"{path}, line {row.line}: holds {cell!r}, wanted {wanted}")
-    return int(cell)
+    # Python refuses to read thousands of digits.
+    number = int(cell) if cell.isascii() and cell.isdigit() and len(cell) <= _DIGITS else -1
+    if number < 0 or (below is not None and number >= below):
+        shown = repr(cell if len(cell) <= 2 * _DIGITS else f"{cell[:_DIGITS]}…")
+        raise ValueError(f"{path}, line {row.line}: holds {shown}, wanted {wanted}")
+    return number
 
 
 def _atomic(path: Path, columns: Mapping[str, str | None]) -> KGDataset:
@@ -226,15 +236,19 @@ def _atomic(path: Path, columns: Mapping[str, str | None]) -> KGDataset:
 
 def _arrays(path: Path) -> KGDataset:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            held = {name: file[name] for name in file.files}
-    except (ValueError, OSError) as error:
+        # Opened here, because NumPy leaves a file open that it cannot read.
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise ValueError("it is a single array; save it by numpy.savez(path, train=array)")
+            held = {name: loaded[name] for name in loaded.files}
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as arrays: {str(error).splitlines()[0]}") from error
     if "train" not in held:
         raise ValueError(f"{path} has no array train; it has {', '.join(sorted(held)) or 'nothing'}")
     train, validation, test = (next((held[stem] for stem in _STEMS[part] if stem in held), None) for part in PARTS)
     entities, relations = (
-        next((int(held[name]) for name in (f"n_{kind}", f"num_{kind}") if name in held), None)
+        next((_size(path, name, held[name]) for name in (f"n_{kind}", f"num_{kind}") if name in held), None)
         for kind in ("entities", "relations")
     )
     return KGDataset.from_triples(
@@ -248,6 +262,14 @@ def _arrays(path: Path) -> KGDataset:
     )
 
 
+def _size(path: Path, name: str, given: Any) -> int:
+    given = np.asarray(given)
+    if given.size != 1 or given.dtype.kind not in "iu" or given.item() < 1:
+        shown = given.item() if given.size == 1 else f"shape {given.shape}"
+        raise ValueError(f"{path} has {name} of {shown!s} ({given.dtype}), wanted one whole number of at least 1")
+    return int(given.item())
+
+
 def _symbols(path: Path, kind: str) -> tuple[str, ...] | None:
     """Names beside an .npz file: the second column of id, name."""
     files = [path.with_name(f"{stem_of(path)}_{kind}.csv{packed}") for packed in ("", ".gz")]
@@ -255,6 +277,7 @@ def _symbols(path: Path, kind: str) -> tuple[str, ...] | None:
     if file is None:
         return None
     header, *body = table(file)
+    check_width(file, header, max(2, len(header.cells)), "a number and a name", empty=True)
     for row in body:
         check_width(file, row, len(header.cells), "a number and a name", empty=True)
     numbers = [_whole(file, row, 0, f"a number below {len(body)}", len(body)) for row in body]
