@@ -5,7 +5,7 @@ import io
 import pytest
 import torch
 
-from equipoise.knowledge import GIE, MODELS, TransE, build_model
+from equipoise.knowledge import GIE, MODELS, N3Regularizer, TransE, build_model
 from equipoise.knowledge.geometry import pairs
 from equipoise.knowledge.models.ties import first_equal
 
@@ -206,3 +206,24 @@ def test_autocast_changes_no_score(build):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = model.score_t(heads, relations)
     torch.testing.assert_close(found, wanted)
+
+
+@every_model
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_scored_trained_and_regularised(build, dtype):
+    model, triples = _shaken(build(), scale=0.2, dtype=torch.float32), _triples()
+    heads, relations, tails = triples.unbind(1)
+    whole, scores = model.score_t(heads, relations).detach(), model.score_hrt(triples).detach()
+    model = model.to(dtype)
+    for found, wanted in ((model.score_t(heads, relations), whole), (model.score_hrt(triples), scores)):
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.float(), wanted, rtol=0.05, atol=0.1)
+    penalty = N3Regularizer(1.0)(model.factors(model.rows(heads), relations, model.rows(tails)))
+    (model.score_t(heads, relations).float().square().sum() + penalty).backward()
+    assert all(bool(each.grad.isfinite().all()) for each in model.parameters() if each.grad is not None)
+
+
+def test_the_reciprocal_of_a_small_integer_does_not_wrap_around():
+    model = build_model("distmult", 2, 100, 2)
+    assert model.inverse(torch.tensor([150, 199], dtype=torch.uint8)).tolist() == [50, 99]
+    assert model.inverse(torch.tensor([99], dtype=torch.int8)).tolist() == [199]

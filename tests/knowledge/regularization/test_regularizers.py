@@ -260,6 +260,32 @@ def test_weights_thresholds_and_categories_are_those_of_the_triple():
     assert float(by_kind(factors, triples)) == pytest.approx(wanted / N)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32])
+def test_small_integers_are_numbers_and_no_mask(dtype, plain_inputs):
+    head, relation, tail = _factors("real")
+    triples = torch.tensor([[0, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 0], [0, 0, 1]])
+    factors = KGFactors(head, relation, tail, "real")
+    weighted = EquivarianceRegularizer(torch.tensor([0.5, 2.0]), a=0.4, eps=torch.tensor([0.0, math.inf]))
+    of_kinds = EquivarianceRegularizer(0.5, a=0.4, categories=torch.tensor([0, 1]))
+    for regularizer in (weighted, of_kinds):
+        assert regularizer(factors, triples.to(dtype)) == regularizer(factors, triples)
+        assert torch.equal(regularizer.near(factors, triples.to(dtype)), regularizer.near(factors, triples))
+        with pytest.raises(IndexError, match="hold the number -1"):
+            regularizer(factors, triples - torch.tensor([0, 0, 1]) if regularizer is of_kinds else triples - 1)
+        with pytest.raises(ValueError, match="whole numbers, got torch.bool"):
+            regularizer(factors, triples.bool())
+
+
+def test_a_threshold_of_a_relation_may_be_infinite_but_not_learned():
+    head, relation, tail = _factors("real")
+    triples = torch.tensor([[0, 0, 1], [1, 0, 1], [2, 0, 3], [4, 0, 0], [5, 0, 5]])
+    factors = KGFactors(head, relation, tail, "real")
+    gated = EquivarianceRegularizer(0.5, a=0.4, eps=torch.tensor([math.inf, 0.0], dtype=torch.float64))
+    assert float(gated(factors, triples)) == pytest.approx(float(EquivarianceRegularizer(0.5, a=0.0)(factors)))
+    with pytest.raises(ValueError, match="must be finite"):
+        EquivarianceRegularizer(0.5, eps=torch.tensor([1.0, math.inf]), soft=True)
+
+
 def test_soft_thresholds_are_learned_one_for_every_relation():
     triples = torch.tensor([[0, 0, 1], [1, 0, 1], [2, 2, 3], [4, 2, 0], [5, 2, 5]])
     factors = KGFactors(*_factors("real"), "real")

@@ -126,9 +126,9 @@ class KGEModel(nn.Module, ABC):
         check_ids("relations", relations, 2 * self.num_relations)
         return table_rows(table, relations) if len(table) > 1 else table.expand(len(relations), *table.shape[1:])
 
-    def inverse(self, relations: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    def inverse(self, relations: Integer[Tensor, " n"]) -> Int[Tensor, " n"]:
         """The reciprocal relations: r + M of r, and r of r + M."""
-        return (relations + self.num_relations) % (2 * self.num_relations)
+        return (relations.long() + self.num_relations) % (2 * self.num_relations)
 
     @checked
     def score_hrt(self, triples: Triples) -> Float[Tensor, " n"]:

@@ -228,13 +228,15 @@ def products(query: Tensor, tails: Tensor) -> Tensor:
 
 
 def as_complex(pairs: Tensor) -> Tensor:
-    """Complex numbers (..., d/2) of pairs (real, imaginary) of neighbours in (..., d)."""
+    """Complex numbers (..., d/2) of pairs (real, imaginary) of neighbours in (..., d); of half precision, complex64."""
+    if pairs.dtype in (torch.float16, torch.bfloat16):
+        pairs = pairs.float()
     return torch.view_as_complex(pairs.unflatten(-1, (-1, 2)).contiguous())
 
 
 def complex_products(x: Tensor, y: Tensor) -> Tensor:
     """Elementwise products of complex numbers that are stored as pairs."""
-    return torch.view_as_real(as_complex(x) * as_complex(y)).flatten(-2)
+    return torch.view_as_real(as_complex(x) * as_complex(y)).flatten(-2).to(x.dtype)
 
 
 def check_complex(dim: int) -> None:

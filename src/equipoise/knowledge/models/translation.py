@@ -79,7 +79,7 @@ class TransE(KGEModel):
         regulariser is said to act on models of translations; nothing more of it is published.
         """
         vectors = heads["entity"], self.relation_rows("relation", relations), tails["entity"]
-        head, relation, tail = (torch.complex(each, torch.zeros_like(each)) for each in vectors)
+        head, relation, tail = (_numbers(each, torch.zeros_like(each)) for each in vectors)
         return KGFactors(head, relation, tail, "complex")
 
 
@@ -134,8 +134,13 @@ class RotatE(KGEModel):
     def factors(self, heads: Rows, relations: Tensor, tails: Rows) -> KGFactors:
         """Head, e^{iφ} and tail (n, d/2), of family "complex"."""
         phase = self.relation_rows("phase", relations)
-        turn = torch.complex(phase.cos(), phase.sin())
+        turn = _numbers(phase.cos(), phase.sin())
         return KGFactors(as_complex(heads["entity"]), turn, as_complex(tails["entity"]), "complex")
+
+
+def _numbers(real: Tensor, imaginary: Tensor) -> Tensor:
+    """Complex numbers; of half precision, complex64."""
+    return as_complex(torch.stack((real, imaginary), -1).flatten(-2))
 
 
 def rotated(pairs: Tensor, phase: Tensor) -> Tensor:
@@ -151,6 +156,8 @@ def distances(query: Tensor, tails: Tensor, norm: int) -> Tensor:
         gap = query[:, None] - tails
         return gap.abs().sum(-1) if norm == 1 else safe_sqrt(gap.square().sum(-1))
     if norm == 1:
+        if query.dtype in (torch.float16, torch.bfloat16):
+            return torch.cdist(query.float(), tails.float(), p=1.0).to(query.dtype)
         return torch.cdist(query, tails, p=1.0)
 
     def of_rows(rows: Tensor, all_tails: Tensor) -> Tensor:
@@ -162,10 +169,10 @@ def distances(query: Tensor, tails: Tensor, norm: int) -> Tensor:
 def sums_of_moduli(query: Tensor, tails: Tensor) -> Tensor:
     """Σ |q − t| over complex numbers, stored as pairs, of all tails (m, d) or of tails (n, k, d) of each query."""
     if tails.ndim == 3:
-        return as_complex(query[:, None] - tails).abs().sum(-1)
+        return as_complex(query[:, None] - tails).abs().sum(-1).to(query.dtype)
 
     def of_tails(some: Tensor, rows: Tensor) -> Tensor:
-        return as_complex(rows[:, None] - some).abs().sum(-1)
+        return as_complex(rows[:, None] - some).abs().sum(-1).to(rows.dtype)
 
     # Blocks of queries, and of tails within, so that neither many queries nor many tails are held at once.
     found = [in_blocks(of_tails, tails, whole=(rows,), size=rows.numel(), dim=1) for rows in query.split(32)]

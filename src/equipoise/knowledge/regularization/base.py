@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from equipoise.core.signature import checked
@@ -49,7 +49,7 @@ class KGRegularizer(nn.Module, ABC):
     def terms(self, factors: KGFactors, triples: Tensor | None) -> Tensor:
         """The term of each triple, (n,), without its weight."""
 
-    def forward(self, factors: KGFactors, triples: Int[Tensor, "n 3"] | None = None) -> Float[Tensor, ""]:
+    def forward(self, factors: KGFactors, triples: Integer[Tensor, "n 3"] | None = None) -> Float[Tensor, ""]:
         """The weighted mean of the terms of a batch.
 
         Args:
@@ -60,9 +60,10 @@ class KGRegularizer(nn.Module, ABC):
             TypeError: if factors are complex and of a family that is not, or the other way round.
             ValueError: if the batch is empty, shapes do not fit the family, or a factor is NaN; if triples are needed
                 and not given.
+            IndexError: if a triple holds a negative number.
         """
         factors = checked_factors(factors)
-        check_batch(factors, triples)
+        triples = checked_batch(factors, triples)
         terms = self.terms(factors, triples)
         weight = of_relations("weight", self.weight, triples)
         value = (terms * (weight.to(terms) if isinstance(weight, Tensor) else weight)).mean()
@@ -109,10 +110,22 @@ def checked_factors(factors: KGFactors) -> KGFactors:
     return factors
 
 
-def check_batch(factors: KGFactors, triples: Tensor | None) -> None:
-    """Raise `ValueError` unless the triples, if there are some, are as many as the factors."""
-    if triples is not None and triples.shape != (len(factors.head), 3):
+def checked_batch(factors: KGFactors, triples: Tensor | None) -> Tensor | None:
+    """The triples as int64, for small integers would be taken for a mask.
+
+    Raises:
+        ValueError: unless they are whole numbers, and as many as the factors.
+        IndexError: if one is negative.
+    """
+    if triples is None:
+        return None
+    if triples.shape != (len(factors.head), 3):
         raise ValueError(f"triples must have shape ({len(factors.head)}, 3), got {tuple(triples.shape)}")
+    if triples.is_floating_point() or triples.is_complex() or triples.dtype is torch.bool:
+        raise ValueError(f"triples must be whole numbers, got {triples.dtype}; convert them with triples.long()")
+    if not torch.compiler.is_compiling() and bool((triples < 0).any()):
+        raise IndexError(f"triples hold the number {int(triples.min())}, wanted 0 or more")
+    return triples.long()
 
 
 def of_relations(name: str, setting: float | Tensor, triples: Tensor | None) -> float | Tensor:

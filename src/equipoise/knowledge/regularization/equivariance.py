@@ -33,8 +33,8 @@ from equipoise.knowledge.models.base import KGEModel, KGFactors
 from equipoise.knowledge.regularization.base import (
     KGRegularizer,
     Weight,
-    check_batch,
     check_rows,
+    checked_batch,
     checked_factors,
     image,
     of_relations,
@@ -86,7 +86,7 @@ class EquivarianceRegularizer(KGRegularizer):
         scale: NonNegative = 1.0,
         a: NonNegative = 1.0,
         b: NonNegative = 1.0,
-        eps: Threshold | Float[Tensor, " relations"] | None = None,
+        eps: Threshold | Annotated[Float[Tensor, " relations"], MayBeInfinite()] | None = None,
         soft: bool = False,
         tau: Positive = 0.1,
         p: Power = 2,
@@ -133,7 +133,7 @@ class EquivarianceRegularizer(KGRegularizer):
             ValueError: if there is no gate, or the factors are refused.
         """
         factors = checked_factors(factors)
-        check_batch(factors, triples)
+        triples = checked_batch(factors, triples)
         gate = self._gate(factors, triples, False)
         if gate is None:
             raise ValueError("without eps and categories no pair is near or far")
