@@ -6,10 +6,13 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from cyclopts import Parameter, default_name_transform
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.status import Status
+from rich.text import Text
 
 # Control characters but the end of a line, what turns the direction of text, and half characters.
 _HIDDEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -24,11 +27,25 @@ def visible(text: str) -> str:
     return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+class _PlainStatus(Status):
+    """What is being done, in one line of text; Rich would read markup in it whatever its console does."""
+
+    def update(self, status: RenderableType | None = None, **options: Any) -> None:
+        super().update(_one_line(status), **options)
+
+
+def _one_line(words: RenderableType | None) -> Any:
+    return Text(words.replace("\n", "\\n")) if isinstance(words, str) else words
+
+
 class _VisibleConsole(Console):
     """A console to which names from data are text only: no markup, no control characters."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False)
+
+    def status(self, status: RenderableType, **options: Any) -> Status:
+        return _PlainStatus(_one_line(status), console=self, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
