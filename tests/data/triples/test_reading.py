@@ -203,7 +203,7 @@ def test_numbers_of_thousands_of_digits_are_named(tmp_path):
 @pytest.mark.parametrize("size", [np.array([3, 4]), np.array(3.5), np.array(np.nan), np.array("three"), np.array(0)])
 def test_a_size_beside_arrays_is_one_whole_number(tmp_path, size):
     np.savez(tmp_path / "g.npz", train=np.array([[0, 0, 1]]), n_entities=size)
-    with pytest.raises(ValueError, match="n_entities of .* wanted one whole number of at least 1"):
+    with pytest.raises(ValueError, match=r"n_entities of .* wanted one whole number of at least 1"):
         read_triples(tmp_path / "g.npz")
 
 

@@ -272,7 +272,7 @@ def test_small_integers_are_numbers_and_no_mask(dtype, plain_inputs):
         assert torch.equal(regularizer.near(factors, triples.to(dtype)), regularizer.near(factors, triples))
         with pytest.raises(IndexError, match="hold the number -1"):
             regularizer(factors, triples - torch.tensor([0, 0, 1]) if regularizer is of_kinds else triples - 1)
-        with pytest.raises(ValueError, match="whole numbers, got torch.bool"):
+        with pytest.raises(ValueError, match=r"whole numbers, got torch.bool"):
             regularizer(factors, triples.bool())
 
 

@@ -2,7 +2,9 @@
 
 import csv
 import json
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 
@@ -282,6 +284,38 @@ def test_heads_and_relations_by_name(family, tmp_path):
         assert sum(row["head"] == head for row in rows) == FAMILY.num_entities - 1 - siblings
 
 
+def test_all_that_have_a_name_are_asked_for():
+    assert parts.asked_for("entity", ["a", "b", "a"], ["a", "b", "a"]).tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("relation", ["[/i]", "two\nlines"])
+def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path, capsys, monkeypatch, relation):
+    monkeypatch.chdir(tmp_path)
+    rows = [f'"{k % 7}[/b]","{relation}","[red]{k % 5}"' for k in range(35)]
+    (tmp_path / "g.csv").write_text("\n".join(rows), encoding="utf-8")
+    main(["complete", "g.csv", "--model", "distmult", "--epochs", "1", "--dim", "2"])
+    assert "chosen: distmult" in capsys.readouterr().out
+    assert {row["relation"] for row in _rows(tmp_path / "equipoise-complete" / "relations.csv")} == {relation}
+
+
+@pytest.mark.parametrize("sizes", [{"n_entities": 2**62}, {"n_relations": 2**40}])
+def test_numbers_with_huge_gaps_are_refused_before_they_fill_the_memory(tmp_path, sizes):
+    triples = np.array([[k % 5, 0, k % 7] for k in range(35)])
+    np.savez(tmp_path / "g.npz", train=triples, **sizes)
+    with pytest.raises(InputError, match="without gaps"):
+        complete_graph(tmp_path / "g.npz", _request(tmp_path))
+
+
+def test_a_lack_of_memory_says_what_to_lower(family, tmp_path, monkeypatch):
+    for error in (MemoryError("Unable to allocate 9 TiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        monkeypatch.setattr(KnowledgeGraphCompleter, "fit", Mock(side_effect=error))
+        with pytest.raises(InputError, match="dim=8 need more memory than there is; give a smaller --dim"):
+            complete_graph(family, _request(tmp_path))
+    monkeypatch.setattr(KnowledgeGraphCompleter, "fit", Mock(side_effect=RuntimeError("a fault of ours")))
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        complete_graph(family, _request(tmp_path))
+
+
 def test_an_entity_may_answer_itself_where_the_graph_has_such_triples(tmp_path):
     class Shrug(KnowledgeGraphCompleter):
         graph = KGDataset.from_triples([[0, 0, 0], [0, 0, 1], [0, 1, 1]], num_entities=3)
@@ -328,7 +362,11 @@ def test_what_is_wrong_is_said_in_a_sentence(family, tmp_path):
         ({"relations": ["spouse"]}, "there is no relation 'spouse'; did you mean 'spouse of'"),
         ({"relations": ["zzz"]}, "there is no relation 'zzz'; there are ancestor of, parent of"),
         ({"head": "who"}, "head column 'who' is not in"),
-        ({"checkpoints": family / "train.txt"}, "train.txt"),
+        ({"checkpoints": family / "train.txt"}, "train.txt is a file; name a folder"),
+        ({"checkpoints": tmp_path / "out" / "states"}, "lie in the output folder"),
+        ({"checkpoints": tmp_path / "out"}, "lie in the output folder"),
+        ({"k": 2**70}, f"k={2**70} must be at least 1 and at most"),
+        ({"seed": 2**70}, f"seed={2**70} must be at most"),
         ({"models": ["gie"], "dim": 3}, "gie: dim"),
     ):
         with pytest.raises(InputError, match=words):
@@ -405,7 +443,7 @@ def test_what_is_not_asked_for_is_as_in_the_room():
     for model, settings in completing._checked_settings(CompleteRequest()):
         assert settings == CompleterSettings.usual(model)
     ((_, short),) = completing._checked_settings(CompleteRequest(models=["cp", "cp"], epochs=3, weight=0.5, seed=7))
-    assert short == CompleterSettings.usual("cp", epochs=3, validate_every=3, weight=0.5, seed=7)
+    assert short == CompleterSettings.usual("cp", epochs=3, weight=0.5, seed=7)
 
 
 def test_threads_are_given_back():

@@ -147,12 +147,12 @@ class KGDataset:
     @property
     def unseen(self) -> Int[Tensor, " k"]:
         """Entities of validation and test that no training triple holds, ascending; nothing is learned of them."""
-        return _absent(self.train[:, ::2], torch.cat([self.validation, self.test])[:, ::2], self.num_entities)
+        return _absent(self.train[:, ::2], torch.cat([self.validation, self.test])[:, ::2])
 
     @property
     def unseen_relations(self) -> Int[Tensor, " k"]:
         """Relations of validation and test that no training triple holds, ascending."""
-        return _absent(self.train[:, 1], torch.cat([self.validation, self.test])[:, 1], self.num_relations)
+        return _absent(self.train[:, 1], torch.cat([self.validation, self.test])[:, 1])
 
     def words(self, triples: Int[Tensor, "n 3"]) -> list[tuple[str, str, str]]:
         """Triples by name; numbers where there are no names, and "r backwards" for a reciprocal relation."""
@@ -213,8 +213,6 @@ def _warn_of_leaks(graph: KGDataset) -> None:
                 warn_once(f"{both} of {len(part)} triples of {name} are in training too, and say little there")
 
 
-def _absent(seen: Tensor, asked: Tensor, size: int) -> Tensor:
-    new = torch.zeros(size, dtype=torch.bool)
-    new[asked.flatten()] = True
-    new[seen.flatten()] = False
-    return new.nonzero().squeeze(1)
+def _absent(seen: Tensor, asked: Tensor) -> Tensor:
+    found = asked.unique()
+    return found[~torch.isin(found, seen.flatten())]

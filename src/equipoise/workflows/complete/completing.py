@@ -56,6 +56,8 @@ _EXAMPLES = 9
 _OF_PRODUCTS, _WITHOUT_PRODUCTS = ("dura", "er"), ("atth", "gie", "murp", "refh", "rote", "roth")
 # Entities below which a step of training is little work.
 _SMALL = 5000
+# What libraries count in 32 and in 64 bits.
+_MOST, _MOST_SEED = 2**31 - 1, 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +117,9 @@ def complete_graph(
         heads = asked_for("entity", request.heads, entity_names(graph))
         relations = asked_for("relation", request.relations, relation_names(graph))
         progress(f"looking at {graph.num_relations:,} relations")
-        with mendable():
+        with mendable(), _room(graph, request):
             profile = relation_profile(graph, parts=("train", "validation", "test"), seed=request.seed)
-        with _threads(graph):
+        with _threads(graph), _room(graph, request):
             contenders = {name: _trained(name, chosen, graph, profile, request, progress) for name, chosen in settings}
             chosen = max(contenders, key=lambda name: contenders[name].value)
             contenders[FREQUENCY] = _frequent(graph, profile, request)
@@ -161,8 +163,16 @@ def _checked_settings(request: CompleteRequest) -> list[tuple[str, CompleterSett
     if not request.models:
         raise InputError("name at least one model")
     for name in ("k", "epochs", "dim", "batch_size"):
-        if getattr(request, name) < 1:
-            raise InputError(f"{name}={getattr(request, name)} must be at least 1")
+        if not 1 <= getattr(request, name) <= _MOST:
+            raise InputError(f"{name}={getattr(request, name)} must be at least 1 and at most {_MOST:,}")
+    if request.seed > _MOST_SEED:
+        raise InputError(f"seed={request.seed} must be at most {_MOST_SEED}")
+    if request.checkpoints is not None:
+        place, states = request.output.resolve(), request.checkpoints.resolve()
+        if place in (states, *states.parents):
+            raise InputError(f"checkpoints {request.checkpoints} lie in the output folder; name a folder beside it")
+        if states.exists() and not states.is_dir():
+            raise InputError(f"checkpoints {request.checkpoints} is a file; name a folder")
     if not 0 < request.test_size < 0.5:
         raise InputError(f"test_size={request.test_size} must lie between 0 and 0.5")
     for name in ("heads", "relations"):
@@ -181,6 +191,20 @@ def _checked_settings(request: CompleteRequest) -> list[tuple[str, CompleterSett
     if request.weight is not None and all(each.regularizer == "none" for each in found.values()):
         raise InputError("--weight is that of a regularizer, and no model has one; name it with --regularizer")
     return list(found.items())
+
+
+@contextmanager
+def _room(graph: KGDataset, request: CompleteRequest) -> Iterator[None]:
+    """Turn a lack of memory into what can be done about it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate" not in str(error):
+            raise
+        raise InputError(
+            f"{graph.num_entities:,} entities and {graph.num_relations:,} relations with dim={request.dim} need more "
+            "memory than there is; give a smaller --dim or --batch-size, and number entities and relations without gaps"
+        ) from error
 
 
 @contextmanager

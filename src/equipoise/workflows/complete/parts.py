@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +14,7 @@ from equipoise.data import KGDataset, read_triples, split_triples
 from equipoise.workflows.complete.request import CompleteRequest
 from equipoise.workflows.errors import InputError, mendable
 
+_GAPS = 10_000_000
 Notice = Callable[[str], None]
 
 
@@ -28,12 +29,21 @@ def read_parts(path: str | Path, request: CompleteRequest, notice: Notice) -> tu
             graph = read_triples(path, head=request.head, relation=request.relation, tail=request.tail)
         except IndexError as error:
             raise InputError(f"{path}: {error}") from error
+        _refuse_gaps(path, graph)
         found, words = _divided(graph, request, notice)
     for part in ("train", "validation", "test"):
         if not len(getattr(found, part)):
             raise InputError(f"the {part} part is empty; {path} is too small, or give a larger --test-size")
     _say_what_is_unseen(found, notice)
     return found, words
+
+
+def _refuse_gaps(path: str | Path, graph: KGDataset) -> None:
+    """Numbers that leave nearly all others out are no numbers of rows, and would fill the memory."""
+    triples = sum(len(getattr(graph, part)) for part in ("train", "validation", "test"))
+    for kind, size in (("entities", graph.num_entities), ("relations", graph.num_relations)):
+        if size > max(_GAPS, 100 * triples):
+            raise InputError(f"{path} has {size:,} {kind} and {triples:,} triples; number the {kind} without gaps")
 
 
 def _divided(graph: KGDataset, request: CompleteRequest, notice: Notice) -> tuple[KGDataset, str]:
@@ -86,18 +96,20 @@ def relation_names(graph: KGDataset) -> Sequence[str]:
 
 
 def asked_for(kind: str, asked: Sequence[str] | None, names: Sequence[str]) -> Tensor | None:
-    """The numbers of some names, each once; None where none are asked for.
+    """The numbers of all that have one of some names, each once; None where none are asked for.
 
     Raises:
         InputError: if a name is not there, with one like it.
     """
     if asked is None:
         return None
-    number: Mapping[str, int] = {name: k for k, name in enumerate(names)}
+    numbers: dict[str, list[int]] = {}
+    for k, name in enumerate(names):
+        numbers.setdefault(name, []).append(k)
     for name in asked:
-        if name not in number:
+        if name not in numbers:
             raise InputError(f"there is no {kind} {name!r}{_hint(name, names)}")
-    return torch.tensor([number[name] for name in dict.fromkeys(asked)], dtype=torch.int64)
+    return torch.tensor([k for name in dict.fromkeys(asked) for k in numbers[name]], dtype=torch.int64)
 
 
 def _hint(name: str, names: Sequence[str]) -> str:
