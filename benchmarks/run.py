@@ -18,7 +18,17 @@ from time import perf_counter
 import torch
 from _timing import Row, table
 
-_FILES = ("pairwise", "partial", "multitask", "metrics", "openworld", "boosting", "evaluate", "recommendation")
+_FILES = (
+    "pairwise",
+    "partial",
+    "multitask",
+    "metrics",
+    "openworld",
+    "boosting",
+    "evaluate",
+    "recommendation",
+    "knowledge",
+)
 
 
 def _import_time(module: str) -> float:

@@ -17,6 +17,9 @@ from . import (
     integrations as integrations,
 )
 from . import (
+    knowledge as knowledge,
+)
+from . import (
     longtail as longtail,
 )
 from . import (

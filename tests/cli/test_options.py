@@ -11,6 +11,7 @@ from equipoise.workflows import (
     BenchRequest,
     BubbleRequest,
     ClicksRequest,
+    CompleteRequest,
     EvaluateRequest,
     FitRequest,
     OpenRequest,
@@ -41,6 +42,7 @@ def _options(command, capsys, monkeypatch):
         (["recommend"], [RecommendRequest], []),
         (["reproduce"], [], ["--all", "--seeds", "--quick", "--judge", "--output"]),
         (["clicks"], [ClicksRequest], []),
+        (["complete"], [CompleteRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )

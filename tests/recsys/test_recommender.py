@@ -166,7 +166,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(kind, tmp_path):
     with pytest.raises(ValueError, match="other data or settings"):
         other.fit(SPLIT.train, SPLIT.validation, checkpoint=tmp_path / "state")
     (tmp_path / "state").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="no checkpoint of a recommender"):
+    with pytest.raises(ValueError, match="no checkpoint of a training"):
         other.fit(SPLIT.train, SPLIT.validation, checkpoint=tmp_path / "state")
 
 

@@ -5,13 +5,16 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import matplotlib.image
 import numpy as np
 import pytest
 
-from equipoise.report import write_report
+from equipoise.report import knowledge_page, write_report
+from equipoise.report.knowledge_page import NovelTriple
 from report.examples import contest, data, evaluation_report, fit_report
+from report.test_knowledge_page import knowledge_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)")
@@ -60,20 +63,27 @@ def measured(tmp_path_factory):
         "evaluation": evaluation_report(),
         "long": fit_report(title=LONG, contest=long_rows, data=data(source=LONG, target=LONG), warnings=(LONG,)),
     }
+    pages = {
+        name: write_report(report, folder / "page.html").read_text(encoding="utf-8") for name, report in reports.items()
+    }
+    pages["knowledge"] = knowledge_page(knowledge_report())
+    renamed = [replace(row, name=LONG + str(k)) for k, row in enumerate(knowledge_report().relations)]
+    long_triples = {renamed[0].name: [NovelTriple(LONG, LONG, LONG, 0.0)]}
+    pages["long knowledge"] = knowledge_page(knowledge_report(title=LONG, relations=renamed, examples=long_triples))
     frames = []
-    for report in reports.values():
-        page = html.escape(write_report(report, folder / "page.html").read_text(encoding="utf-8"))
+    for text in pages.values():
+        page = html.escape(text)
         frames += [f'<iframe style="width:{width}px;border:0" srcdoc="{page}"></iframe>' for width in (400, 700, 1200)]
     outer = folder / "measure.html"
     outer.write_text(MEASURE.format(frames="".join(frames)), encoding="utf-8")
     run = browse(folder, outer, "--dump-dom", "--window-size=1300,900")
     found = json.loads(html.unescape(re.search(r"FOUND(\[.*?\])END</pre>", run.stdout, re.DOTALL)[1]))
-    names = [(name, width) for name in reports for width in (400, 700, 1200)]
+    names = [(name, width) for name in pages for width in (400, 700, 1200)]
     return dict(zip(names, found, strict=True))
 
 
 @pytest.mark.parametrize("width", [400, 700, 1200])
-@pytest.mark.parametrize("name", ["fit", "evaluation", "long"])
+@pytest.mark.parametrize("name", ["fit", "evaluation", "long", "knowledge", "long knowledge"])
 def test_nothing_sticks_out_to_the_right(measured, name, width):
     found = measured[name, width]
     assert found["width"] == width
@@ -87,7 +97,8 @@ def test_nothing_is_requested(measured):
 
 
 def test_the_words_in_pictures_can_be_read_on_a_phone(measured):
-    assert measured["fit", 400]["small"] >= 10  # the height of the box of a line, in pixels
+    for name in ("fit", "knowledge"):
+        assert measured[name, 400]["small"] >= 10  # the height of the box of a line, in pixels
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("0", True), ("1", False)])

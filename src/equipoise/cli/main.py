@@ -21,6 +21,7 @@ from equipoise import __version__
 from equipoise.cli.bench import bench
 from equipoise.cli.bubble import bubble
 from equipoise.cli.clicks import clicks
+from equipoise.cli.complete import complete
 from equipoise.cli.datasets import datasets
 from equipoise.cli.evaluate import evaluate
 from equipoise.cli.fit import fit
@@ -37,7 +38,7 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-for command in (fit, predict, evaluate, recommend, clicks, bubble, methods, datasets, reproduce, bench):
+for command in (fit, predict, evaluate, recommend, clicks, bubble, complete, methods, datasets, reproduce, bench):
     app.command(command)
 
 

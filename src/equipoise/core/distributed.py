@@ -45,6 +45,28 @@ def most_of_processes(tensor: Tensor, group: Group = None) -> Tensor:
     return _reduced(tensor, distributed.ReduceOp.MAX, group) if world_size(group) > 1 else tensor
 
 
+def of_first_process(tensor: Tensor, group: Group = None) -> Tensor:
+    """The tensor of the first process, without gradient; the tensor itself where there is one process.
+
+    >>> of_first_process(torch.tensor(2))
+    tensor(2)
+    """
+    if world_size(group) == 1:
+        return tensor
+    found = tensor.detach().clone()
+    distributed.broadcast(found, distributed.get_process_group_ranks(group)[0] if group is not None else 0, group=group)
+    return found
+
+
+def rank_of_process(group: Group = None) -> int:
+    """The number of this process; 0 where torch.distributed is not running.
+
+    >>> rank_of_process()
+    0
+    """
+    return distributed.get_rank(group) if _running() else 0
+
+
 def gather_rows(tensor: Tensor, group: Group = None) -> Tensor:
     """The rows of all processes, in the order of their ranks.
 

@@ -34,3 +34,10 @@ from .tables.reading import read_table as read_table
 from .tables.reading import table_task as table_task
 from .tables.splits import fold_splits as fold_splits
 from .tables.splits import holdout_split as holdout_split
+from .triples.graph import KGDataset as KGDataset
+from .triples.known import KnownTails as KnownTails
+from .triples.reading import read_triples as read_triples
+from .triples.splits import split_triples as split_triples
+from .triples.worlds import make_cluster_graph as make_cluster_graph
+from .triples.worlds import make_family_graph as make_family_graph
+from .triples.worlds import make_tree_ring_graph as make_tree_ring_graph

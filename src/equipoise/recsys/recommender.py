@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int, Integer
 from torch import Generator, Tensor
 
+from equipoise.core.epochs import TrainingHistory
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, Fraction, NonNegative, Positive, Whole
 from equipoise.core.validate import check_choice, warn_once
@@ -24,12 +25,7 @@ from equipoise.recsys.metric_learning.distance import multi_vector_distance, num
 from equipoise.recsys.metric_learning.diversity import DiversityControl, Variant
 from equipoise.recsys.metric_learning.models import SFCML, MultiVectorCML
 from equipoise.recsys.metric_learning.negatives import PopularityNegatives, UniformNegatives
-from equipoise.recsys.metric_learning.training import (
-    SampledTrainer,
-    SamplingFreeTrainer,
-    TrainingHistory,
-    fit_recommender,
-)
+from equipoise.recsys.metric_learning.training import SampledTrainer, SamplingFreeTrainer, fit_recommender
 
 Kind: TypeAlias = Literal["cml", "dpcml", "sfcml"]
 _FILES = ("recommender.json", "recommender.safetensors")

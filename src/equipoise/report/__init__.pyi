@@ -1,3 +1,5 @@
+from .knowledge_page import KnowledgeReport as KnowledgeReport
+from .knowledge_page import knowledge_page as knowledge_page
 from .model import ContestRow as ContestRow
 from .model import Cut as Cut
 from .model import DataPart as DataPart

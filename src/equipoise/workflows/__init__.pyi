@@ -7,6 +7,9 @@ from .clicks.fitting import ClickModel as ClickModel
 from .clicks.fitting import ClicksOutcome as ClicksOutcome
 from .clicks.fitting import fit_clicks as fit_clicks
 from .clicks.request import ClicksRequest as ClicksRequest
+from .complete.completing import CompleteOutcome as CompleteOutcome
+from .complete.completing import complete_graph as complete_graph
+from .complete.request import CompleteRequest as CompleteRequest
 from .errors import InputError as InputError
 from .mistake_detector import MistakeDetector as MistakeDetector
 from .mistake_detector import Segments as Segments

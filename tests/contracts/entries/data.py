@@ -4,7 +4,7 @@ import pandas as pd
 import torch
 
 from contracts.model import Function
-from equipoise.data import Interactions, table_task
+from equipoise.data import Interactions, make_family_graph, table_task
 
 
 def _labels(generator, n):
@@ -38,11 +38,25 @@ ENTRIES = (
         },
     ),
     Function("equipoise.data.make_interest_world", {"num_users": 4, "noise": 0.1, "seed": 2}),
+    Function(
+        "equipoise.data.split_triples",
+        {"graph": make_family_graph(), "fractions": (0.7, 0.1, 0.2), "seed": 1},
+        exempt={
+            "numpy_numbers_and_arrays_are_settings": "its parts cannot be compared as tensors",
+            "autocast_changes_nothing": "it computes no floating values",
+        },
+    ),
+    Function("equipoise.data.make_cluster_graph", {"num_entities": 40, "noise": 0.2, "seed": 1}),
+    Function("equipoise.data.make_family_graph", {"families": 2, "generations": 3, "seed": 1}),
+    Function("equipoise.data.make_tree_ring_graph", {"branching": 2, "depth": 2, "steps": (1, 3), "chain": 6}),
     Function("equipoise.data.click_world", {"rows": 5, "shortest": 1, "num_items": 9, "seed": 1}),
 )
 
 OTHERS = {
     "equipoise.data.Interactions": "read from pairs or a sparse matrix; its test gives it bad ones",
+    "equipoise.data.KGDataset": "takes triples in any form; its test gives it bad ones",
+    "equipoise.data.KnownTails": "built from triples; its test gives it bad ones",
+    "equipoise.data.read_triples": "reads files; its test gives it bad ones",
     "equipoise.data.leave_one_out": "moments may be whole numbers or fractions; its test gives it bad ones",
     "equipoise.data.split_by_time": "moments may be whole numbers or fractions; its test gives it bad ones",
     "equipoise.data.InteractionSplit": "a result that the library makes",

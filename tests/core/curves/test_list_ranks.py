@@ -34,6 +34,24 @@ def _one_by_one(scores, offsets, wanted, away_offsets, away):
     return torch.tensor(found).reshape(-1, 3)
 
 
+@pytest.mark.parametrize("values", ["distinct", "tied", "constant", "infinite"])
+def test_one_that_is_wanted_and_excluded_stands_among_the_rest(values):
+    generator = np.random.default_rng(5)
+    scores = torch.from_numpy(generator.normal(size=(6, 40)))
+    if values != "distinct":
+        scores = scores.round() if values != "constant" else torch.zeros_like(scores)
+    if values == "infinite":
+        scores[scores > 1], scores[scores < -1] = torch.inf, -torch.inf
+    wanted, away = ([np.sort(generator.permutation(40)[:k]) for k in (0, 3, 12, 40, 1, 9)] for _ in range(2))
+    wanted[2][:5], away[2][:5] = range(5), range(5)
+    parts = [
+        (torch.tensor(np.cumsum([0, *map(len, part)])), torch.tensor(np.concatenate(part)).long())
+        for part in (list(map(np.unique, wanted)), list(map(np.unique, away)))
+    ]
+    ranks = list_ranks(scores, *parts[0], *parts[1])
+    assert torch.equal(torch.stack(ranks, 1), _one_by_one(scores, *parts[0], *parts[1]))
+
+
 @pytest.mark.parametrize("path", ["counting", "sorting"])
 @pytest.mark.parametrize("most", [3, 30])
 @pytest.mark.parametrize("values", ["distinct", "tied", "constant", "infinite"])
@@ -46,8 +64,8 @@ def test_counts_are_those_of_counting_one_by_one(path, most, values, monkeypatch
     if values == "infinite":
         scores[scores > 1], scores[scores < -1] = torch.inf, -torch.inf
     (offsets, wanted), (away_offsets, away) = _sets(generator, 7, 70, most)
-    count = module._by_counting if path == "counting" else module._by_sorting
-    ranks = count(scores, offsets, wanted, away_offsets, away)
+    monkeypatch.setattr(module, "list_counts", module._by_counting if path == "counting" else module._by_sorting)
+    ranks = list_ranks(scores, offsets, wanted, away_offsets, away)
     assert torch.equal(torch.stack(ranks, 1), _one_by_one(scores, offsets, wanted, away_offsets, away))
 
 

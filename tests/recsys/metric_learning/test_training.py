@@ -2,7 +2,6 @@
 
 import copy
 import io
-import math
 
 import pytest
 import torch
@@ -152,36 +151,6 @@ def test_diversity_counts_with_its_weight_and_not_where_everyone_has_one_vector(
     assert torch.equal(alone[0].model.user, alone[1].model.user)
 
 
-class _Counting:
-    """A trainer whose weight is the number of epochs done."""
-
-    def __init__(self, losses=None):
-        self.model, self.losses = torch.nn.Linear(1, 1, bias=False), losses
-        torch.nn.init.zeros_(self.model.weight)
-
-    def epoch(self):
-        with torch.no_grad():
-            self.model.weight += 1
-        return self.losses.pop(0) if self.losses else 0.5
-
-    def state_dict(self):
-        return self.model.state_dict()
-
-    def load_state_dict(self, state):
-        self.model.load_state_dict(state)
-
-
-def test_the_best_epoch_is_kept_and_patience_ends_the_search():
-    for patience, epochs in ((None, 8), (3, 6), (2, 5)):
-        values = iter([0.1, 0.2, 0.9, 0.3, 0.9, 0.8, 0.95, 0.1])
-        trainer = _Counting()
-        history = fit_recommender(trainer, 8, validate=lambda values=values: next(values), patience=patience)
-        assert len(history.values) == len(history.losses) == epochs
-        # Of equal values the first is kept.
-        assert history.best_epoch == (6 if patience is None else 2)
-        assert float(trainer.model.weight.detach()) == history.best_epoch + 1
-
-
 @pytest.mark.usefixtures("plain_inputs")
 def test_bad_input_is_named():
     likes = _likes()
@@ -208,11 +177,3 @@ def test_bad_input_is_named():
         SampledTrainer(MultiVectorCML(1, 2), full).epoch()
     with pytest.raises(ValueError, match="of other users or items"):
         SampledTrainer(model, likes, sampler=UniformNegatives(wrong))
-    with pytest.raises(ValueError, match="patience needs validate"):
-        fit_recommender(_Counting(), 2, patience=1)
-    with pytest.raises(ValueError, match="epochs=0"):
-        fit_recommender(_Counting(), 0)
-    with pytest.raises(ValueError, match="validate gave NaN after epoch 0"):
-        fit_recommender(_Counting(), 2, validate=lambda: math.nan)
-    with pytest.raises(FloatingPointError, match="the loss of epoch 1 is nan"):
-        fit_recommender(_Counting([1.0, math.nan]), 3)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
+from equipoise.core.curves.top_lists import top_candidates
 from equipoise.core.signature import checked
 from equipoise.core.types import Count
 from equipoise.data.interactions.matrix import Interactions, check_indices
@@ -42,26 +43,10 @@ def top_items(
     >>> top_items(torch.tensor([[0.5, 0.9, 0.5, 0.5]]), 3)
     tensor([[1, 0, 2]])
     """
-    users, items = scores.shape
-    barred = torch.zeros_like(scores, dtype=torch.bool)
-    if exclude is not None:
-        barred[exclude.to(scores.device).rows(torch.arange(users, device=scores.device))] = True
-        scores = scores.masked_fill(barred, -torch.inf)
-    width = min(k, items)
-    values, places = scores.topk(width, dim=1)
-    # Among equal scores `topk` takes any: where the last one has equals outside, they are taken by index, and what is
-    # excluded comes after a candidate that scores minus infinity.
-    last = values[:, -1:]
-    for row in ((scores == last).sum(1) > (values == last).sum(1)).nonzero().squeeze(1).tolist():
-        above = places[row][values[row] > last[row]]
-        equal = scores[row] == last[row]
-        taken = torch.cat([(equal & ~barred[row]).nonzero(), (equal & barred[row]).nonzero()]).squeeze(1)
-        places[row] = torch.cat([above, taken[: width - len(above)]])
-    places = places.sort(1).values
-    places = places.gather(1, barred.gather(1, places).sort(stable=True, dim=1).indices)
-    places = places.gather(1, scores.gather(1, places).sort(descending=True, stable=True, dim=1).indices)
-    places = places.masked_fill(barred.gather(1, places), -1)
-    return torch.nn.functional.pad(places, (0, k - width), value=-1)
+    if exclude is None:
+        return top_candidates(scores, k)
+    own = exclude.to(scores.device)
+    return top_candidates(scores, k, own.offsets, own.items)
 
 
 @checked

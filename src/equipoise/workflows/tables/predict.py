@@ -12,12 +12,10 @@ import numpy as np
 from equipoise.data import read_table
 from equipoise.workflows.errors import InputError, mendable
 from equipoise.workflows.output import staged_folder
+from equipoise.workflows.spreadsheet import quoted
 from equipoise.workflows.tables.model_folder import FittedModel
 
 _log = logging.getLogger(__name__)
-
-# What spreadsheets take for the beginning of a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def predict_table(
@@ -62,7 +60,7 @@ def predict_table(
             columns["probability"] = probabilities[:, 1]
         else:
             columns = {f"probability_{label}": probabilities[:, k] for k, label in enumerate(fitted.classes)}
-        classes = [_quoted(label) for label in fitted.classes] if escape_formulas else fitted.classes
+        classes = [quoted(label) for label in fitted.classes] if escape_formulas else fitted.classes
         columns["prediction"] = np.array(classes, dtype=object)[probabilities.argmax(1)]
         pd.DataFrame(columns).to_csv(stage / "predictions.csv", index=False)
     return Path(output) / "predictions.csv"
@@ -78,7 +76,3 @@ def _encoded(encoder: Any, frame: Any, notice: Callable[[str], None]) -> Any:
     except Exception as error:  # the steps of skrub raise of all kinds on a column of another type
         words = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise InputError(f"the table cannot be read as the one that the model was fitted on: {words}") from error
-
-
-def _quoted(label: Any) -> Any:
-    return f"'{label}" if isinstance(label, str) and label.startswith(_FORMULA) else label

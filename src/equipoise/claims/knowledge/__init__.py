@@ -1,0 +1,1 @@
+"""The claims of `knowledge`, one module per paper."""

@@ -1,0 +1,1 @@
+"""Triples of a knowledge graph: data sets, files, known answers, small worlds."""

@@ -1,0 +1,1 @@
+"""What the relations of a graph look like before a model is chosen."""

@@ -1,0 +1,1 @@
+"""Filtered ranking of link prediction, its metrics and reports."""

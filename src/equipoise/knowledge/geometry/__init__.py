@@ -1,0 +1,1 @@
+"""Curved spaces and rotations."""

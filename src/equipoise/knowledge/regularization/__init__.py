@@ -1,0 +1,1 @@
+"""Regularisers of the factors of triples."""

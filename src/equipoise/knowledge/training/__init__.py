@@ -1,0 +1,1 @@
+"""Losses of triples, and a trainer for one process or many."""

@@ -1,0 +1,1 @@
+"""From triples to novel triples, and what they are worth."""
