@@ -4,7 +4,7 @@ import pandas as pd
 import torch
 
 from contracts.model import Function
-from equipoise.data import Interactions, table_task
+from equipoise.data import Comparisons, Interactions, table_task
 
 
 def _labels(generator, n):
@@ -38,6 +38,14 @@ ENTRIES = (
         },
     ),
     Function("equipoise.data.make_interest_world", {"num_users": 4, "noise": 0.1, "seed": 2}),
+    Function(
+        "equipoise.data.simulate_partial_rankings",
+        {"num_users": 3, "num_items": 4, "comparisons_per_user": [5, 6], "threshold": 0.5, "seed": 1},
+    ),
+    Function(
+        "equipoise.data.comparison_folds",
+        {"comparisons": Comparisons.from_columns([0] * 6, [0] * 6, [1] * 6, [1, 0, -1] * 2), "folds": 3, "seed": 1},
+    ),
     Function("equipoise.data.click_world", {"rows": 5, "shortest": 1, "num_items": 9, "seed": 1}),
 )
 
@@ -49,6 +57,7 @@ OTHERS = {
     "equipoise.data.InteractionLog": "a result that the library makes",
     "equipoise.data.read_interactions": "reads files; its test gives it bad ones",
     "equipoise.data.Comparisons": "built from columns; its test gives it bad ones",
+    "equipoise.data.PartialRankingWorld": "a result that the library makes",
     "equipoise.data.PairCounts": "counted from comparisons",
     "equipoise.data.ComparisonTable": "what a reader returns",
     "equipoise.data.read_comparisons": "reads files; its test gives it bad ones",

@@ -25,8 +25,9 @@ def _run(seed: int, quick: bool) -> dict[str, dict[str, float]]:
     train, test = (said.take(rows.nonzero()[:, 0]) for rows in (~held, held))
     ranker = SplitLBIRanker(SplitLBISettings(num_times=20)).fit_cv(train, seed=seed)
     found = {_MLE: _measures(TieMLE().fit(train).common.expand(said.num_annotators, -1), test)}
-    for arm, estimate in ((_DENSE, "dense"), (_SPARSE, "sparse")):
-        found[arm] = _measures(ranker.path_.scores(ranker.time_index_[estimate], estimate), test)
+    path, chosen = ranker.path_, ranker.time_index_
+    found[_DENSE] = _measures(path.scores(chosen["dense"], "dense"), test)
+    found[_SPARSE] = _measures(path.scores(chosen["sparse"], "sparse"), test)
     early = -ranker.entry_time_.nan_to_num(posinf=float(ranker.path_.times[-1]) * 2)
     # A world without, or only of, abnormal users has no order of the two to judge.
     mixed = bool(world.abnormal.any()) and not bool(world.abnormal.all())
