@@ -152,3 +152,7 @@ def test_bad_times_and_paths_are_refused():
     alike = Comparisons.from_columns([0, 0, 0], [0, 0, 0], [1, 1, 1], [1, 0, -1])
     with pytest.raises(ValueError, match="no user differs from the consensus"):
         split_lbi_path(alike)
+    of_one = SAID.take((SAID.annotator == 0).nonzero()[:, 0])
+    alone = Comparisons.from_columns(None, of_one.left, of_one.right, of_one.label)
+    with pytest.raises(ValueError, match="no user differs from the consensus"):
+        split_lbi_path(alone)

@@ -125,10 +125,10 @@ def test_a_warm_start_goes_on_where_a_path_ended(model):
 
 def test_users_with_few_answers_are_left_out_and_told():
     more = Comparisons.from_columns(
-        torch.cat([SAID.annotator + 1, torch.zeros(3, dtype=torch.long)]),
-        torch.cat([SAID.left, torch.tensor([0, 1, 2])]),
-        torch.cat([SAID.right, torch.tensor([1, 2, 3])]),
-        torch.cat([SAID.label, torch.tensor([1, 1, 0])]),
+        torch.cat([SAID.annotator + 1, torch.zeros(6, dtype=torch.long)]),
+        torch.cat([SAID.left, torch.tensor([0, 1, 2] * 2)]),
+        torch.cat([SAID.right, torch.tensor([1, 2, 3] * 2)]),
+        torch.cat([SAID.label, torch.tensor([1, 1, 0] * 2)]),
     )
     with pytest.warns(UserWarning, match="1 users made fewer than min_comparisons=7"):
         ranker = SplitLBIRanker(SMALL).fit(more)

@@ -6,15 +6,16 @@ from equipoise.crowd import TieMLE, tie_nll
 from equipoise.data import Comparisons, simulate_partial_rankings
 
 
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
 @pytest.mark.parametrize("link", ["logistic", "normal"])
-def test_nothing_near_is_likelier(link):
+def test_nothing_near_is_likelier(link, ridge):
     said = simulate_partial_rankings(4, 5, comparisons_per_user=(100, 100), spread=1.0, seed=2).comparisons
-    model = TieMLE(link, ridge=0.0).fit(said)
+    model = TieMLE(link, ridge=ridge).fit(said)
     columns = (said.annotator, said.left, said.right, said.label)
     score, width = model.scores_.clone().requires_grad_(), torch.tensor(model.threshold_).double().requires_grad_()
     loss = tie_nll(*columns, score, width, link=link)
     assert model.loss_ == pytest.approx(float(loss.detach()), rel=1e-10)
-    for slope in torch.autograd.grad(loss, (score, width)):
+    for slope in torch.autograd.grad(loss + ridge / 2 * score.square().sum(), (score, width)):
         assert slope.abs().max() < 1e-6
 
 

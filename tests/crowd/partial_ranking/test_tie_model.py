@@ -152,6 +152,12 @@ def test_metrics_are_those_of_scikit_learn():
         assert found.macro_pr_f1 == pytest.approx(mean)
 
 
+def test_a_class_that_nobody_said_or_predicted_does_not_count():
+    assert answer_metrics(torch.tensor([1, -1, 1]), torch.tensor([1, -1, -1]))[1:] == pytest.approx(
+        (2 / 3, 2 / 3, 0.75)
+    )
+
+
 def test_all_wrong_is_zero():
     assert answer_metrics(torch.tensor([1, 0]), torch.tensor([-1, 1]))[1:] == (0.0, 0.0, 0.0)
 

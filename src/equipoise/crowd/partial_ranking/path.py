@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from equipoise.core.validate import check_choice
 from equipoise.crowd.partial_ranking.split_lbi import Scale, SplitState, Steps
 from equipoise.crowd.partial_ranking.tie_model import Link
 
@@ -192,6 +193,8 @@ class SplitPath:
         folder = Path(folder)
         try:
             about = json.loads((folder / _FILES[0]).read_text(encoding="utf-8"))
+            for name, choices in (("link", get_args(Link)), ("scale", get_args(Scale))):
+                check_choice(name, about["settings"][name], choices)
             tensors = load_file(folder / _FILES[1])
             gamma, personal = (
                 GroupRows(**{part: tensors[f"{name}.{part}"] for part in GroupRows._fields})

@@ -22,7 +22,7 @@ from equipoise.crowd.partial_ranking.tie_table import TieTable
 from equipoise.data.comparisons.answers import Comparisons
 
 # The objective is looked at after so many steps; when it rose by this share, steps are halved, so often at most.
-_LOOK, _ROSE, _HALVINGS = 10, 1e-2, 12
+_LOOK, _ROSE, _HALVINGS = 10, 1e-2, 8
 _MOST_CHANGE = 2.0
 Watch = Callable[[int, SplitState], None]
 
@@ -122,10 +122,11 @@ def first_entry(table: TieTable, state: SplitState, steps: Steps) -> float:
     Raises:
         ValueError: if no user differs from the consensus.
     """
-    most = float(table.gradient(state.common.expand_as(state.personal)).norm(dim=1).max()) * steps.scale
-    if most <= 1e-9:
+    most = float(table.gradient(state.common.expand_as(state.personal)).norm(dim=1).max())
+    # What the ridge and the last iteration of the consensus leave is no deviation.
+    if most * table.num_users <= 1e-4 * (1 + float(state.common.norm())):
         raise ValueError("no user differs from the consensus, so that nobody would ever leave it; use TieMLE")
-    return 1 / most
+    return 1 / (most * steps.scale)
 
 
 class _Recorder:
