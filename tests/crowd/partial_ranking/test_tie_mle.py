@@ -61,6 +61,20 @@ def test_groups_that_were_never_compared_are_named_and_unseen_items_told_apart()
     assert model.scores_[2:4].sum().abs() < 1e-6
 
 
+def test_a_model_ranks_and_is_saved(tmp_path):
+    said = Comparisons.from_columns(None, [0, 0, 1, 1, 0], [1, 2, 2, 2, 1], [1, 1, 0, 0, 0], num_items=4)
+    model = TieMLE("normal", ridge=0.01).fit(said)
+    assert model.rank() == [[0], [1, 2]]
+    model.save(tmp_path / "mle.json")
+    loaded = TieMLE.load(tmp_path / "mle.json")
+    assert loaded.scores_.equal(model.scores_)
+    assert (loaded.link, loaded.ridge, loaded.threshold_) == ("normal", 0.01, model.threshold_)
+    assert loaded.rank() == model.rank()
+    (tmp_path / "mle.json").write_text("[]")
+    with pytest.raises(ValueError, match="does not hold a fitted model"):
+        TieMLE.load(tmp_path / "mle.json")
+
+
 @pytest.mark.usefixtures("plain_inputs")
 def test_only_ties_unknown_items_and_no_fit_are_refused():
     with pytest.raises(ValueError, match="all comparisons are ties"):

@@ -15,6 +15,7 @@ from torch import Tensor
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, Fraction, NonNegative, NumClasses, Positive, Range, Whole
 from equipoise.core.validate import warn_once
+from equipoise.crowd.partial_ranking.buckets import tied_buckets
 from equipoise.crowd.partial_ranking.path import Estimate, SplitPath
 from equipoise.crowd.partial_ranking.path_run import Watch, split_lbi_path
 from equipoise.crowd.partial_ranking.selection import F1, CrossValidation, cross_validate
@@ -214,23 +215,13 @@ class SplitLBIRanker:
         return log_probabilities(*self._compared(users, items_i, items_j, estimate), self.settings.link).exp()
 
     def rank(self, user: int | str, *, estimate: Estimate = "dense") -> list[list[Hashable]]:
-        """A user's items in buckets, the best first; items of a bucket are all tied with each other.
+        """A user's items in buckets, the best first; items of a bucket are all within the threshold of its best one.
 
-        A tie does not carry over: a with b and b with c do not tie a with c. A bucket is opened by its best item and
-        takes those within the threshold of it, so that the last of one and the first of the next may be tied as well.
-        Items that were never compared are left out.
+        The last item of one bucket and the first of the next may be tied as well. Items that were never compared are
+        left out.
         """
         scores, width = self.scores(user, estimate=estimate)
-        buckets: list[list[Hashable]] = []
-        best = 0.0
-        for place in scores.argsort(descending=True, stable=True).tolist():
-            if not self.identified_[place]:
-                continue
-            if not buckets or best - float(scores[place]) > width:
-                buckets.append([])
-                best = float(scores[place])
-            buckets[-1].append(self.items_[place])
-        return buckets
+        return [[self.items_[place] for place in bucket] for bucket in tied_buckets(scores, width, self.identified_)]
 
     @checked
     def abnormal_users(self, top: Fraction | None = None) -> list[Hashable]:

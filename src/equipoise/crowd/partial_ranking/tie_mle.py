@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, NonNegative, Scores
 from equipoise.core.validate import warn_once
+from equipoise.crowd.partial_ranking.buckets import tied_buckets
 from equipoise.crowd.partial_ranking.split_lbi import ThresholdMin
 from equipoise.crowd.partial_ranking.tie_model import Link, Rule, Threshold, log_probabilities, tie_prediction
 from equipoise.crowd.partial_ranking.tie_table import TieTable
@@ -120,9 +123,48 @@ class TieMLE:
         """Probabilities in the columns −1, 0, 1."""
         return log_probabilities(*self._at(item_i, item_j), self.link).exp()
 
-    def _at(self, item_i: Tensor, item_j: Tensor) -> tuple[Scores, Threshold]:
+    def rank(self) -> list[list[int]]:
+        """Items in buckets, the best first; items of a bucket are all within the threshold of its best one.
+
+        Items that were never compared are left out.
+        """
+        self._check_fitted()
+        return tied_buckets(self.scores_, self.threshold_, self.identified_)
+
+    def save(self, path: str | Path) -> None:
+        """Write the settings and what was found as JSON."""
+        self._check_fitted()
+        settings = {name: getattr(self, name) for name in ("link", "ridge", "threshold_min", "max_iterations")}
+        found = {name: getattr(self, f"{name}_").tolist() for name in ("scores", "identified", "components")}
+        about = {"settings": settings, **found, "threshold": self.threshold_, "loss": self.loss_}
+        Path(path).write_text(json.dumps(about, indent=2), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> TieMLE:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: if the file does not hold a fitted model.
+        """
+        try:
+            about = json.loads(Path(path).read_text(encoding="utf-8"))
+            found = cls(**about["settings"])
+            found.scores_ = torch.tensor(about["scores"], dtype=torch.float64)
+            found.identified_ = torch.tensor(about["identified"], dtype=torch.bool)
+            found.components_ = torch.tensor(about["components"], dtype=torch.long)
+            found.threshold_, found.loss_ = float(about["threshold"]), float(about["loss"])
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} does not hold a fitted model: {error}") from error
+        if not len(found.scores_) == len(found.identified_) == len(found.components_):
+            raise ValueError(f"{path} does not hold a fitted model: its lists are of different lengths")
+        return found
+
+    def _check_fitted(self) -> None:
         if not hasattr(self, "scores_"):
             raise RuntimeError("the model is not fitted; call fit(comparisons) first")
+
+    def _at(self, item_i: Tensor, item_j: Tensor) -> tuple[Scores, Threshold]:
+        self._check_fitted()
         for name, items in (("item_i", item_i), ("item_j", item_j)):
             check_items(name, items, len(self.scores_))
         diff = self.scores_[item_i.long()] - self.scores_[item_j.long()]
