@@ -49,6 +49,7 @@ ENTRIES = (
     Function("equipoise.data.make_cluster_graph", {"num_entities": 40, "noise": 0.2, "seed": 1}),
     Function("equipoise.data.make_family_graph", {"families": 2, "generations": 3, "seed": 1}),
     Function("equipoise.data.make_tree_ring_graph", {"branching": 2, "depth": 2, "steps": (1, 3), "chain": 6}),
+    Function(
         "equipoise.data.simulate_partial_rankings",
         {"num_users": 3, "num_items": 4, "comparisons_per_user": [5, 6], "threshold": 0.5, "seed": 1},
     ),
