@@ -1,0 +1,17 @@
+from .robust_pairs.graph import ComparisonGraph as ComparisonGraph
+from .robust_pairs.graph import MajorityVote as MajorityVote
+from .robust_pairs.graph import majority_vote as majority_vote
+from .robust_pairs.linear import RobustLinearFit as RobustLinearFit
+from .robust_pairs.linear import RobustLinearRanker as RobustLinearRanker
+from .robust_pairs.linear import robust_linear_ranker as robust_linear_ranker
+from .robust_pairs.loss import PairOutlierLoss as PairOutlierLoss
+from .robust_pairs.loss import pair_outlier_loss as pair_outlier_loss
+from .robust_pairs.network import PairScores as PairScores
+from .robust_pairs.network import PairwiseRanker as PairwiseRanker
+from .robust_pairs.outlier_table import OutlierTable as OutlierTable
+from .robust_pairs.outliers import PairOutliers as PairOutliers
+from .robust_pairs.outliers import outlier_gamma as outlier_gamma
+from .robust_pairs.training import OutlierAlternator as OutlierAlternator
+from .robust_pairs.training import PairwiseFit as PairwiseFit
+from .robust_pairs.training import Round as Round
+from .robust_pairs.training import fit_pairwise_ranker as fit_pairwise_ranker
