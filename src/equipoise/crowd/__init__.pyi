@@ -1,3 +1,15 @@
+from .consensus.bradley_terry import bradley_terry_mle as bradley_terry_mle
+from .consensus.elo import elo_ratings as elo_ratings
+from .consensus.hodge import HodgeParts as HodgeParts
+from .consensus.hodge import HodgeRank as HodgeRank
+from .consensus.hodge import hodge_decomposition as hodge_decomposition
+from .consensus.hodge import hodge_rank as hodge_rank
+from .consensus.likelihood import LikelihoodFit as LikelihoodFit
+from .consensus.ranker import ConsensusRanker as ConsensusRanker
+from .consensus.resampling import ConsensusIntervals as ConsensusIntervals
+from .consensus.separation import Separation as Separation
+from .consensus.separation import separated_groups as separated_groups
+from .consensus.thurstone import thurstone_mle as thurstone_mle
 from .robust_pairs.graph import ComparisonGraph as ComparisonGraph
 from .robust_pairs.graph import MajorityVote as MajorityVote
 from .robust_pairs.graph import majority_vote as majority_vote

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from equipoise.core.signature import checked
 from equipoise.core.types import Count
+from equipoise.crowd.columns import as_comparisons
 from equipoise.crowd.robust_pairs.outliers import as_signs
 from equipoise.data.comparisons.answers import Comparisons
 from equipoise.data.comparisons.pair_counts import PairCounts
@@ -229,22 +230,9 @@ def as_edges(
 ) -> Comparisons:
     """Edges, none merged, as comparisons; what they refuse is told by the names that edges have."""
     labels = as_signs(y, binary, torch.zeros(0, dtype=torch.float64)).long()
-    for name, index in (("item_i", item_i), ("item_j", item_j)):
-        check_index(name, index, num_items)
-    same = item_i == item_j
-    if bool(same.any()):
-        raise ValueError(f"item_i and item_j are both {int(item_i[same][0])} in row {int(same.nonzero()[0])}")
     if strength is not None and not bool((strength > 0).all()):
         raise ValueError(f"strength must be greater than 0, got {strength[~(strength > 0)][0].item():g}")
-    return Comparisons.from_columns(None, item_i, item_j, labels, strength, num_items=num_items)
-
-
-def check_index(name: str, index: Tensor, size: int | None = None) -> None:
-    """Raise `ValueError` unless all indices lie in 0 to size − 1; without a size, unless none is negative."""
-    low, high = int(index.min()), int(index.max())
-    if low < 0 or (size is not None and high >= size):
-        upto = "indices that count from 0" if size is None else f"0 to {size - 1}"
-        raise ValueError(f"{name} holds {low if low < 0 else high}, wanted {upto}")
+    return as_comparisons(item_i, item_j, labels, strength, num_items)
 
 
 def _edges(said: Comparisons, attribute: int, ties: Ties) -> tuple[tuple[Tensor, ...], Tensor]:

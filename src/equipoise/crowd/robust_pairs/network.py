@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, Whole
-from equipoise.crowd.robust_pairs.graph import check_index
+from equipoise.crowd.columns import check_index
 
 Items: TypeAlias = Tensor | Callable[[Tensor], Tensor]
 """Inputs of all items (items, ...), or a function from (k,) indices to their inputs (k, ...), which may read files."""
