@@ -62,11 +62,9 @@ class EdgeGraph:
         ).tocsr()
 
     def solve(self, weight: Vector, right: Vector, ridge: float = 0.0) -> Vector:
-        """x; without a ridge that of mean 0 in each component, where b has the sum 0 in each."""
-        if not ridge:
-            right = self.centred(right)
-        found = self._dense(weight, right, ridge) if self.size <= _DENSE else self._sparse(weight, right, ridge)
-        return found if ridge else self.centred(found)
+        """x of mean 0 in each component, for b of the sum 0 in each; with a ridge x has no other mean."""
+        right = self.centred(right)
+        return self.centred((self._dense if self.size <= _DENSE else self._sparse)(weight, right, ridge))
 
     def _dense(self, weight: Vector, right: Vector, ridge: float) -> Vector:
         from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -76,10 +74,9 @@ class EdgeGraph:
         matrix += matrix.T
         diagonal = -matrix.sum(1)
         matrix[np.arange(self.size), np.arange(self.size)] = diagonal + ridge
-        if not ridge:
-            # A constant over a component costs nothing in L; priced, it is 0 in the solution.
-            price = max(float(diagonal.mean()), np.finfo(np.float64).tiny) / self._sizes[self.component]
-            matrix += np.where(self.component[:, None] == self.component, price, 0.0)
+        # A constant over a component costs nothing in L; priced, it is 0 in the solution.
+        price = max(float(diagonal.mean()), np.finfo(np.float64).tiny) / self._sizes[self.component]
+        matrix += np.where(self.component[:, None] == self.component, price, 0.0)
         try:
             return np.asarray(cho_solve(cho_factor(matrix, lower=True, check_finite=False), right, check_finite=False))
         except LinAlgError:
@@ -138,6 +135,7 @@ def minimised(
     direction: Callable[[Any, Vector], Vector],
     start: Vector,
     *,
+    tolerance: float = 1e-11,
     most: int = 500,
 ) -> Minimum:
     """The minimum of a convex function by Newton's method with backtracking.
@@ -146,12 +144,13 @@ def minimised(
         evaluate: the function.
         direction: (curvature, gradient) → the Newton step.
         start: (d,) where to begin.
+        tolerance: step, in units of 1 + the largest coordinate, at which it has converged.
         most: steps before giving up.
 
     Raises:
         RuntimeError: if it has not converged.
     """
-    x, at = start, evaluate(start)
+    x, at, before = start, evaluate(start), np.inf
     for step in range(most):
         move = direction(at.curvature, at.gradient)
         slope = float(at.gradient @ move)
@@ -163,11 +162,12 @@ def minimised(
             if settled or after.value <= at.value + 1e-4 * length * slope or length < 1e-12:
                 break
             length /= 2
-        small = float(np.abs(length * move).max(initial=0.0)) <= 1e-11 * (1 + float(np.abs(x).max(initial=0.0)))
-        # Below rounding of the value, only the size of the step tells.
-        if settled and after.value > at.value + 1e-9 * (1 + abs(at.value)):
+        # Below rounding of the value, only the size of the step tells; where it no longer shrinks, it is rounding too.
+        size = float(np.abs(length * move).max(initial=0.0))
+        small = size <= tolerance * (1 + float(np.abs(x).max(initial=0.0)))
+        if settled and (size > before or after.value > at.value + 1e-9 * (1 + abs(at.value))):
             return Minimum(x, at.value, step)
-        x, at = there, after
+        x, at, before = there, after, size if settled else np.inf
         if settled and small:
             return Minimum(x, at.value, step + 1)
     raise RuntimeError(f"no minimum was reached in {most} Newton steps")

@@ -45,7 +45,7 @@ def greatest_likelihood(
     *,
     names: Sequence[str] | None = None,
     start: Vector | None = None,
-    known: bool = False,
+    replicate: bool = False,
 ) -> LikelihoodFit:
     """The scores.
 
@@ -55,21 +55,21 @@ def greatest_likelihood(
         ridge: price of scores, at least 0.
         names: of items, for the error.
         start: (items,) scores to begin at.
-        known: whether it is known that there are finite scores.
+        replicate: whether it is known that there are finite scores, and six digits of them do.
 
     Raises:
         ValueError: without a ridge, if items of a component never lost or never won against its rest.
     """
-    if not ridge and not known:
+    if not ridge and not replicate:
         refuse_separation(counts, names)
     graph = EdgeGraph(counts.first.numpy(), counts.second.numpy(), counts.num_items)
     half = counts.ties.numpy() / 2
     wins, losses = counts.first_wins.numpy() + half, counts.second_wins.numpy() + half
-    tail = _LINKS[link]
+    tails = _LINKS[link]
 
     def evaluate(score: Vector) -> Evaluation:
         gap = graph.difference(score)
-        won, lost = tail(gap), tail(-gap)
+        won, lost = tails(gap)
         value = float(wins @ won.loss + losses @ lost.loss) + ridge / 2 * float(score @ score)
         flow = graph.gathered(losses * lost.slope - wins * won.slope)
         return Evaluation(value, flow + ridge * score, wins * won.curve + losses * lost.curve)
@@ -77,7 +77,12 @@ def greatest_likelihood(
     def direction(curvature: Vector, gradient: Vector) -> Vector:
         return -graph.solve(curvature, gradient, ridge)
 
-    found = minimised(evaluate, direction, np.zeros(graph.size) if start is None else start)
+    found = minimised(
+        evaluate,
+        direction,
+        np.zeros(graph.size) if start is None else start,
+        tolerance=1e-6 if replicate else 1e-11,
+    )
     # With a ridge the minimiser has mean 0 as well, but for rounding.
     return LikelihoodFit(
         torch.from_numpy(graph.centred(found.x)), found.value, torch.from_numpy(graph.component), found.steps
@@ -92,13 +97,23 @@ class _Tail(NamedTuple):
     curve: Vector
 
 
-def _logistic(gap: Vector) -> _Tail:
-    loss = np.logaddexp(0.0, -gap)
-    slope = np.exp(-np.logaddexp(0.0, gap))
-    return _Tail(loss, slope, slope * (1 - slope))
+def _logistic(gap: Vector) -> tuple[_Tail, _Tail]:
+    small = np.exp(-np.abs(gap))
+    common, share = np.log1p(small), 1 / (1 + small)
+    ahead = gap >= 0
+    other = small * share
+    curve = share * other
+    return (
+        _Tail(np.maximum(-gap, 0.0) + common, np.where(ahead, other, share), curve),
+        _Tail(np.maximum(gap, 0.0) + common, np.where(ahead, share, other), curve),
+    )
 
 
-def _normal(gap: Vector) -> _Tail:
+def _normal(gap: Vector) -> tuple[_Tail, _Tail]:
+    return _normal_tail(gap), _normal_tail(-gap)
+
+
+def _normal_tail(gap: Vector) -> _Tail:
     from scipy.special import log_ndtr
 
     loss = -log_ndtr(gap)
@@ -107,4 +122,4 @@ def _normal(gap: Vector) -> _Tail:
     return _Tail(loss, slope, np.clip(slope * (slope + gap), 0.0, 1.0))
 
 
-_LINKS: dict[str, Callable[[Vector], _Tail]] = {"logistic": _logistic, "normal": _normal}
+_LINKS: dict[str, Callable[[Vector], tuple[_Tail, _Tail]]] = {"logistic": _logistic, "normal": _normal}

@@ -245,7 +245,7 @@ class ConsensusRanker(HasSettings):
         if not linked and any(separated_groups(counts)):
             return None
         start = self.scores_.numpy()
-        return greatest_likelihood(counts, _LINK[self.method], self.ridge, start=start, known=True).score.numpy()
+        return greatest_likelihood(counts, _LINK[self.method], self.ridge, start=start, replicate=True).score.numpy()
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "scores_"):

@@ -72,7 +72,8 @@ def count_replicates(
         cells = torch.stack([said.first_wins, said.second_wins, said.ties]).reshape(-1).numpy()
         if not (cells == np.floor(cells)).all():
             raise ValueError("the counts are not whole, so that single answers cannot be drawn; give Comparisons")
-        return _of_cells(said, np.arange(len(cells)), np.ones(len(cells)), cells, generator)
+        filled = np.flatnonzero(cells)
+        return _of_cells(said, filled, np.ones(len(filled)), cells[filled], generator)
     counts, place = _placed(said)
     weight = said.weight.numpy()
     if over == "annotators":
@@ -104,7 +105,7 @@ def fitted_replicates(drawn: Iterator[PairCounts], refit: Refit, resamples: int)
     """Scores (resamples, items) of replicates, and how many had none and were drawn again.
 
     Raises:
-        ValueError: if half of the draws have none.
+        ValueError: if a fifth of the draws have none.
     """
     scores: list[Vector] = []
     redrawn = 0
@@ -114,7 +115,7 @@ def fitted_replicates(drawn: Iterator[PairCounts], refit: Refit, resamples: int)
             scores.append(found)
             continue
         redrawn += 1
-        if redrawn > max(resamples, 10) // 2 + len(scores):
+        if redrawn > 10 + len(scores) // 4:
             raise ValueError(
                 f"{redrawn} of {redrawn + len(scores)} replicates have no finite scores, or fall apart into other "
                 "components; set ridge, such as ridge=0.1, or collect more answers"
