@@ -116,6 +116,6 @@ def test_bad_input_is_refused_by_name():
         hodge_rank(i, j, torch.tensor([1.0, math.nan, 0.0]))
     with pytest.raises(ValueError, match="item_i and item_j are both 1"):
         hodge_rank(i, torch.tensor([1, 1, 2]), y)
+    every = torch.combinations(torch.arange(4)).T
     with pytest.raises(ValueError, match="max_triangles=1 are exceeded"):
-        every = torch.combinations(torch.arange(4)).T
         hodge_decomposition(*every, torch.ones(6), max_triangles=1)

@@ -11,6 +11,7 @@ Xu et al., CVPR 2019, with the schedule of the authors' code, which decays weigh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +28,8 @@ from equipoise.crowd.robust_pairs.outlier_table import OutlierTable
 from equipoise.crowd.robust_pairs.outliers import OutlierModel
 
 
-class PairwiseFit(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class PairwiseFit:
     """What `fit_pairwise_ranker` returns.
 
     Attributes:
