@@ -138,7 +138,7 @@ def minimised(
     tolerance: float = 1e-11,
     most: int = 500,
 ) -> Minimum:
-    """The minimum of a convex function by Newton's method with backtracking.
+    """The minimum of a convex function by Newton's method, with bisection along steps that are too long.
 
     Args:
         evaluate: the function.
@@ -155,17 +155,23 @@ def minimised(
         move = direction(at.curvature, at.gradient)
         slope = float(at.gradient @ move)
         settled = -slope <= 1e-12 * (1 + abs(at.value))
-        length = 1.0
-        while True:
+        low, high, length = 0.0, 1.0, 1.0
+        there = x + move
+        after = evaluate(there)
+        while not settled and high - low > 1e-16:
+            along = float(after.gradient @ move)
+            lower = after.value <= at.value + 1e-4 * length * slope
+            # A full step may go on downhill; a shorter one ends near the lowest point of the line.
+            if lower and (length == 1.0 or abs(along) <= -0.1 * slope):
+                break
+            low, high = (length, high) if lower and along < 0 else (low, length)
+            length = (low + high) / 2
             there = x + length * move
             after = evaluate(there)
-            if settled or after.value <= at.value + 1e-4 * length * slope or length < 1e-12:
-                break
-            length /= 2
         # Below rounding of the value, only the size of the step tells; where it no longer shrinks, it is rounding too.
         size = float(np.abs(length * move).max(initial=0.0))
         small = size <= tolerance * (1 + float(np.abs(x).max(initial=0.0)))
-        if settled and (size > before or after.value > at.value + 1e-9 * (1 + abs(at.value))):
+        if settled and (size > before / 2 or after.value > at.value + 1e-9 * (1 + abs(at.value))):
             return Minimum(x, at.value, step)
         x, at, before = there, after, size if settled else np.inf
         if settled and small:

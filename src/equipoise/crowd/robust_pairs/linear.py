@@ -4,7 +4,7 @@ r"""Robust linear scores from pairwise answers, to the minimum.
 
 with ℓ the profiled loss of `outliers`: Huber regression on differences of features for "squared" (URLR), the logistic
 loss of bounded slope for "logistic". Without features every item has a score of its own: HodgeRank with a LASSO on
-outliers. Newton's method with backtracking; what lies beyond the turning point has no curvature. The matrix of a step
+outliers. Newton's method with bisection; what lies beyond the turning point has no curvature. The matrix of a step
 is Xᵀ L X with L the Laplacian of the edges that curve, so that its cost follows items, not edges.
 
 Xu et al., CVPR 2019; that URLR is this problem is from memory.
@@ -79,7 +79,8 @@ def robust_linear_ranker(
         y: (n,) 1 where left was preferred, −1 where right was.
         strength: (n,) how often each answer was given, above 0; 1 by default.
         lambda1: price of an outlier term of 1, above 0.
-        lambda2: of the squared norm of the weights. At 0 there may be no minimum, or many.
+        lambda2: of the squared norm of the weights. At 0 there may be many minima, or none: weights then grow until
+            rounding stops them.
         model: "squared" or "logistic".
         num_items: items there are, where there are no features; one more than the largest index by default.
         binary: whether y holds 0 for right instead of −1.
@@ -282,10 +283,12 @@ class _Problem:
     def _direction(self, curvature: Vector, gradient: Vector) -> Vector:
         from scipy.linalg import solve
 
-        scale = float(curvature.sum()) / self.edges.size
+        # Without a penalty, where no answer curves, a step would have no length.
+        least = 1e-8 * float(self.strength.sum()) / self.edges.size
         if self.x is None:
-            return -self.edges.solve(curvature, gradient, max(2 * self.lambda2, 1e-10 * (1 + scale)))
+            return -self.edges.solve(curvature, gradient, 2 * self.lambda2 or least)
         matrix = self.x.T @ (self.edges.laplacian(curvature) @ self.x)
-        ridge = max(2 * self.lambda2, 1e-12 * (1 + float(np.trace(matrix)) / len(matrix)))
+        # The last term is below rounding of the matrix, and keeps it positive where features repeat.
+        ridge = (2 * self.lambda2 or least * float(np.square(self.x).mean())) + 1e-15 * float(np.trace(matrix))
         matrix[np.arange(len(matrix)), np.arange(len(matrix))] += ridge
         return -np.asarray(solve(matrix, gradient, assume_a="pos", check_finite=False))
