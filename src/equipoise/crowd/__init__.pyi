@@ -23,7 +23,7 @@ from .robust_pairs.network import PairwiseRanker as PairwiseRanker
 from .robust_pairs.outlier_table import OutlierTable as OutlierTable
 from .robust_pairs.outliers import PairOutliers as PairOutliers
 from .robust_pairs.outliers import outlier_gamma as outlier_gamma
+from .robust_pairs.training import AlternationRound as AlternationRound
 from .robust_pairs.training import OutlierAlternator as OutlierAlternator
 from .robust_pairs.training import PairwiseFit as PairwiseFit
-from .robust_pairs.training import Round as Round
 from .robust_pairs.training import fit_pairwise_ranker as fit_pairwise_ranker

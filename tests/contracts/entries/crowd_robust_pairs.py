@@ -76,5 +76,5 @@ OTHERS = {
     "equipoise.crowd.PairScores": "a result that the library makes",
     "equipoise.crowd.PairwiseFit": "a result that the library makes",
     "equipoise.crowd.RobustLinearFit": "a result that the library makes",
-    "equipoise.crowd.Round": "a result that the library makes",
+    "equipoise.crowd.AlternationRound": "a result that the library makes",
 }

@@ -150,6 +150,7 @@ def test_a_table_points_back_to_answers_and_annotators():
     assert table.answers().tolist() == [False, False, True, False, False]
     assert table.per_annotator(said.annotator).tolist() == [0.0, 0.5, 0.0]
     assert table.ratio == 0.25
+    assert table.contradicted.tolist() == (table.suspicion > 0).tolist() == table.is_outlier.tolist()
     frame = table.frame()
     assert list(frame.iloc[0][["item_i", "item_j", "y", "strength"]]) == ["a", "b", -1, 1.0]
     assert frame["is_outlier"].tolist() == [True, False, False]

@@ -45,7 +45,7 @@ class RobustLinearFit(NamedTuple):
         weight: (d,) of the features; without features, the score of each item.
         objective: the least value.
         gamma: (n,) outlier term of each answer.
-        is_outlier: (n,) whether the scores contradict it.
+        is_outlier: (n,) whether it needs that term, as in `outlier_gamma`.
         steps: Newton steps taken.
     """
 

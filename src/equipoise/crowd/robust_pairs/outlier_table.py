@@ -25,13 +25,13 @@ class OutlierTable:
         graph: the edges.
         score_diff: (edges,) score of item_i less that of item_j.
         gamma: (edges,) outlier terms.
-        is_outlier: (edges,) whether the scores contradict the answer; a term that only tames too sure a score of the
-            right answer is no outlier.
+        is_outlier: (edges,) whether the answer needs the term, as in `outlier_gamma`: one that only tames too sure a
+            score is none.
 
     >>> graph = ComparisonGraph.from_edges(torch.tensor([0, 0]), torch.tensor([1, 1]), torch.tensor([1, -1]))
     >>> table = OutlierTable.at(graph, torch.tensor([[2.0], [0.0]]), 0.5, "logistic")
-    >>> table.is_outlier.tolist(), table.ratio
-    ([False, True], 0.5)
+    >>> table.is_outlier.tolist(), table.contradicted.tolist(), table.ratio
+    ([False, True], [False, True], 0.5)
     """
 
     graph: ComparisonGraph
@@ -63,6 +63,11 @@ class OutlierTable:
     def suspicion(self) -> Float[Tensor, " edges"]:
         """−y·s, by which edges are ranked: high where the scores contradict the answer."""
         return -self.graph.y * self.score_diff
+
+    @property
+    def contradicted(self) -> Bool[Tensor, " edges"]:
+        """Whether the scores prefer the other item, whatever the price; a low price flags more than these."""
+        return self.suspicion > 0
 
     def answers(self) -> Bool[Tensor, " answers"]:
         """Whether each of the answers that the graph was built from is an outlier; a tie is none."""

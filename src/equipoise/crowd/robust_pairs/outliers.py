@@ -36,8 +36,10 @@ class PairOutliers(NamedTuple):
     Attributes:
         gamma: (n,) the outlier term, 0 for answers that the scores explain.
         profile: (n,) the loss at this term.
-        is_outlier: (n,) whether the scores contradict the answer. An answer that they agree with too strongly has a
-            term as well ("squared" only), of the opposite sign, and is no outlier.
+        is_outlier: (n,) whether the term pulls towards the answer: y·s lies below 1 − λ₁ ("squared") or τ ("logistic").
+            From λ₁ = 1 and ½ on, these are answers that the scores contradict; a lower price takes in those that they
+            hardly agree with. An answer that they agree with too strongly has a term of the other sign ("squared"
+            only), and is no outlier.
     """
 
     gamma: Tensor

@@ -43,7 +43,7 @@ class PairwiseFit:
     outliers: OutlierTable
 
 
-class Round(NamedTuple):
+class AlternationRound(NamedTuple):
     """A round of the alternation.
 
     Attributes:
@@ -77,7 +77,7 @@ class OutlierAlternator:
 
     Attributes:
         gamma: (edges,) the outlier terms, 0 at first.
-        rounds: a `Round` of each.
+        rounds: a `AlternationRound` of each.
 
     Raises:
         ValueError: on a bad argument, by name.
@@ -111,7 +111,7 @@ class OutlierAlternator:
         self.epochs, self.gamma_warmup, self.tolerance = epochs, gamma_warmup, tolerance
         self._course = _Course(ranker, items, graph, learning_rate, weight_decay, milestones, batch_size, seed)
         self.gamma: Float[Tensor, " edges"] = torch.zeros(len(graph))
-        self.rounds: list[Round] = []
+        self.rounds: list[AlternationRound] = []
 
     @property
     def ranker(self) -> PairwiseRanker:
@@ -123,10 +123,10 @@ class OutlierAlternator:
         """Train for some rounds; the warm-up, where there is one, comes before the first and is a round of its own."""
         if self.gamma_warmup and not self.rounds:
             losses = self.train(self.gamma_warmup)
-            self.rounds.append(Round(losses, self._update(), True))
+            self.rounds.append(AlternationRound(losses, self._update(), True))
         for _ in range(rounds):
             losses = self.train(self.epochs)
-            self.rounds.append(Round(losses, self._update(), False))
+            self.rounds.append(AlternationRound(losses, self._update(), False))
         self.ranker.eval()
         return self
 
