@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from equipoise.core.distributed import Group, gather_rows
 from equipoise.data.comparisons.answers import Comparisons, graph_components
 
 
@@ -61,6 +62,12 @@ class PairCounts:
         sides = [torch.stack([counts.first_wins, counts.second_wins, counts.ties]) for counts in every]
         low, high = (torch.cat([getattr(counts, name) for counts in every]) for name in ("first", "second"))
         return self._added(low, high, torch.cat(sides, 1), self.num_items)
+
+    def gathered(self, group: Group = None) -> PairCounts:
+        """The counts of all processes, in each of them; these counts themselves where there is one process."""
+        low, high = gather_rows(self.first, group), gather_rows(self.second, group)
+        sides = gather_rows(torch.stack([self.first_wins, self.second_wins, self.ties], 1), group)
+        return self._added(low, high, sides.T, self.num_items)
 
     def __len__(self) -> int:
         return len(self.first)
