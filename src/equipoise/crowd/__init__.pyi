@@ -1,0 +1,12 @@
+from .tasks.baselines import MultiTaskLinear as MultiTaskLinear
+from .tasks.estimator import TFCL as TFCL
+from .tasks.losses import pairwise_square_statistics as pairwise_square_statistics
+from .tasks.objective import column_group_prox as column_group_prox
+from .tasks.objective import tfcl_objective as tfcl_objective
+from .tasks.objective import tfcl_step as tfcl_step
+from .tasks.objective import tfcl_weight_prox as tfcl_weight_prox
+from .tasks.personalized import PersonalizedTFCL as PersonalizedTFCL
+from .tasks.regularizer import BlockDiagonalRegularizer as BlockDiagonalRegularizer
+from .tasks.spectral import block_diagonal_penalty as block_diagonal_penalty
+from .tasks.spectral import capped_simplex_projection as capped_simplex_projection
+from .tasks.spectral import spectral_assignment as spectral_assignment
