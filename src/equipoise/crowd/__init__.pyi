@@ -1,3 +1,17 @@
+from .embedding.alignment import Alignment as Alignment
+from .embedding.alignment import procrustes_alignment as procrustes_alignment
+from .embedding.conflicts import Conflicts as Conflicts
+from .embedding.distributional import dmoe_admm_step as dmoe_admm_step
+from .embedding.distributional import dmoe_objective as dmoe_objective
+from .embedding.distributional import hinge_prox as hinge_prox
+from .embedding.distributional import nuclear_prox as nuclear_prox
+from .embedding.distributional import psd_projection as psd_projection
+from .embedding.estimator import OrdinalEmbedding as OrdinalEmbedding
+from .embedding.gram_solvers import GramFit as GramFit
+from .embedding.gram_solvers import dmoe_fit as dmoe_fit
+from .embedding.losses import TripletLoss as TripletLoss
+from .embedding.losses import triplet_loss as triplet_loss
+from .embedding.margins import ordinal_margin as ordinal_margin
 from .tasks.baselines import MultiTaskLinear as MultiTaskLinear
 from .tasks.estimator import TFCL as TFCL
 from .tasks.losses import pairwise_square_statistics as pairwise_square_statistics

@@ -97,8 +97,9 @@ def prox_nuclear(z: Float[Tensor, "rows columns"], step: NonNegative) -> Float[T
     tensor([[2., 0.],
             [0., 0.]])
     """
-    left, sigma, right = torch.linalg.svd(z, full_matrices=False)
-    return (left * (sigma - step).clamp_min(0)) @ right
+    with torch.autocast(z.device.type, enabled=False):
+        left, sigma, right = torch.linalg.svd(z, full_matrices=False)
+        return (left * (sigma - step).clamp_min(0)) @ right
 
 
 @checked
