@@ -29,6 +29,11 @@ Solver: TypeAlias = Literal["auto", "gradient", "admm"]
 _SETTLED = 5
 _BALANCE_EVERY, _UNBALANCED, _TURN = 10, 5.0, 2.0
 _RELAXED = 1.6
+_RANGE = 1e4
+# Beside what there was at the start.
+_NOTHING = 1e-4
+# A margin this small beside γ₀ is what a solver leaves of 0.
+_ROUNDING = 1e-9
 _CG_TOL = 1e-9
 # Of residuals, which are of the first order where the change of the objective is of the second.
 _LOOSER = 100.0
@@ -40,7 +45,7 @@ class GramFit(NamedTuple):
     Attributes:
         gram: (n, n) positive semidefinite, in float64.
         objective: its objective.
-        train_error: share of answers that are not kept; a margin of 0 is not.
+        train_error: share of answers that are not kept; a margin of 0, up to rounding, is not.
         margins: (t,).
         history: the objective after each step.
         gap: a bound of the objective less its optimum; infinite where λ = 0 gives none.
@@ -111,7 +116,8 @@ def dmoe_fit(
             f"dmoe_fit stopped after max_iter={max_iter} steps before the objective settled; raise max_iter or tol"
         )
     gap = problem.gap(objective, dual)
-    return GramFit(gram, objective, float((margin <= 0).double().mean()), margin, history, gap, converged)
+    error = float((margin <= _ROUNDING * gamma0).double().mean())
+    return GramFit(gram, objective, error, margin, history, gap, converged)
 
 
 class _Problem:
@@ -148,7 +154,7 @@ class _Problem:
             history.append(self.objective(gram, margin))
             change = abs(history[-2] - history[-1])
             # A change of momentum may look settled for one step.
-            settled = settled + 1 if change <= tol * max(1e-12, abs(history[-1])) else 0
+            settled = settled + 1 if change <= tol * max(history[-1], _NOTHING * history[0]) else 0
             if settled >= _SETTLED:
                 break
         return gram, self._pull(self.gamma0 - margin), history, settled >= _SETTLED
@@ -157,6 +163,7 @@ class _Problem:
         answers, gamma = self.answers, self.gamma0
         # A threshold 1/μ of the size of the margins wanted.
         mu = 1 / gamma if self.p == 1 else 1.0
+        least, most = mu / _RANGE, mu * _RANGE
         copy, tied = gram, gram
         lack = gamma - answers.of_gram(copy)
         dual, dual_gram = torch.zeros_like(lack), torch.zeros_like(gram)
@@ -174,7 +181,8 @@ class _Problem:
             primal = math.hypot(float((lack_tied - lack).norm()), float((tied - copy).norm()))
             moved = math.hypot(float((lack - before[0]).norm()), float((copy - before[1]).norm()))
             size = max(float(lack.norm()), gamma * len(lack) ** 0.5)
-            price = max(math.hypot(float(dual.norm()), float(dual_gram.norm())), 1e-12)
+            # Where nothing has a price at the optimum, moves are small beside the copies.
+            price = max(math.hypot(float(dual.norm()), float(dual_gram.norm())), _NOTHING * size)
             if primal <= _LOOSER * tol * size and moved <= _LOOSER * tol * price:
                 return copy, mu * dual, history, True
             if step % _BALANCE_EVERY == _BALANCE_EVERY - 1:
@@ -182,7 +190,8 @@ class _Problem:
                     return copy, mu * dual, history, True
                 ratio = primal / size / max(moved / price, 1e-300)
                 turn = _TURN if ratio > _UNBALANCED else 1 / _TURN if ratio < 1 / _UNBALANCED else 1.0
-                mu, dual, dual_gram = mu * turn, dual / turn, dual_gram / turn
+                if least < mu * turn < most:
+                    mu, dual, dual_gram = mu * turn, dual / turn, dual_gram / turn
         return copy, mu * dual, history, False
 
     def gap(self, objective: float, dual: Tensor) -> float:
