@@ -41,8 +41,8 @@ def check_triplets(triplets: Any, num_items: Count | None = None) -> tuple[Int[T
 
     Raises:
         ValueError: naming the first bad row: none at all, another shape, not whole numbers, an item twice in a row,
-            fewer than three items, or indices that seem to count from 1.
-        IndexError: if an index is negative or not below `num_items`.
+            fewer than three items, an index that is negative or not below `num_items`, or indices that seem to count
+            from 1.
     """
     return _checked_rows("triplets", triplets, 3, num_items)
 
@@ -57,7 +57,6 @@ def check_quadruples(quadruples: Any, num_items: Count | None = None) -> tuple[I
 
     Raises:
         ValueError: as `check_triplets`; if a pair is of one item, or both pairs are the same.
-        IndexError: as `check_triplets`.
     """
     return _checked_rows("quadruples", quadruples, 4, num_items)
 
@@ -164,7 +163,8 @@ def _checked_rows(name: str, given: Any, width: int, num_items: int | None) -> t
         raise ValueError(f"{name} seem to count items from 1; subtract 1")
     if least < 0 or (num_items is not None and most >= num_items):
         wanted = "at least 0" if num_items is None else f"0 to {num_items - 1}"
-        raise IndexError(f"{name} hold the item {least if least < 0 else most}, wanted {wanted}")
+        row = int(np.argmax(((rows < 0) | (rows > (most if num_items is None else num_items - 1))).any(1)))
+        raise ValueError(f"row {row} of {name} is {rows[row].tolist()}, wanted items of {wanted}")
     count = most + 1 if num_items is None else num_items
     if count < 3:
         raise ValueError(f"{name} are of {count} items; at least 3 are needed")
