@@ -8,6 +8,9 @@ from . import (
     core as core,
 )
 from . import (
+    crowd as crowd,
+)
+from . import (
     data as data,
 )
 from . import (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from equipoise.core.pairs import quadratic
 from equipoise.core.solvers.proximal import prox_group_columns, prox_squared_l2, prox_tail_spectrum
 from equipoise.ranking.multitask import estimator, multitask_auc
 from golden_ops import Ops, renamed
@@ -21,7 +22,7 @@ def _users(inputs):
 @ops("multitask-auc", "auc_quadratic_form")
 def auc_quadratic_form(inputs, params):
     renamed(params, {})
-    return multitask_auc.auc_quadratic_form(inputs["X"].double(), inputs["target"].long())._asdict()
+    return quadratic.auc_quadratic_form(inputs["X"].double(), inputs["target"].long())._asdict()
 
 
 @ops("multitask-auc", "multitask_auc_objective")

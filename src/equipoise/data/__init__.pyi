@@ -1,3 +1,15 @@
+from .comparisons.answers import Comparisons as Comparisons
+from .comparisons.folds import comparison_folds as comparison_folds
+from .comparisons.pair_counts import PairCounts as PairCounts
+from .comparisons.reading import ComparisonTable as ComparisonTable
+from .comparisons.reading import read_comparisons as read_comparisons
+from .comparisons.triplets import TripletTable as TripletTable
+from .comparisons.triplets import as_quadruples as as_quadruples
+from .comparisons.triplets import check_quadruples as check_quadruples
+from .comparisons.triplets import check_triplets as check_triplets
+from .comparisons.triplets import read_triplets as read_triplets
+from .comparisons.worlds import PartialRankingWorld as PartialRankingWorld
+from .comparisons.worlds import simulate_partial_rankings as simulate_partial_rankings
 from .images.cifar import read_cifar as read_cifar
 from .images.corruptions import CORRUPTIONS as CORRUPTIONS
 from .images.corruptions import corrupt as corrupt

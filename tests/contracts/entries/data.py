@@ -4,7 +4,7 @@ import pandas as pd
 import torch
 
 from contracts.model import Function
-from equipoise.data import Interactions, make_family_graph, table_task
+from equipoise.data import Comparisons, Interactions, make_family_graph, table_task
 
 
 def _labels(generator, n):
@@ -49,6 +49,14 @@ ENTRIES = (
     Function("equipoise.data.make_cluster_graph", {"num_entities": 40, "noise": 0.2, "seed": 1}),
     Function("equipoise.data.make_family_graph", {"families": 2, "generations": 3, "seed": 1}),
     Function("equipoise.data.make_tree_ring_graph", {"branching": 2, "depth": 2, "steps": (1, 3), "chain": 6}),
+    Function(
+        "equipoise.data.simulate_partial_rankings",
+        {"num_users": 3, "num_items": 4, "comparisons_per_user": [5, 6], "threshold": 0.5, "seed": 1},
+    ),
+    Function(
+        "equipoise.data.comparison_folds",
+        {"comparisons": Comparisons.from_columns([0] * 6, [0] * 6, [1] * 6, [1, 0, -1] * 2), "folds": 3, "seed": 1},
+    ),
     Function("equipoise.data.click_world", {"rows": 5, "shortest": 1, "num_items": 9, "seed": 1}),
 )
 
@@ -62,6 +70,16 @@ OTHERS = {
     "equipoise.data.InteractionSplit": "a result that the library makes",
     "equipoise.data.InteractionLog": "a result that the library makes",
     "equipoise.data.read_interactions": "reads files; its test gives it bad ones",
+    "equipoise.data.Comparisons": "built from columns; its test gives it bad ones",
+    "equipoise.data.PartialRankingWorld": "a result that the library makes",
+    "equipoise.data.PairCounts": "counted from comparisons",
+    "equipoise.data.ComparisonTable": "what a reader returns",
+    "equipoise.data.read_comparisons": "reads files; its test gives it bad ones",
+    "equipoise.data.TripletTable": "what a reader returns",
+    "equipoise.data.as_quadruples": "of checked triplets",
+    "equipoise.data.check_triplets": "checks by itself; its test gives it bad ones",
+    "equipoise.data.check_quadruples": "checks by itself; its test gives it bad ones",
+    "equipoise.data.read_triplets": "reads files; its test gives it bad ones",
     "equipoise.data.Clicks": "built from lists; its test gives it bad ones",
     "equipoise.data.InterestWorld": "a result that the library makes",
     "equipoise.data.ClickWorld": "a result that the library makes",

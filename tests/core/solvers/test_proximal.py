@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from equipoise.core.solvers.proximal import (
     prox_group_columns,
     prox_l1,
+    prox_largest_of_rows,
+    prox_nuclear,
     prox_squared_l2,
     prox_tail_spectrum,
     proximal_gradient,
@@ -17,6 +19,8 @@ MAPS = {
     "l1": (lambda z, step: prox_l1(z, step), lambda x: x.abs().sum()),
     "squared": (lambda z, step: prox_squared_l2(z, step), lambda x: x.square().sum()),
     "columns": (lambda z, step: prox_group_columns(z, step), lambda x: x.norm(dim=0).sum()),
+    "nuclear": (lambda z, step: prox_nuclear(z, step), lambda x: torch.linalg.svdvals(x).sum()),
+    "largest of rows": (lambda z, step: prox_largest_of_rows(z, step), lambda x: x.abs().amax(1).sum()),
     "tail 0": (lambda z, step: prox_tail_spectrum(z, step, 0), lambda x: x.square().sum()),
     "tail 2": (
         lambda z, step: prox_tail_spectrum(z, step, 2),

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
 
+from equipoise.core.pairs.quadratic import auc_quadratic_form
 from equipoise.ranking import MultiTaskAUC, MultiTaskAUCLoss, auroc, multitask_auc_loss, pairwise_auc_loss
 from equipoise.ranking.multitask.estimator import _UserLosses, multitask_auc_step
-from equipoise.ranking.multitask.multitask_auc import auc_quadratic_form, multitask_auc_objective
+from equipoise.ranking.multitask.multitask_auc import multitask_auc_objective
 
 # Where it is not the point, a fit may stop early.
 pytestmark = pytest.mark.filterwarnings("ignore:MultiTaskAUC stopped")
@@ -110,7 +111,7 @@ def test_both_ways_to_the_gradient_agree_with_autograd():
     assert direct.forms is not None
     passes.forms = None
     for losses in (direct, passes):
-        value, gradient = losses.value_and_gradient(point)
+        value, gradient = losses.of_point(point)
         assert value == pytest.approx(loss.item(), rel=1e-12)
         for got, want in zip(gradient, wanted, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
@@ -140,7 +141,7 @@ def test_a_pair_weighs_the_product_of_its_rows_weights_both_ways():
     assert direct.forms is not None
     passes.forms = None
     for losses in (direct, passes):
-        value, gradient = losses.value_and_gradient(point)
+        value, gradient = losses.of_point(point)
         assert value == pytest.approx(wanted.item(), rel=1e-12)
         for got, want in zip(gradient, slopes, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)

@@ -89,6 +89,39 @@ def prox_tail_spectrum(
     return (z + 2 * step * head) / (1 + 2 * step)
 
 
+@checked
+def prox_nuclear(z: Float[Tensor, "rows columns"], step: NonNegative) -> Float[Tensor, "rows columns"]:
+    """Of the sum of singular values: each moves towards 0 by `step` and stops there.
+
+    >>> prox_nuclear(torch.diag(torch.tensor([3.0, 0.5])), 1.0)
+    tensor([[2., 0.],
+            [0., 0.]])
+    """
+    with torch.autocast(z.device.type, enabled=False):
+        left, sigma, right = torch.linalg.svd(z, full_matrices=False)
+        return (left * (sigma - step).clamp_min(0)) @ right
+
+
+@checked
+def prox_largest_of_rows(z: Float[Tensor, "rows columns"], step: NonNegative) -> Float[Tensor, "rows columns"]:
+    """Of the sum over rows of their largest magnitude: the largest entries of a row come down to one level together.
+
+    What is taken off a row is its projection onto the ball of sum `step`.
+
+    >>> prox_largest_of_rows(torch.tensor([[3.0, -2.0, 1.0], [0.2, 0.1, 0.0]]), 2.0)
+    tensor([[ 1.5000, -1.5000,  1.0000],
+            [ 0.0000,  0.0000,  0.0000]])
+    """
+    size = z.abs()
+    down = size.sort(dim=1, descending=True).values
+    count = torch.arange(1, z.shape[1] + 1, dtype=z.dtype, device=z.device)
+    levels = (down.cumsum(1) - step) / count
+    # The level holds for as many entries as lie above it.
+    above = (down > levels).sum(1, keepdim=True).clamp_min(1)
+    level = levels.gather(1, above - 1).clamp_min(0)
+    return z.sign() * torch.minimum(size, level)
+
+
 @dataclass(frozen=True)
 class ProximalResult:
     """Where the proximal gradient method ended.

@@ -16,8 +16,10 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from equipoise.core.pairs.quadratic import pairwise_square_rows
 from equipoise.core.settings import HasSettings
 from equipoise.core.signature import as_whole, checked
+from equipoise.core.solvers.least_squares import GroupedLeastSquares
 from equipoise.core.solvers.proximal import (
     Point,
     prox_group_columns,
@@ -139,7 +141,7 @@ class MultiTaskAUC(HasSettings):
         strengths = (self.lambda_theta, self.lambda_group, self.lambda_personal, self.kappa)
         found = proximal_gradient(
             start,
-            loss.value_and_gradient,
+            loss.of_point,
             lambda point: float(multitask_penalty(point, *strengths)),
             lambda point, step: _prox(point, step, *strengths),
             lipschitz=loss.curvature() * (users + 2 if self.lipschitz == "auto" else 1),
@@ -249,60 +251,25 @@ def multitask_auc_step(
     target = torch.cat([y == 1 for y in targets]).long()
     loss = _UserLosses(torch.cat([x.double() for x in features]), target, owner, len(features))
     point: Point = (theta.double(), G.double(), P.double())
-    _, gradient = loss.value_and_gradient(point)
+    _, gradient = loss.of_point(point)
     moved = tuple(p - g / lipschitz for p, g in zip(point, gradient, strict=True))
     return _prox(moved, 1 / lipschitz, lambda_theta, lambda_group, lambda_personal, kappa)
 
 
-class _UserLosses:
-    """Σ_u L_u and its gradient: by quadratic forms, or by passes over the data where these would be larger."""
+class _UserLosses(GroupedLeastSquares):
+    """Σ_u L_u and its gradient."""
 
     def __init__(
         self, features: Tensor, target: Tensor, owner: Tensor, users: int, weight: Tensor | None = None
     ) -> None:
-        self.users = users
-        segment = owner * 2 + target
-        weight = features.new_ones(len(features)) if weight is None else weight
-        total = torch.bincount(segment, weight, minlength=2 * users).double()
-        self.both = (total.view(users, 2) > 0).all(1)
-        kept = self.both[owner]
-        self.x, self.segment, self.owner = features[kept], segment[kept], owner[kept]
-        # Of every row in the mean of its class of its user.
-        self.share = weight[kept] / total[self.segment]
-        means = features.new_zeros(2 * users, features.shape[1])
-        self.means = means.index_add_(0, self.segment, self.x * self.share[:, None])
-        self.c = self.means[1::2] - self.means[::2]
-        dimension = features.shape[1]
-        self.forms = None
-        if users * dimension <= len(self.x):
-            centred = (self.x - self.means[self.segment]) * self.share[:, None].sqrt()
-            order = self.owner.argsort(stable=True)
-            parts = centred[order].split(torch.bincount(self.owner, minlength=users).tolist())
-            self.forms = torch.stack([part.T @ part for part in parts]) + self.c[:, :, None] * self.c[:, None]
+        rows, response, whose, self.both = pairwise_square_rows(features, target, owner, users, weight)
+        super().__init__(rows, response, whose, users)
 
-    def value_and_gradient(self, point: Point) -> tuple[float, Point]:
+    def of_point(self, point: Point) -> tuple[float, Point]:
         """Of (θ, G, P)."""
         theta, group, personal = point
-        weights = (theta[:, None] + group + personal).T
-        if self.forms is not None:
-            bent = torch.einsum("uij,uj->ui", self.forms, weights)
-        else:
-            scores = (self.x * weights[self.owner]).sum(1)
-            middle = (self.means.view(self.users, 2, -1) * weights[:, None]).sum(-1).flatten()
-            pull = (scores - middle[self.segment]) * self.share
-            bent = torch.zeros_like(weights).index_add_(0, self.owner, pull[:, None] * self.x)
-            bent += self.c * (self.c * weights).sum(1, keepdim=True)
-        value = (weights * bent).sum() / 2 - (self.c * weights).sum() + self.both.sum() / 2
-        gradient = (bent - self.c).T.contiguous()
-        return float(value), (gradient.sum(1), gradient, gradient)
-
-    def curvature(self) -> float:
-        """The largest eigenvalue of any A_u, from above: exact for forms, else the trace."""
-        if self.forms is not None:
-            return max(float(torch.linalg.eigvalsh(self.forms)[:, -1].max()), 1e-12)
-        spread = ((self.x - self.means[self.segment]).square().sum(1) * self.share).double()
-        trace = torch.zeros(self.users, dtype=torch.float64).index_add_(0, self.owner, spread)
-        return max(float((trace + self.c.square().sum(1)).max()), 1e-12)
+        value, gradient = self.value_and_gradient(theta[:, None] + group + personal)
+        return value, (gradient.sum(1), gradient, gradient)
 
 
 def _prox(

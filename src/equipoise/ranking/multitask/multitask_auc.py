@@ -19,7 +19,6 @@ Yang et al., "Learning Personalized Attribute Preference via Multi-task AUC Opti
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 
 from equipoise.core.distributed import gather_batch
 from equipoise.core.pairs.autograd import FirstOrder
+from equipoise.core.pairs.quadratic import auc_quadratic_form
 from equipoise.core.reduction import attached_zero
 from equipoise.core.signature import checked
 from equipoise.core.solvers.proximal import Point
@@ -39,18 +39,6 @@ Users: TypeAlias = Integer[Tensor, " n"]
 # Each user has a number of samples of their own.
 OwnTarget: TypeAlias = Annotated[Integer[Tensor, " _"] | Bool[Tensor, " _"], Values(((0, "negative"), (1, "positive")))]
 Reduction: TypeAlias = Literal["mean", "sum"]
-
-
-class QuadraticForm(NamedTuple):
-    """L(w) = ½ wᵀ A w − cᵀ w + ½ for one user.
-
-    Attributes:
-        A: (d, d).
-        c: (d,).
-    """
-
-    A: Tensor
-    c: Tensor
 
 
 class MultiTaskObjective(NamedTuple):
@@ -65,33 +53,6 @@ class MultiTaskObjective(NamedTuple):
     loss: Tensor
     penalty: Tensor
     objective: Tensor
-
-
-@checked
-def auc_quadratic_form(features: Float[Tensor, "n d"], target: BinaryTarget) -> QuadraticForm:
-    """The all-pairs square AUC loss of a linear scorer, ½ (1 − difference)² per pair, as a quadratic form.
-
-    Args:
-        features: (n, d).
-        target: (n,) in {0, 1}, both classes present.
-
-    Returns:
-        (A, c), in float64.
-
-    Raises:
-        ValueError: if a class is absent.
-
-    >>> form = auc_quadratic_form(torch.tensor([[1.0], [0.0], [0.5]]), torch.tensor([1, 0, 0]))
-    >>> form.c
-    tensor([0.7500], dtype=torch.float64)
-    """
-    positive = target == 1
-    if not bool(positive.any()) or bool(positive.all()):
-        raise ValueError("the target holds one class only, so that there is no pair; leave this user out")
-    pos, neg = features[positive].double(), features[~positive].double()
-    c = pos.mean(0) - neg.mean(0)
-    centred = [(side - side.mean(0)) / math.sqrt(len(side)) for side in (pos, neg)]
-    return QuadraticForm(sum(side.T @ side for side in centred) + torch.outer(c, c), c)
 
 
 @checked

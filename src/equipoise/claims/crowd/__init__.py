@@ -1,0 +1,1 @@
+"""The claims of `crowd`, one module per paper."""

@@ -1,0 +1,1 @@
+"""Many related linear tasks: which of them, and which features, belong together."""
