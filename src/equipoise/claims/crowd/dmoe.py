@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -37,16 +38,19 @@ def _world(seed: int, count: int, noise: float) -> _World:
 
 
 def _fitted(arm: str, lam: float, world: _World, steps: int) -> GramFit:
-    return dmoe_fit(
-        world.train,
-        _ITEMS,
-        2,
-        1.0,
-        0.0 if arm == _PLAIN else lam,
-        upper_weight=1.0 if arm == _TWO else 0.0,
-        solver="gradient",
-        max_iter=steps,
-    )
+    with warnings.catch_warnings():
+        # So many steps are the protocol, settled or not.
+        warnings.filterwarnings("ignore", message="dmoe_fit stopped after max_iter")
+        return dmoe_fit(
+            world.train,
+            _ITEMS,
+            2,
+            1.0,
+            0.0 if arm == _PLAIN else lam,
+            upper_weight=1.0 if arm == _TWO else 0.0,
+            solver="gradient",
+            max_iter=steps,
+        )
 
 
 def _error(fit: GramFit, world: _World) -> float:
