@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from xml.etree.ElementTree import Element
 
 from equipoise.core.curves.intervals import Interval
+from equipoise.report.details import details_section
 from equipoise.report.knowledge_figures import attention_bars, geometry_map, model_strip
 from equipoise.report.markup import Child, document, node, plain_table
 from equipoise.report.model import Provenance
@@ -38,6 +39,15 @@ _FEW, _MOST_LISTED, _MOST_BARS = 5, 10, 14
 # A largest share below this is close to one third each.
 _EVEN = 0.4
 _TITLES = {"mrr": "MRR", "adjusted_mean_rank_index": "adjusted mean rank index"}
+
+
+_NOTES = (
+    "Epochs and the model are chosen on the validation part; the test part was looked at once.",
+    "The model that is kept was trained again on everything, for as many epochs as were best.",
+    "Ranks are filtered by all three parts; of equal scores the true answer stands in the middle.",
+    "On the validation part nothing of the test part is known, so its values are lower.",
+    "Intervals are over triples. Kinds, hierarchy and curvature are of the whole graph.",
+)
 
 
 @dataclass(frozen=True)
@@ -169,7 +179,9 @@ def knowledge_page(report: KnowledgeReport) -> str:
         node("p", *(node("span", fact) for fact in report.facts), class_="facts"),
     )
     sections = [_hero(report), _notes(report), _novel(report), _geometry(report), _models(report), _served(report)]
-    return document(report.title, header, node("main", *sections, _details(report)), extra_style=_STYLE)
+    return document(
+        report.title, header, node("main", *sections, details_section(_NOTES, report.provenance)), extra_style=_STYLE
+    )
 
 
 def verdict(report: KnowledgeReport) -> str:
@@ -378,24 +390,4 @@ def _served(report: KnowledgeReport) -> Element:
         node("div", plain_table(kinds), class_="relations"),
         node("h3", f"The relations with the lowest {title(report.metric)}{many}"),
         node("div", plain_table(rows), class_="relations worst"),
-    )
-
-
-def _details(report: KnowledgeReport) -> Element:
-    made = report.provenance
-    versions = ", ".join(f"{name} {version}" for name, version in made.versions.items())
-    return node(
-        "section",
-        node("h2", "Details"),
-        node(
-            "ul",
-            node("li", "Epochs and the model are chosen on the validation part; the test part was looked at once."),
-            node("li", "The model that is kept was trained again on everything, for as many epochs as were best."),
-            node("li", "Ranks are filtered by all three parts; of equal scores the true answer stands in the middle."),
-            node("li", "On the validation part nothing of the test part is known, so its values are lower."),
-            node("li", "Intervals are over triples. Kinds, hierarchy and curvature are of the whole graph."),
-        ),
-        node("h3", "To repeat this"),
-        node("pre", node("code", made.command)),
-        node("p", f"{made.date}; {duration(made.seconds)}; {versions}", class_="faint"),
     )

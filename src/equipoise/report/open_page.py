@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from equipoise.core.curves.intervals import Interval
+from equipoise.report.details import details_section
 from equipoise.report.markup import Child, document, node, plain_table
 from equipoise.report.model import Provenance
 from equipoise.report.numbers import estimate, interval, with_interval
@@ -80,18 +81,7 @@ def open_page(report: OpenReport) -> str:
             rows: list[Sequence[Child]] = [("", "value", f"{100 * report.confidence:.3g} % interval")]
             rows += [(key, node("b", estimate(value)), interval(value)) for key, value in found.items()]
             sections.append(node("section", node("h2", title), node("p", words, class_="lead"), plain_table(rows)))
-    made = report.provenance
-    versions = ", ".join(f"{name} {version}" for name, version in made.versions.items())
-    sections.append(
-        node(
-            "section",
-            node("h2", "Details"),
-            node("ul", *(node("li", note) for note in report.notes)),
-            node("h3", "To repeat this"),
-            node("pre", node("code", made.command)),
-            node("p", f"{made.date}; {versions}", class_="faint"),
-        )
-    )
+    sections.append(details_section(report.notes, report.provenance))
     header = node(
         "header",
         node("p", "equipoise evaluate --open", class_="overline"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element
 
 from equipoise.core.curves.intervals import Interval
+from equipoise.report.details import details_section
 from equipoise.report.markup import Child, Frame, document, node, plain_table, tick_label, ticks
 from equipoise.report.model import Provenance
 from equipoise.report.numbers import count, duration, estimate, interval, number
@@ -22,6 +23,13 @@ _STYLE = """
 .columns h3 { margin-bottom: 4px; } .columns ol { margin: 0; padding-left: 1.8em; }
 .bar { background: var(--s1); height: 0.7em; display: inline-block; border-radius: 2px; margin-right: 8px; }
 """
+
+
+_NOTES = (
+    "Epochs and the model are chosen on the validation part; the test part was looked at once.",
+    "The model that is kept was trained again on everything, for as many epochs as were best.",
+    "Items that score the same stand in the order of the log. Intervals are over users.",
+)
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ def recommendation_page(report: RecommendationReport) -> str:
         _models(report),
         _served(report) if report.groups else None,
         _person(report.example),
-        _details(report),
+        details_section(_NOTES, report.provenance),
     ]
     return document(report.title, header, node("main", *sections), extra_style=_STYLE)
 
@@ -240,22 +248,4 @@ def _person(example: Example) -> Element:
             node("div", node("h3", "Is shown"), node("ol", *(node("li", name) for name in example.shown))),
             class_="columns",
         ),
-    )
-
-
-def _details(report: RecommendationReport) -> Element:
-    made = report.provenance
-    versions = ", ".join(f"{name} {version}" for name, version in made.versions.items())
-    return node(
-        "section",
-        node("h2", "Details"),
-        node(
-            "ul",
-            node("li", "Epochs and the model are chosen on the validation part; the test part was looked at once."),
-            node("li", "The model that is kept was trained again on everything, for as many epochs as were best."),
-            node("li", "Items that score the same stand in the order of the log. Intervals are over users."),
-        ),
-        node("h3", "To repeat this"),
-        node("pre", node("code", made.command)),
-        node("p", f"{made.date}; {duration(made.seconds)}; {versions}", class_="faint"),
     )
