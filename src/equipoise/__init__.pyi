@@ -23,6 +23,9 @@ from . import (
     knowledge as knowledge,
 )
 from . import (
+    language as language,
+)
+from . import (
     longtail as longtail,
 )
 from . import (

@@ -1,0 +1,1 @@
+"""The claims of `language`, one module per paper."""

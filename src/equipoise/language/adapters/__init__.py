@@ -1,0 +1,1 @@
+"""Few trainable parameters around frozen linear layers."""

@@ -1,0 +1,1 @@
+"""Losses between the distributions of a teacher and a student, and how hard and soft labels are mixed."""
