@@ -1,0 +1,17 @@
+from .transfer.class_aware import class_aware_stylize as class_aware_stylize
+from .transfer.class_aware import merge_by_label as merge_by_label
+from .transfer.hrnet import HRNetBackbone as HRNetBackbone
+from .transfer.hrnet import HRNetFeatures as HRNetFeatures
+from .transfer.icehrnet import ASPP as ASPP
+from .transfer.icehrnet import DeepLabDecoder as DeepLabDecoder
+from .transfer.icehrnet import IceHrNet as IceHrNet
+from .transfer.icehrnet import ParameterCounts as ParameterCounts
+from .transfer.neural_stylizers import AdaINStylizer as AdaINStylizer
+from .transfer.neural_stylizers import GatysStylizer as GatysStylizer
+from .transfer.statistics import adain as adain
+from .transfer.statistics import gram_matrix as gram_matrix
+from .transfer.statistics import monge_color_transfer as monge_color_transfer
+from .transfer.stylized_dataset import StylizedDataset as StylizedDataset
+from .transfer.stylizers import MomentStylizer as MomentStylizer
+from .transfer.stylizers import MongeStylizer as MongeStylizer
+from .transfer.stylizers import PyramidStylizer as PyramidStylizer
