@@ -8,6 +8,7 @@ rounded to bfloat16 move a divergence by per cents.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +114,18 @@ def fused_token_terms(
     return TokenTerms(*values)
 
 
+def _single_precision(function: Any) -> Any:
+    """Out of autocast, which would round the products, wherever the function is called."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments: Any) -> Any:
+        device = next(each.device.type for each in arguments if isinstance(each, Tensor))
+        with torch.autocast(device, enabled=False):
+            return function(*arguments)
+
+    return wrapper
+
+
 def _tiles(vocabulary: int, width: int) -> Iterator[slice]:
     for start in range(0, vocabulary, width):
         yield slice(start, start + width)
@@ -172,6 +185,7 @@ class _FusedTerms(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @_single_precision
     def backward(ctx: Any, of_value: Tensor, of_norm: Tensor, of_label: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, teacher_hidden, index, labels, norm, plain, teacher_norm, total = ctx.saved_tensors
         (head, teacher_head, divergence, temperature, policy), state, safe, infinite = ctx.settings
@@ -206,5 +220,6 @@ class _FusedTerms(torch.autograd.Function):
 
 
 @torch.compiler.disable
+@_single_precision
 def _apply(*arguments: Any) -> Any:
     return _FusedTerms.apply(*arguments)
