@@ -1,8 +1,8 @@
 """Rankings of a million comparisons: `python benchmarks/crowd.py [--quick]`.
 
-A million answers of 1,000 people about 500 items are written as Parquet, counted a part at a time, and ranked; then the
-whole path of split linearized Bregman iterations is run on them. Each work has a process of its own, so that its peak of
-memory is its own, on `--threads` threads.
+A million answers of 1,000 people about 500 items are written as Parquet, counted a part at a time, and ranked; then
+the whole path of split linearized Bregman iterations is run on them. Each work has a process of its own, so that its
+peak of memory is its own, on `--threads` threads.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ class PathCheckpoint:
         ratio = float(found.times[-1] / found.times[0])
         if ratio > (1 + 1e-9) * time_ratio:
             raise ValueError(
-                f"checkpoint {self.folder} holds a path up to {ratio:g} times its first time, time_ratio={time_ratio:g} "
-                "asks for a shorter one; name another folder"
+                f"checkpoint {self.folder} holds a path up to {ratio:g} times its first time, longer than "
+                f"time_ratio={time_ratio:g}; name another folder"
             )
         self._times = found.times.tolist()
         return found

@@ -16,9 +16,9 @@ from equipoise.core.signature import checked
 from equipoise.core.types import Count, Fraction, NonNegative, NumClasses, Positive, Range, Whole
 from equipoise.core.validate import warn_once
 from equipoise.crowd.partial_ranking.buckets import tied_buckets
+from equipoise.crowd.partial_ranking.checkpoint import PathCheckpoint
 from equipoise.crowd.partial_ranking.path import Estimate, SplitPath
 from equipoise.crowd.partial_ranking.path_run import Watch, split_lbi_path
-from equipoise.crowd.partial_ranking.checkpoint import PathCheckpoint
 from equipoise.crowd.partial_ranking.selection import CrossValidation, Judge, cross_validate
 from equipoise.crowd.partial_ranking.split_lbi import Scale, SplitState, ThresholdMin
 from equipoise.crowd.partial_ranking.tie_mle import identified

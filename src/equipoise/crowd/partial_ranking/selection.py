@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from equipoise.crowd.partial_ranking.metrics import table_metrics
-from equipoise.crowd.partial_ranking.path import Estimate, SplitPath
+from equipoise.crowd.partial_ranking.path import Estimate
 from equipoise.crowd.partial_ranking.path_run import Watch
 from equipoise.crowd.partial_ranking.split_lbi import SplitState
 from equipoise.crowd.partial_ranking.tie_model import Link, log_probabilities

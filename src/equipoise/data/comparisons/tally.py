@@ -143,11 +143,10 @@ class _FirstLines(Lines):
 
     def at(self, bad: Any) -> str:
         row = int(self.first[int(np.argmax(np.asarray(bad)))])
-        for path, rows in self.files:
-            if row < rows:
-                break
-            row -= rows
-        return Lines(path, row).at([True])
+        ends = np.cumsum([rows for _, rows in self.files])
+        place = int(np.searchsorted(ends, row, side="right"))
+        path, rows = self.files[place]
+        return Lines(path, row - int(ends[place]) + rows).at([True])
 
 
 def _counted(chunk: pd.DataFrame, lines: Lines, columns: dict[str, str | None]) -> pd.DataFrame:
