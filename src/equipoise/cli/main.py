@@ -27,6 +27,7 @@ from equipoise.cli.evaluate import evaluate
 from equipoise.cli.fit import fit
 from equipoise.cli.methods import methods
 from equipoise.cli.predict import predict
+from equipoise.cli.rank import rank
 from equipoise.cli.recommend import recommend
 from equipoise.cli.reproduce import reproduce
 from equipoise.cli.terminal import EVERYWHERE, arguments, print_notice, print_problem
@@ -38,7 +39,7 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-for command in (fit, predict, evaluate, recommend, clicks, bubble, complete, methods, datasets, reproduce, bench):
+for command in (fit, predict, evaluate, recommend, clicks, bubble, complete, rank, methods, datasets, reproduce, bench):
     app.command(command)
 
 

@@ -15,6 +15,9 @@ from .mistake_detector import MistakeDetector as MistakeDetector
 from .mistake_detector import Segments as Segments
 from .mistakes import MistakeReport as MistakeReport
 from .mistakes import detect_mistakes as detect_mistakes
+from .rank.ranking import RankOutcome as RankOutcome
+from .rank.ranking import rank_items as rank_items
+from .rank.request import RankRequest as RankRequest
 from .recommend.recommending import RecommendOutcome as RecommendOutcome
 from .recommend.recommending import recommend_items as recommend_items
 from .recommend.request import RecommendRequest as RecommendRequest
