@@ -23,9 +23,11 @@ from equipoise.cli.bubble import bubble
 from equipoise.cli.clicks import clicks
 from equipoise.cli.complete import complete
 from equipoise.cli.datasets import datasets
+from equipoise.cli.embed import embed
 from equipoise.cli.evaluate import evaluate
 from equipoise.cli.fit import fit
 from equipoise.cli.methods import methods
+from equipoise.cli.multitask import multitask
 from equipoise.cli.predict import predict
 from equipoise.cli.rank import rank
 from equipoise.cli.recommend import recommend
@@ -39,7 +41,8 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-for command in (fit, predict, evaluate, recommend, clicks, bubble, complete, rank, methods, datasets, reproduce, bench):
+_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask)
+for command in (fit, predict, evaluate, *_ROOMS, methods, datasets, reproduce, bench):
     app.command(command)
 
 

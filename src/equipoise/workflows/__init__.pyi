@@ -10,11 +10,17 @@ from .clicks.request import ClicksRequest as ClicksRequest
 from .complete.completing import CompleteOutcome as CompleteOutcome
 from .complete.completing import complete_graph as complete_graph
 from .complete.request import CompleteRequest as CompleteRequest
+from .embed.embedding import EmbedOutcome as EmbedOutcome
+from .embed.embedding import embed_triplets as embed_triplets
+from .embed.request import EmbedRequest as EmbedRequest
 from .errors import InputError as InputError
 from .mistake_detector import MistakeDetector as MistakeDetector
 from .mistake_detector import Segments as Segments
 from .mistakes import MistakeReport as MistakeReport
 from .mistakes import detect_mistakes as detect_mistakes
+from .multitask.fitting import MultitaskOutcome as MultitaskOutcome
+from .multitask.fitting import fit_tasks as fit_tasks
+from .multitask.request import MultitaskRequest as MultitaskRequest
 from .rank.ranking import RankOutcome as RankOutcome
 from .rank.ranking import rank_items as rank_items
 from .rank.request import RankRequest as RankRequest

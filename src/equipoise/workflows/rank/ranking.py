@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from equipoise.workflows.rank.writing import (
     write_path,
 )
 from equipoise.workflows.scores.judging import provenance, write_summary
+from equipoise.workflows.warned import heard
 
 _log = logging.getLogger(__name__)
 _METRICS = ("likelihood", "micro", "macro")
@@ -118,18 +117,6 @@ def rank_items(
         (stage / "report.html").write_text(crowd_page(report), encoding="utf-8")
         write_summary(stage, _summary(request, said, report, found, personal, people))
     return RankOutcome(folder=request.output, report=report, consensus=found, annotators=people)
-
-
-@contextmanager
-def heard(notice: Callable[[str], None], left_out: Sequence[str] = ()) -> Iterator[None]:
-    """What is warned of becomes notices, but for warnings with some words."""
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    for warning in found:
-        words = str(warning.message)
-        if not any(part in words for part in left_out):
-            notice(words)
 
 
 def _checked(request: RankRequest) -> RankRequest:
