@@ -1,4 +1,4 @@
-"""The page of `multitask`: what learning tasks together is worth, which tasks gain, and how tasks and features group."""
+"""The page of `multitask`: what learning tasks together is worth, who is served badly, and how tasks group."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ _STYLE = (
 """
 )
 _NOTES = (
-    "Every way to learn chose among eight settings on rows to choose by, was fitted again with them, and judged once on "
-    "the rows to judge by; rows of every task are in each part.",
-    "All models are linear in standardised features; of a number, the mean of each task is taken from its training rows.",
+    "Every way to learn chose among eight settings on rows to choose by, was fitted again with them, and judged once "
+    "on the rows to judge by; rows of every task are in each part.",
+    "All models are linear in standardised features; of a number, each task's mean is that of its training rows.",
+    "R² is one less the mean squared error of a task over the variance of the target within all tasks.",
     "Intervals are over tasks, drawn anew: how far the mean would move with other tasks of the same kind.",
 )
 _MOST_TASKS, _MOST_NAMES = 20, 12
@@ -142,8 +143,8 @@ def _models(report: TasksReport) -> Element:
     words = f"{report.metric}, {100 * report.level:.3g} % interval"
     return section(
         "Ways to learn, on held-out rows of every task",
-        f"Alone is one ridge per task, pooled one ridge for all; behind is how far it is behind {report.chosen} on the same "
-        "tasks.",
+        "Alone is one ridge per task, pooled one ridge for all; behind is how far it is behind "
+        f"{report.chosen} on the same tasks.",
         node("div", node("figure", node("figcaption", words), model_strip(strip)), class_="figures"),
         node("div", plain_table(cells), class_="models"),
     )

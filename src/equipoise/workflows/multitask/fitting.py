@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from equipoise.core.curves.intervals import Interval
 from equipoise.core.validate import check_choice
-from equipoise.crowd import TFCL, MultiTaskLinear
+from equipoise.crowd import TFCL
 from equipoise.report.pictures import draw_structure
 from equipoise.report.tasks_page import JudgedTasks, TasksReport, tasks_page
 from equipoise.workflows.errors import InputError, mendable
@@ -215,15 +215,19 @@ def _write_weights(path: Path, weight: NDArray[np.float64], whole: Scaled, rows:
 
 
 def _save(folder: Path, one: Contender, rows: TaskTable, whole: Scaled) -> None:
-    """The model, and what turns its scores into those of the target."""
+    """The encoder of the columns, the weights of standardised features, and what turns scores into the target."""
+    from safetensors.numpy import save_file
+
+    from equipoise.workflows.tables.encoder_file import write_encoder
+
     folder.mkdir()
-    about: dict[str, Any] = {"method": one.name, "tasks": rows.names, "spread": whole.spread}
+    about: dict[str, Any] = {"method": one.name, "tasks": rows.names, "features": whole.names, "spread": whole.spread}
     if rows.classes is not None:
         about["classes"] = [str(value) for value in rows.classes]
-    about["centre"] = whole.centre.tolist()
     (folder / "tasks.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
-    if isinstance(one.fitted.model, MultiTaskLinear | TFCL):
-        one.fitted.model.save(folder / "weights.safetensors")
+    tensors = {"weight": one.fitted.weight, "mean": whole.mean, "scale": whole.scale, "centre": whole.centre}
+    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, folder / "weights.safetensors")
+    write_encoder(whole.encoder, folder)
 
 
 def _report(

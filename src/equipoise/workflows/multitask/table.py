@@ -155,8 +155,8 @@ def _target(frame: pd.DataFrame, request: MultitaskRequest) -> tuple[Vector, tup
     if bad.any():
         row = int(np.argmax(bad))
         raise InputError(
-            f"target column {request.target!r} holds {column.iloc[row]!r} in row {row} (from 0), wanted a number in every "
-            "row, or two values; with more values name one of them with --positive"
+            f"target column {request.target!r} holds {column.iloc[row]!r} in row {row} (from 0), wanted a number "
+            "in every row, or two values; with more values name one of them with --positive"
         )
     if len(distinct) < 2:
         raise InputError(f"target column {request.target!r} holds one value only")

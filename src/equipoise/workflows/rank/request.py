@@ -48,8 +48,8 @@ class RankRequest(Request):
     confidence: float = 0.95
     metric: str = "likelihood"
     folds: int = 5
-    num_times: int = 40
-    time_ratio: float = 50.0
+    num_times: int = 30
+    time_ratio: float = 20.0
     min_comparisons: int = 7
     checkpoints: Path | None = None
     escape_formulas: bool = False
