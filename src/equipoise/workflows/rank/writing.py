@@ -95,7 +95,8 @@ def write_individual(path: Path, personal: Personal, said: Comparisons, people: 
 
     def rows() -> Iterable[Sequence[object]]:
         for person, buckets, scores in personal.rankings():
-            compared = set((asked[(asked >= person * size) & (asked < (person + 1) * size)] - person * size).tolist())
+            first, last = torch.searchsorted(asked, torch.tensor([person * size, (person + 1) * size])).tolist()
+            compared = set((asked[first:last] - person * size).tolist())
             for number, bucket in enumerate(buckets, start=1):
                 for item in bucket:
                     yield people[person], items[item], number, float(scores[item]), int(item in compared)
