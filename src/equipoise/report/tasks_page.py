@@ -26,8 +26,8 @@ _STYLE = (
 """
 )
 _NOTES = (
-    "Every way to learn chose among eight settings on rows to choose by, was fitted again with them, and judged once "
-    "on the rows to judge by; rows of every task are in each part.",
+    "Every way to learn chose among at most eight settings on rows to choose by, was fitted again with them, and "
+    "judged once on the rows to judge by; rows of every task are in each part.",
     "All models are linear in standardised features; of a number, each task's mean is that of its training rows.",
     "R² is one less the mean squared error of a task over the variance of the target within all tasks.",
     "Intervals are over tasks, drawn anew: how far the mean would move with other tasks of the same kind.",

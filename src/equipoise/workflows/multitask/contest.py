@@ -56,17 +56,22 @@ class Contender:
 
 
 def grid(name: str, blocks: Sequence[int], loss: str, tasks: int) -> list[dict[str, Any]]:
-    """Eight settings of a way to learn."""
+    """At most eight settings of a way to learn."""
     if name in _PENALTIES:
-        low, high = (-4, 0) if name in ("lasso", "trace") else (-3, 2)
+        low, high = {"lasso": (-4, 0), "trace": (-3, 1)}.get(name, (-3, 2))
         return [
             {"penalty": _PENALTIES[name], "strength": float(s), "loss": loss}
             for s in np.geomspace(10.0**low, 10.0**high, 8)
         ]
     each = 8 // max(len(blocks), 1) or 1
     if name == "tfcl":
-        strengths = np.geomspace(0.02, 5.0, each)
-        return [{"k": k, "alpha1": float(s), "alpha2": 0.03, "loss": loss} for k in blocks for s in strengths]
+        apart = np.geomspace(0.1, 2.0, max(each // 2, 1)).tolist()
+        pairs = [(alpha1, ridge) for alpha1 in apart for ridge in (0.7, 0.03)][:each]
+        return [
+            {"k": k, "alpha1": alpha1, "alpha2": ridge, "ridge": ridge, "loss": loss}
+            for k in blocks
+            for alpha1, ridge in pairs
+        ]
     kappa = [min(k, max(tasks - 1, 1)) for k in (1, 4)]
     return [
         {"lambda_theta": theta, "lambda_group": group, "lambda_personal": 0.3, "kappa": k}
