@@ -12,9 +12,12 @@ from equipoise.workflows import (
     BubbleRequest,
     ClicksRequest,
     CompleteRequest,
+    EmbedRequest,
     EvaluateRequest,
     FitRequest,
+    MultitaskRequest,
     OpenRequest,
+    RankRequest,
     RecommendRequest,
 )
 
@@ -43,6 +46,9 @@ def _options(command, capsys, monkeypatch):
         (["reproduce"], [], ["--all", "--seeds", "--quick", "--judge", "--output"]),
         (["clicks"], [ClicksRequest], []),
         (["complete"], [CompleteRequest], []),
+        (["rank"], [RankRequest], []),
+        (["embed"], [EmbedRequest], []),
+        (["multitask"], [MultitaskRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )
