@@ -16,6 +16,7 @@ from equipoise.workflows import (
     FitRequest,
     OpenRequest,
     RecommendRequest,
+    SpectrumRequest,
 )
 
 _EVALUATE = ["evaluate", "scores.csv", "--target", "y", "--score", "s"]
@@ -43,6 +44,7 @@ def _options(command, capsys, monkeypatch):
         (["reproduce"], [], ["--all", "--seeds", "--quick", "--judge", "--output"]),
         (["clicks"], [ClicksRequest], []),
         (["complete"], [CompleteRequest], []),
+        (["spectrum"], [SpectrumRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )

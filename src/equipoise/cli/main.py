@@ -29,6 +29,7 @@ from equipoise.cli.methods import methods
 from equipoise.cli.predict import predict
 from equipoise.cli.recommend import recommend
 from equipoise.cli.reproduce import reproduce
+from equipoise.cli.spectrum import spectrum
 from equipoise.cli.terminal import EVERYWHERE, arguments, print_notice, print_problem
 from equipoise.workflows.errors import InputError
 
@@ -38,7 +39,20 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-for command in (fit, predict, evaluate, recommend, clicks, bubble, complete, methods, datasets, reproduce, bench):
+for command in (
+    fit,
+    predict,
+    evaluate,
+    recommend,
+    clicks,
+    bubble,
+    complete,
+    spectrum,
+    methods,
+    datasets,
+    reproduce,
+    bench,
+):
     app.command(command)
 
 
