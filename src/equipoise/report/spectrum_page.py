@@ -28,8 +28,8 @@ _MOST_LAYERS = 40
 # Decades of a picture, below its largest value.
 _DECADES = 14
 _NOTES = (
-    "A condition number is the largest eigenvalue of the tangent kernel over the least. Gradient descent needs about so "
-    "many steps, times the logarithm of the error.",
+    "A condition number is the largest eigenvalue of the tangent kernel over the least. Gradient descent needs about "
+    "so many steps, times the logarithm of the error.",
     "Without the mean the kernel is taken of samples less their mean: an activation that is positive gives all samples "
     "a feature in common, which is one large eigenvalue and no difficulty of the data.",
     "Expected kernels are means over random weights of two layers without biases; nets of finite width scatter around "

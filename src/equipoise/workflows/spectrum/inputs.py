@@ -191,18 +191,26 @@ def _pretrained(model: str) -> tuple[Any, Any]:
     """A model and its tokenizer from a folder or the local cache; never from the network, and tensors only."""
     with mendable():
         import transformers
+        from huggingface_hub import try_to_load_from_cache
 
-        options: dict[str, Any] = {"local_files_only": True}
+        folder = Path(model)
+        # By a name transformers would ask the network for adapters even where only local files are allowed.
+        if not folder.is_dir() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model):
+            cached = try_to_load_from_cache(model, "config.json")
+            folder = Path(cached).parent if isinstance(cached, str) else folder
+        refusal = InputError(
+            f"model {model!r} is no folder of a transformers model with safetensors and a tokenizer, nor in the local "
+            "cache, and nothing is downloaded; a net is named by its widths, such as 75-256-1"
+        )
+        if not folder.is_dir():
+            raise refusal
         try:
             net = transformers.AutoModel.from_pretrained(
-                model, use_safetensors=True, attn_implementation="eager", **options
+                folder, use_safetensors=True, attn_implementation="eager", local_files_only=True
             )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(model, **options)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"model {model!r} is no folder of a transformers model with safetensors and a tokenizer, nor in the "
-                "local cache, and nothing is downloaded; a net is named by its widths, such as 75-256-1"
-            ) from error
+            raise refusal from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
