@@ -167,9 +167,10 @@ def _permuted(
         return -((share @ distance) * share).sum(1)
 
     observed = float(statistic(torch.arange(number)[None]))
+    rounding = 1e-12 * float(distance.mean())
     hits = 0
     for part in torch.arange(n_perm).split(max(1, _MOST // len(groups))):
         keys = torch.rand(len(part), number, generator=generator, device=generator.device if generator else None)
         # What rounding tells apart is as far apart.
-        hits += int((statistic(keys.argsort(1).cpu()) >= observed - 1e-12 * abs(observed)).sum())
+        hits += int((statistic(keys.argsort(1).cpu()) >= observed - rounding).sum())
     return PermutationTest(max(observed, 0.0), (hits + 1) / (n_perm + 1))
