@@ -236,8 +236,8 @@ CLAIM = Claim(
         Experiment(
             name="Trained nets, each with a learning rate of its own",
             protocol=(
-                "As the trained nets, ReLU, 30 epochs. Each net has five learning rates to choose from, .005, .01, .02, "
-                ".04 and .08, by the mean square of the training data after 30 epochs on 3 other seeds."
+                "As the trained nets, ReLU, 30 epochs. Each net has five learning rates to choose from, .005, .01, "
+                ".02, .04 and .08, by the mean square of the training data after 30 epochs on 3 other seeds."
             ),
             run=_run_own,
             parts=(
@@ -272,7 +272,7 @@ CLAIM = Claim(
     caveats=(
         "Small Gaussian data and two layers. The paper's vision and language models, and its statement that the gap "
         "between training and test error stays the same, are not part of this claim.",
-        "Who is ahead first and who overtakes is asked for one step size of both nets, the paper's setting; with a step "
-        "that suits each net it is another question, of which one experiment gives a glimpse.",
+        "Who is ahead first and who overtakes is asked for one step size of both nets, the paper's setting; with a "
+        "step that suits each net it is another question, of which one experiment gives a glimpse.",
     ),
 )
