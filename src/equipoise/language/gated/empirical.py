@@ -74,7 +74,7 @@ def empirical_ntk(
     >>> empirical_ntk(net, torch.randn(5, 3), ["*weight"]).shape
     torch.Size([5, 5])
     """
-    parts = _parts(model, x, params, reduction, method, readout, chunk_size, memory_limit, dtype)
+    parts = _parts(model, x, params, reduction, method, readout, chunk_size, memory_limit, dtype, together=True)
     total = next(parts)[1]
     for _, part in parts:
         total += part
@@ -114,7 +114,9 @@ def ntk_contributions(
     ['0', '2']
     """
     found: dict[str, Tensor] = {}
-    for name, part in _parts(model, x, params, "trace", "auto", readout, chunk_size, memory_limit, dtype):
+    for name, part in _parts(
+        model, x, params, "trace", "auto", readout, chunk_size, memory_limit, dtype, together=False
+    ):
         found[name] = found[name] + part if name in found else part
     order = {name: place for place, (name, _) in enumerate(model.named_modules())}
     return {name: _reduced(found[name], "trace") for name in sorted(found, key=lambda name: order[name])}
@@ -135,8 +137,10 @@ def _parts(
     chunk_size: int | None,
     limit: int,
     dtype: torch.dtype,
+    *,
+    together: bool,
 ) -> Iterator[tuple[str, Tensor]]:
-    """(module, its part of the kernel), (c, c, n, n) for "full", else (1, 1, n, n)."""
+    """(module, its part of the kernel), (c, c, n, n) for "full", else (1, 1, n, n); `together`: some under no name."""
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype={dtype} must be torch.float64 or torch.float32")
     x = _checked_inputs(x, dtype)
@@ -153,8 +157,10 @@ def _parts(
         layers, rest = _sorted_layers(work, x, names, readout, strict=method == "structured")
         if layers:
             readings, chosen, each = layers
-            chunk = chunk_size or max(1, limit // max(1, each * (width if full else 1)))
-            found = _structured(work, x, readings, chosen, readout, full, min(chunk, samples(x)), limit // 4)
+            each *= width if full else 1
+            # Of blocks there are two at a time.
+            chunk = chunk_size or (samples(x) if samples(x) * each <= limit else max(1, limit // (2 * each)))
+            found = _structured(work, x, readings, chosen, readout, full, chunk, limit // 4, together)
             for name, part in found.items():
                 yield name, part.mul_(scale)
         for name, part in sample_kernels(work, x, rest, readout, width, full, limit):
@@ -170,8 +176,10 @@ def _structured(
     full: bool,
     chunk: int,
     limit: int,
+    together: bool,
 ) -> dict[str, Tensor]:
-    n, found = samples(x), {}
+    n = samples(x)
+    found: dict[str, Tensor] = {}
     blocks = [slice(start, min(start + chunk, n)) for start in range(0, n, chunk)]
     for place, rows in enumerate(blocks):
         one = Recording(model, taken(x, rows), readings, chosen, readout)
@@ -185,11 +193,12 @@ def _structured(
                 right = left if same else other.features(numbers)
                 for name, features in left.items():
                     part = contraction(features, right[name], limit)
-                    if name not in found:
-                        found[name] = part.new_zeros(len(numbers), len(numbers), n, n)
-                    found[name][..., rows, columns] += part
+                    where = "" if together else name
+                    if where not in found:
+                        found[where] = part.new_zeros(len(numbers), len(numbers), n, n)
+                    found[where][..., rows, columns] += part
                     if not same:
-                        found[name][..., columns, rows] += part.permute(1, 0, 3, 2)
+                        found[where][..., columns, rows] += part.permute(1, 0, 3, 2)
             del other
     return found
 

@@ -19,6 +19,8 @@ from equipoise.language.gated.kernels import activation_kernel
 Reduction = Literal["trace", "full", "mean"]
 # Hidden units whose activations of all samples are held at once.
 _UNITS = 512
+# Strips of rows in which a symmetric product is taken: the more, the less is computed twice.
+_STRIPS = 8
 
 
 class NTK(NamedTuple):
@@ -144,13 +146,15 @@ def two_layer_empirical_ntk(
                 linear = x @ p[units].detach().double().T
                 factors = [hidden.clone(), slopes.mul_(linear)]
                 hidden.mul_(linear)
-            own.addmm_(hidden, hidden.T)
+            _add_upper(own, hidden, hidden)
             weight = v[:, units]
             for a in range(pairs):
                 for b in range(a, pairs):
                     shared = weight[a] * weight[b] if reduction == "full" else weight.square().sum(0)
                     for factor in factors:
-                        through[a, b].addmm_(factor * shared, factor.T)
+                        _add_upper(through[a, b], factor * shared, factor)
+        for each in (own, *through.flatten(0, 1)):
+            _mirror(each)
         gram = x @ x.T
         if reduction != "full":
             found = outputs * own + gram * through[0, 0]
@@ -161,3 +165,16 @@ def two_layer_empirical_ntk(
                 through[b, a] = through[a, b]
             through[a, a] += own
         return through.permute(2, 0, 3, 1).contiguous()
+
+
+def _add_upper(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left rightᵀ, which is symmetric, above the diagonal and in blocks on it."""
+    for rows in torch.arange(len(total)).split(max(1, -(-len(total) // _STRIPS))):
+        start, stop = int(rows[0]), int(rows[-1]) + 1
+        total[start:stop, start:].addmm_(left[start:stop], right[start:].T)
+
+
+def _mirror(total: Tensor) -> None:
+    """Make what `_add_upper` has filled symmetric."""
+    total.triu_()
+    total += total.triu(1).T
