@@ -2,7 +2,8 @@
 
 Both sides work in float64 on a gated block of width 4,096 with 64 inputs and one output. The Jacobian of all samples
 takes 8 GiB there, so its time is that of 100 and of 200 samples, continued as a n + b n²; nothing is added for memory
-that it would wait for. Peak memory is that of a process of its own (VmHWM), torch, model and kernel included.
+that it would wait for. Times are of the processor. Peak memory is that of a process of its own (VmHWM), torch, model
+and kernel included.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 import torch
 
@@ -48,12 +49,12 @@ _WORKS = {
 
 
 def _alone(work: str, n: int, width: int) -> dict[str, float]:
-    """Seconds and peak memory in MiB of a work in this process."""
+    """Seconds of the processor and peak memory in MiB of a work in this process."""
     net, x = _net(width), _samples(n)
     _WORKS[work](net, x[:4])
-    started = perf_counter()
+    started = process_time()
     _WORKS[work](net, x)
-    seconds = perf_counter() - started
+    seconds = process_time() - started
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
     return {"seconds": seconds, "peak": peak / 1024}

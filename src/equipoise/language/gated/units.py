@@ -70,7 +70,7 @@ class GLUBlock(nn.Module):
         activation: φ, as `activation_kernel` takes it.
         gated: whether there is the linear branch P.
         bias: whether the layers have biases. The theory has none.
-        match_params: whether a gated block is made as narrow as its weights outnumber no plain block's.
+        match_params: whether a gated block is narrowed to no more weights than the plain one has.
         init: "lecun", normal with variance 1 / fan-in and no bias; or "torch", what `nn.Linear` does.
         generator: of the "lecun" weights; PyTorch's global one if absent.
 
