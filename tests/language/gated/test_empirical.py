@@ -100,6 +100,7 @@ _CASES = {
     "sequences": (_Sequence, lambda: torch.randint(0, 9, (5, 4))),
     "tied weights": (lambda: _Sequence(tied=True), lambda: torch.randint(0, 9, (5, 4))),
     "time first": (_TimeFirst, lambda: torch.randn(4, 4, 3)),
+    "time first, two positions": (_TimeFirst, lambda: torch.randn(4, 2, 3)),
     "borrowed": (_Borrowed, lambda: torch.randn(5, 4)),
     "long sequences": (
         lambda: nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2), nn.Flatten(), nn.Linear(80, 1)),
@@ -143,6 +144,13 @@ def test_the_kernel_is_that_of_the_definition(case):
         if case != "tied weights":
             alone = torch.einsum("icjc->ij", _by_loops(net, x, own))
             torch.testing.assert_close(part, alone, rtol=1e-9, atol=1e-10 * float(trace.abs().max()))
+
+
+def test_activations_in_place_are_contracted_too():
+    net = nn.Sequential(nn.Linear(3, 6), nn.ReLU(inplace=True), nn.Linear(6, 2)).double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    wanted = empirical_ntk(net, x, method="jacrev")
+    torch.testing.assert_close(empirical_ntk(net, x, method="structured"), wanted)
 
 
 @pytest.mark.parametrize("limit", [1 << 12, 1 << 14, 1 << 29])
