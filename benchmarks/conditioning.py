@@ -87,7 +87,7 @@ def rows(quick: bool) -> list[Row]:
                 beside,
                 jacobians / seconds[work],
                 10.0,
-                note=f"{seconds[work]:.3g} s beside {seconds['jacrev']:.3g} s",
+                note=f"{seconds[work]:.3g} s beside {jacobians:.3g} s",
             )
             for work, words in (("structured", "`empirical_ntk`"), ("closed", "`two_layer_empirical_ntk`"))
         ),
