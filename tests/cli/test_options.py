@@ -19,6 +19,7 @@ from equipoise.workflows import (
     OpenRequest,
     RankRequest,
     RecommendRequest,
+    SpectrumRequest,
 )
 
 _EVALUATE = ["evaluate", "scores.csv", "--target", "y", "--score", "s"]
@@ -49,6 +50,7 @@ def _options(command, capsys, monkeypatch):
         (["rank"], [RankRequest], []),
         (["embed"], [EmbedRequest], []),
         (["multitask"], [MultitaskRequest], []),
+        (["spectrum"], [SpectrumRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )

@@ -23,6 +23,8 @@ from .points import Histogram as Histogram
 from .points import curves_per_class as curves_per_class
 from .recommendation_page import RecommendationReport as RecommendationReport
 from .recommendation_page import recommendation_page as recommendation_page
+from .spectrum_page import SpectrumReport as SpectrumReport
+from .spectrum_page import spectrum_page as spectrum_page
 from .tasks_page import TasksReport as TasksReport
 from .tasks_page import tasks_page as tasks_page
 from .terminal import contest_markdown as contest_markdown

@@ -31,6 +31,9 @@ from .scores.evaluate import evaluate_scores as evaluate_scores
 from .scores.evaluate_open import evaluate_open as evaluate_open
 from .scores.requests import EvaluateRequest as EvaluateRequest
 from .scores.requests import OpenRequest as OpenRequest
+from .spectrum.measure import SpectrumOutcome as SpectrumOutcome
+from .spectrum.measure import measure_spectrum as measure_spectrum
+from .spectrum.request import SpectrumRequest as SpectrumRequest
 from .tables.fit import fit_table as fit_table
 from .tables.predict import predict_table as predict_table
 from .tables.request import FitRequest as FitRequest
