@@ -41,7 +41,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "threshold": 0.7,
             "unlabelled_weight": 10.0,
             "average_predicts_targets": True,
-            "ratio": 5,
+            "ratio": 5.0,
             "learning_rate": 0.02,
             "weight_decay": 1e-4,
             "nesterov": False,
@@ -123,7 +123,7 @@ class SemiSupervisedSettings:
     average: ProperFraction | None = 0.999
     two_pass: bool = False
     batch_size: Count = 64
-    ratio: Count = 7
+    ratio: Positive = 7.0
     learning_rate: Positive = 0.03
     momentum: ProperFraction = 0.9
     nesterov: bool = True
@@ -153,6 +153,11 @@ class SemiSupervisedSettings:
         """
         check_choice("method", method, METHODS)
         return cls(**{**METHODS[method], **changes})
+
+    @property
+    def unlabelled_size(self) -> int:
+        """Unlabelled samples of a step."""
+        return max(1, round(self.batch_size * self.ratio))
 
     def rate(self, step: int, total: int) -> float:
         """The learning rate of a step, from 0, of so many."""

@@ -113,7 +113,7 @@ class SemiSupervisedTrainer:
         """Steps of an epoch."""
         chosen = self.settings
         if len(self._unlabelled):
-            return -(-len(self._unlabelled) // (chosen.batch_size * chosen.ratio))
+            return -(-len(self._unlabelled) // chosen.unlabelled_size)
         return -(-len(self._labelled) // chosen.batch_size)
 
     @checked
@@ -162,9 +162,8 @@ class SemiSupervisedTrainer:
     def epoch(self) -> float:
         """Train on every unlabelled sample once; the mean loss of its steps."""
         seen: dict[str, list[float]] = defaultdict(list)
-        size = self.settings.batch_size * self.settings.ratio
         shuffled = self._unlabelled[torch.randperm(len(self._unlabelled), generator=self._order)]
-        batches = shuffled.split(size) if len(shuffled) else [shuffled] * self.steps_per_epoch
+        batches = shuffled.split(self.settings.unlabelled_size) if len(shuffled) else [shuffled] * self.steps_per_epoch
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.settings.seed * 1_000_003 + self._step // self.steps_per_epoch)
             self.network.train()
