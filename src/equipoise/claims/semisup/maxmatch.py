@@ -79,7 +79,8 @@ def _run(seed: int, quick: bool, settings: dict[str, Setting]) -> dict[str, dict
 
 
 def _score(arm: str, setting: Setting, seed: int) -> float:
-    return _one(arm, setting, seed)[_WORST]
+    # Of the share right on all views a constant prediction has a tenth, which is more than a poor network has.
+    return _one(arm, setting, seed)[_STRONG]
 
 
 _CONSISTENT = grid(learning_rate=(0.05, 0.1), threshold=(0.8, 0.95))
@@ -102,8 +103,8 @@ CLAIM = Claim(
                 "5 %, shift .1. Strong views: rotation .3, scale 15 %, shift .15, intensity ± 30 %, noise of .09, a "
                 "3 x 3 square erased; always 3 for MaxMatch and the mean, 1 for FixMatch. Without unlabelled "
                 "samples: the same steps on the 40, and 301 steps of 30 on all 1,290 with their labels. Tested on "
-                "10 fresh strong views. Every arm has 4 settings to choose from, by the share right on all 10 views "
-                "on 3 other seeds: rate .05 or .1 and threshold .8 or .95; without unlabelled samples rates of .02, "
+                "10 fresh strong views. Every arm has 4 settings to choose from, by the accuracy on strong views on "
+                "3 other seeds: rate .05 or .1 and threshold .8 or .95; without unlabelled samples rates of .02, "
                 ".05, .1, .2."
             ),
             run=_run,
