@@ -241,6 +241,12 @@ def test_bad_data_are_refused(plain_inputs):
     ):
         with pytest.raises(ValueError, match=message):
             SemiSupervisedTrainer(nn.Linear(2, 2), inputs, target, **views)
+    for method in ("maxmatch", "supervised"):
+        settings = SemiSupervisedSettings.usual(method)
+        with pytest.raises(ValueError, match="at least 2 classes"):
+            SemiSupervisedTrainer(nn.Linear(2, 1), x, y, **views, settings=settings).fit()
+        with pytest.raises(ValueError, match=r"target holds the value 2, wanted class indices from 0 to 1"):
+            SemiSupervisedTrainer(nn.Linear(2, 2), x, 2 * y.clamp_min(0), **views, settings=settings).fit()
     with pytest.raises(ValueError, match="method='mixmatch' is not known"):
         SemiSupervisedSettings.usual("mixmatch")
     with pytest.raises(ValueError, match="per_class=3 is more than the 1 samples of class 1"):

@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from equipoise.core.reduction import attached_zero
 from equipoise.core.signature import checked
-from equipoise.core.types import ClassTarget, NonNegative
+from equipoise.core.types import ClassScores, ClassTarget, NonNegative, Scalar
 from equipoise.semisup.consistency.loss import WorstCaseConsistencyLoss
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -87,8 +87,22 @@ def consistency_step(
         )
     work = _in_two_passes if two_pass else _in_one_pass
     z_x, consistency, statistics = work(network, labelled, weak, strong, criterion, teacher)
-    supervised = cross_entropy(z_x.float() if z_x.dtype in (torch.float16, torch.bfloat16) else z_x, target)
+    supervised = supervised_loss(z_x, target)
     return StepLoss(supervised + weight * consistency, supervised.detach(), consistency.detach(), statistics)
+
+
+@checked
+def supervised_loss(logits: ClassScores, target: ClassTarget) -> Scalar:
+    """Cross-entropy of labelled samples, in float32 of half precision.
+
+    Args:
+        logits: (n, C).
+        target: (n,) class indices.
+
+    >>> supervised_loss(torch.zeros(2, 4), torch.tensor([0, 3]))
+    tensor(1.3863)
+    """
+    return cross_entropy(logits, target)
 
 
 _Parts = tuple[Tensor, Tensor, dict[str, float]]

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from equipoise.core.epochs import TrainingHistory, fit_epochs
 from equipoise.core.fingerprint import fingerprint
@@ -23,7 +22,7 @@ from equipoise.core.signature import checked
 from equipoise.core.types import OpenTarget
 from equipoise.core.validate import check_finite
 from equipoise.semisup.consistency.loss import WorstCaseConsistencyLoss
-from equipoise.semisup.consistency.step import consistency_step
+from equipoise.semisup.consistency.step import consistency_step, supervised_loss
 from equipoise.semisup.training.averaging import EMATeacher
 from equipoise.semisup.training.settings import SemiSupervisedSettings
 from equipoise.semisup.views.multiple import MultiViewSampler
@@ -200,7 +199,7 @@ class SemiSupervisedTrainer:
             loss, found = done.loss, done.statistics
             found |= {"supervised": float(done.supervised), "consistency": float(done.consistency)}
         else:
-            loss = cross_entropy(self.network(x), y)
+            loss = supervised_loss(self.network(x), y)
             found = {"supervised": float(loss.detach())}
         loss.backward()
         self._optimizer.step()
