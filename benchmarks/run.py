@@ -29,6 +29,7 @@ _FILES = (
     "recommendation",
     "knowledge",
     "conditioning",
+    "semisup",
 )
 
 

@@ -14,6 +14,9 @@ from . import (
     data as data,
 )
 from . import (
+    dense as dense,
+)
+from . import (
     estimators as estimators,
 )
 from . import (
@@ -39,6 +42,9 @@ from . import (
 )
 from . import (
     report as report,
+)
+from . import (
+    semisup as semisup,
 )
 from . import (
     training as training,

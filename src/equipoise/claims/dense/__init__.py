@@ -1,0 +1,1 @@
+"""The claims of `dense`, one module per paper."""

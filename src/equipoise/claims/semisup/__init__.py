@@ -1,0 +1,1 @@
+"""The claims of `semisup`, one module per paper."""

@@ -1,0 +1,1 @@
+"""Long-tailed semantic segmentation: the AUC of pixels, a memory of rare classes, scores by groups of classes."""

@@ -1,0 +1,1 @@
+"""Segmentation of a domain without labels: styles of each class, and a network that keeps fine texture."""
