@@ -46,7 +46,7 @@ def steps(model, count=12, lr=2e-2):
         loss = model(words(4), labels=words(4)).loss
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return losses
 
 

@@ -69,6 +69,7 @@ OTHERS = {
     "equipoise.language.ADAPTERS": "a table of the adapters",
     "equipoise.language.AdaLoRALinear": _LAYER,
     "equipoise.language.AdapterRecord": _RESULT,
+    "equipoise.language.AdapterSettings": "a union of the settings of adapters",
     "equipoise.language.ExpertLoad": _RESULT,
     "equipoise.language.GroupRoute": _RESULT,
     "equipoise.language.MoELoRALinear": _LAYER,
