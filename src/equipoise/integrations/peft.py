@@ -40,7 +40,7 @@ class TuckAType(str, enum.Enum):
 
 
 @dataclass
-class TuckAConfig(PeftConfig):  # type: ignore[misc]
+class TuckAConfig(PeftConfig):
     """The settings of TuckA for PEFT.
 
     Attributes:
@@ -103,7 +103,7 @@ class TuckAConfig(PeftConfig):  # type: ignore[misc]
         return TuckASettings(**{name: getattr(self, name) for name in TuckASettings.__dataclass_fields__})
 
 
-class TuckALayer(BaseTunerLayer, RoutedLayer):  # type: ignore[misc]
+class TuckALayer(BaseTunerLayer, RoutedLayer):
     """The parts that adapters have in one layer, by the name of the adapter."""
 
     adapter_layer_names = ("tucka_experts", "tucka_router")
@@ -112,8 +112,8 @@ class TuckALayer(BaseTunerLayer, RoutedLayer):  # type: ignore[misc]
     def __init__(self, base_layer: nn.Module, name: str) -> None:
         self.base_layer = base_layer
         self.layer_name = name
-        self.tucka_experts = nn.ModuleDict()
-        self.tucka_router = nn.ModuleDict()
+        self.tucka_experts: Any = nn.ModuleDict()
+        self.tucka_router: Any = nn.ModuleDict()
         self.tucka_routes: dict[str, RouteState] = {}
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
@@ -149,6 +149,10 @@ class TuckALayer(BaseTunerLayer, RoutedLayer):  # type: ignore[misc]
 
 class TuckALinearOfPeft(nn.Module, TuckALayer):
     """A linear layer of a PEFT model with TuckA."""
+
+    tucka_experts: Any
+    tucka_router: Any
+    base_layer: Any
 
     def __init__(
         self, base_layer: nn.Module, name: str, adapter: str, config: TuckAConfig, state: RouteState, layer: int
@@ -207,7 +211,7 @@ class TuckALinearOfPeft(nn.Module, TuckALayer):
         return "tucka." + super().__repr__()
 
 
-class TuckAModel(BaseTuner):  # type: ignore[misc]
+class TuckAModel(BaseTuner):
     """A model with TuckA, made by `peft.get_peft_model` from a `TuckAConfig`."""
 
     prefix = "tucka_"

@@ -153,10 +153,10 @@ def _parameters(seed: int, quick: bool) -> dict[str, dict[str, float]]:
         add_adapter(model, "tucka", [str(n) for n in range(layers)], TuckASettings(r=r, k=k, t=t, p=p))
         counted = sum(trainable_parameters(model).values())
         worst = max(worst, abs(counted - tucka_parameter_count(d, r=r, k=k, t=t, p=p, layers=layers)))
-    model = _World(seed, False).network()
-    add_adapter(model, "tucka", ["0", "2"], TuckASettings(r=4, k=8))
-    model(torch.ones(2, _WIDTH))
-    loads = int(expert_load(model).counts.sum())
+    network = _World(seed, False).network()
+    add_adapter(network, "tucka", ["0", "2"], TuckASettings(r=4, k=8))
+    network(torch.ones(2, _WIDTH))
+    loads = int(expert_load(network).counts.sum())
     return {"TuckA": {"parameters off the formula": worst, "routes of one pass over two layers": float(loads)}}
 
 
