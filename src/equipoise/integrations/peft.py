@@ -153,6 +153,8 @@ class TuckALinearOfPeft(nn.Module, TuckALayer):
     tucka_experts: Any
     tucka_router: Any
     base_layer: Any
+    active_adapters: Any
+    get_base_layer: Any
 
     def __init__(
         self, base_layer: nn.Module, name: str, adapter: str, config: TuckAConfig, state: RouteState, layer: int
