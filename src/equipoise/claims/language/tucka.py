@@ -170,6 +170,9 @@ _PROTOCOL = (
     "batches of 2 other seeds."
 )
 
+# Seed 0 had been looked at, at one rate, before the protocol was final.
+_SEEDS = tuple(range(10, 20))
+
 CLAIM = Claim(
     slug="tucka",
     statement=(
@@ -187,6 +190,7 @@ CLAIM = Claim(
                 Gain("and than one group", _EIGHT, _ONE, _ERROR, 0.002, higher_is_better=False),
                 Gain("and than one group of the same rank", _EIGHT, _ONE_SMALL, _ERROR, 0.002, higher_is_better=False),
             ),
+            seeds=_SEEDS,
             tuning=Tuning({arm: grid(lr=_RATES) for arm in _ARMS}, _score_regimes, seeds=VALIDATION_SEEDS[:2]),
         ),
         Experiment(
@@ -215,6 +219,7 @@ CLAIM = Claim(
                     asserted=False,
                 ),
             ),
+            seeds=_SEEDS,
             tuning=Tuning({arm: grid(lr=_RATES) for arm in _MIXED_ARMS}, _score_mixed, seeds=VALIDATION_SEEDS[:2]),
         ),
         Experiment(
