@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, TypeAlias
 
 from jaxtyping import Bool, Float, Integer
@@ -25,5 +26,16 @@ SalientMasks: TypeAlias = Annotated[
 ]
 SaliencyMap: TypeAlias = Annotated[Float[Tensor, "height width"], Range(0, 1)]
 """Probabilities; of logits take the sigmoid first."""
+SaliencyMaps: TypeAlias = (
+    Annotated[Float[Tensor, "n _height _width"] | Float[Tensor, "n 1 _height _width"], Range(0, 1)]
+    | Sequence[Annotated[Float[Tensor, "_height _width"], Range(0, 1)]]
+)
+"""Maps of a batch, or a list of maps of any size."""
+MaskList: TypeAlias = Sequence[
+    Annotated[
+        Integer[Tensor, "_height _width"] | Bool[Tensor, "_height _width"] | Float[Tensor, "_height _width"], _OBJECT
+    ]
+]
+"""Masks of any size."""
 Frames: TypeAlias = Annotated[Integer[Tensor, "_objects 4"], MayBeEmpty()]
 """Half-open boxes, a row (top, bottom, left, right) each."""

@@ -50,15 +50,24 @@ def adaptive_threshold(pred: Values) -> float:
 
 def count_frames(pred: Values, mask: NDArray[np.bool_], crops: Sequence[Crop], levels: int) -> Counts:
     """Counts of a whole image and of its frames."""
-    step = (pred * (levels - 1)).astype(np.intp)
-    code = 4 * step + 2 * mask + (pred >= adaptive_threshold(pred))
+    scaled = pred * (levels - 1)
+    step = scaled.astype(np.int32)
+    code = step << 2
+    code += mask.view(np.uint8) << 1
+    code += pred >= adaptive_threshold(pred)
     bins = 4 * levels
     parts = [code.ravel(), *(code[crop].ravel() + bins * k for k, crop in enumerate(crops, 1))]
     found = np.bincount(np.concatenate(parts), minlength=bins * len(parts)).reshape(-1, levels, 2, 2)
     sides = found.sum(3)
+    return Counts(sides[:, :, 1], sides[:, :, 0], found[:, :, :, 1].sum(1), _one_value_each(pred, scaled, step, levels))
+
+
+def _one_value_each(pred: Values, scaled: Values, step: NDArray[np.int32], levels: int) -> bool:
+    if (scaled == step).all():
+        return True
     value = np.zeros(levels)
     value[step] = pred
-    return Counts(sides[:, :, 1], sides[:, :, 0], found[:, :, :, 1].sum(1), bool((value[step] == pred).all()))
+    return bool((value[step] == pred).all())
 
 
 def f_values(tp: Counted, predicted: Counted, positives: Counted, beta2: float) -> Values:

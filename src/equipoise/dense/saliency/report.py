@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from equipoise.core.metrics import SampleMetric, nan_by_name
 from equipoise.core.signature import checked
-from equipoise.core.types import NumClasses, Positive, Probability, Range, Whole
+from equipoise.core.types import NumClasses, Positive, Probability, Whole
 from equipoise.core.validate import warn_once
 from equipoise.dense.regions.frames import Connectivity
-from equipoise.dense.regions.types import SaliencyMap, SalientMask, SalientMasks
+from equipoise.dense.regions.types import MaskList, SaliencyMaps, SalientMasks
 from equipoise.dense.saliency.judging import Judging, judge_map
 from equipoise.dense.saliency.metrics import as_arrays
 from equipoise.dense.saliency.summary import (
@@ -33,11 +32,6 @@ from equipoise.dense.saliency.summary import (
     summary_names,
     undefined_words,
 )
-
-SaliencyMaps = Annotated[
-    Float[Tensor, "n _height _width"] | Float[Tensor, "n 1 _height _width"],
-    Range(0, 1),
-]
 
 
 class SaliencyReport(SampleMetric):
@@ -102,7 +96,7 @@ class SaliencyReport(SampleMetric):
         self.add_state("curve_sums", default=zeros, dist_reduce_fx="sum")
 
     @checked
-    def update(self, pred: SaliencyMaps | Sequence[SaliencyMap], gt: SalientMasks | Sequence[SalientMask]) -> None:
+    def update(self, pred: SaliencyMaps, gt: SalientMasks | MaskList) -> None:
         """Judge a batch.
 
         Args:

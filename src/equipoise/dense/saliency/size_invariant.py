@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,11 +12,11 @@ from torch import Tensor
 from equipoise.core.metrics import SampleMetric
 from equipoise.core.signature import checked
 from equipoise.core.types import Whole
+from equipoise.core.validate import warn_once
 from equipoise.dense.regions.frames import Connectivity, crops, find_objects
-from equipoise.dense.regions.types import SaliencyMap, SalientMask, SalientMasks
+from equipoise.dense.regions.types import MaskList, SaliencyMap, SaliencyMaps, SalientMask, SalientMasks
 from equipoise.dense.saliency.judging import background_of, frame_average
 from equipoise.dense.saliency.metrics import as_arrays
-from equipoise.dense.saliency.report import SaliencyMaps
 
 MapMetric: TypeAlias = Callable[[Tensor, Tensor], Any]
 """(map, mask) → a number; NaN where it is undefined."""
@@ -79,8 +79,6 @@ class SizeInvariant(SampleMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not callable(metric):
-            raise ValueError(f"metric must be a function of a map and a mask, got {type(metric).__name__}")
         self.metric, self.separable, self.background = metric, separable, background
         self.min_area, self.connectivity = min_area, connectivity
 
@@ -103,7 +101,7 @@ class SizeInvariant(SampleMetric):
         return frame_average(frames, rest, mask.size - behind, behind)
 
     @checked
-    def update(self, pred: SaliencyMaps | Sequence[SaliencyMap], gt: SalientMasks | Sequence[SalientMask]) -> None:
+    def update(self, pred: SaliencyMaps, gt: SalientMasks | MaskList) -> None:
         """Add maps and masks, tensors of a batch or lists, which must be of the same sizes."""
         maps, masks = (
             each.flatten(0, 1) if isinstance(each, Tensor) and each.ndim == 4 else each for each in (pred, gt)
@@ -116,6 +114,8 @@ class SizeInvariant(SampleMetric):
     def compute(self) -> Tensor:
         """The mean over images on which the measure is defined."""
         (values,) = self.samples()
+        if missing := int(values.isnan().sum()):
+            warn_once(f"the measure is undefined on {missing} of {len(values)} images, which are left out")
         found: Tensor = values.nanmean()
         return found
 

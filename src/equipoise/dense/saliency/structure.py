@@ -72,20 +72,23 @@ def weighted_f_measure(pred: Values, mask: Bools, beta2: float) -> float:
     if not mask.any():
         return 0.0
     error = np.abs(pred - mask)
-    if mask.all():
-        near, weight = error, np.ones(())
-    else:
+    on = error[mask]
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    # What the Gaussian of a pixel of an object reaches.
+    window = tuple(slice(max(0, int(each[0]) - _REACH), int(each[-1]) + 1 + _REACH) for each in (rows, columns))
+    false_positive = 0.0
+    near = error[window]
+    if len(on) < mask.size:
         distance, nearest = ndimage.distance_transform_edt(~mask, return_indices=True)
-        near = error[nearest[0], nearest[1]]
-        weight = np.where(mask, 1.0, 2 - np.exp(np.log(0.5) / _HALF_LIFE * distance))
+        near = error[nearest[(0, *window)], nearest[(1, *window)]]
+        # The weight of a pixel of an object, at distance 0, is 1.
+        weight = 2 - np.exp(-np.log(2) / _HALF_LIFE * distance)
+        false_positive = float(error.ravel() @ weight.ravel() - on.sum())
     kernel = np.exp(-(np.arange(-_REACH, _REACH + 1) ** 2) / (2 * _SIGMA**2))
     kernel /= kernel.sum()
-    # The Gaussian of two dimensions is the product of two of one.
-    smooth = ndimage.correlate1d(near, kernel, axis=0, mode="constant")
-    smooth = ndimage.correlate1d(smooth, kernel, axis=1, mode="constant")
-    weighed = np.where(mask & (smooth < error), smooth, error) * weight
-    on = weighed[mask]
-    false_positive = float(weighed.sum() - on.sum())
+    for axis in (0, 1):
+        near = ndimage.correlate1d(near, kernel, axis=axis, mode="constant")
+    on = np.minimum(on, near[mask[window]])
     true_positive = float(len(on) - on.sum())
     recall = 1 - float(on.mean())
     precision = true_positive / (true_positive + false_positive + EPS)
