@@ -18,7 +18,7 @@ _BASES = {_BOTH: ("bce", "auc"), _SI: ("bce",)}
 
 
 def _loss(arm: str) -> nn.Module:
-    return SizeInvariantLoss(_BASES[arm]) if arm in _BASES else nn.BCEWithLogitsLoss()
+    return SizeInvariantLoss(_BASES[arm]) if arm in _BASES else nn.BCEWithLogitsLoss()  # type: ignore[arg-type]
 
 
 def _run(seed: int, quick: bool, settings: dict[str, Setting]) -> dict[str, dict[str, float]]:

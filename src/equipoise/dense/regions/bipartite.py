@@ -23,12 +23,12 @@ class Moments(NamedTuple):
     """Of the values of each group; 0 where it has none.
 
     Attributes:
-        count: (..., groups).
+        number: (..., groups) of values.
         mean: (..., groups).
-        var: (..., groups) divided by the count.
+        var: (..., groups) divided by their number.
     """
 
-    count: Tensor
+    number: Tensor
     mean: Tensor
     var: Tensor
 
@@ -81,4 +81,4 @@ def side_moments(values: Tensor, group: Tensor, groups: int) -> Moments:
 def pair_loss(pos: Moments, neg: Moments, gamma: float) -> Tensor:
     """The loss of each group; 0 where a side has no member."""
     loss = pos.var + neg.var + (gamma - (pos.mean - neg.mean)) ** 2
-    return torch.where((pos.count > 0) & (neg.count > 0), loss, 0.0)
+    return torch.where((pos.number > 0) & (neg.number > 0), loss, 0.0)

@@ -32,13 +32,13 @@ class FrameSet(NamedTuple):
     Attributes:
         boxes: (F, 4) int64 boxes (top, bottom, left, right).
         image: (F,) int64 the mask of each.
-        count: (n,) int64 frames of each mask; 0 where it has no object.
+        objects: (n,) int64 frames of each mask; 0 where it has no object.
         shape: (n, height, width).
     """
 
     boxes: Tensor
     image: Tensor
-    count: Tensor
+    objects: Tensor
     shape: tuple[int, int, int]
 
     @property
@@ -152,14 +152,14 @@ def frame_weights(frames: FrameSet, alpha: float | str, per_object: bool = False
     _, height, width = frames.shape
     share = 1 / frames.pixels.to(dtype)
     if per_object:
-        share = share / frames.count[frames.image]
-    covered, empty = frames.covered(), (frames.count == 0)[:, None, None]
+        share = share / frames.objects[frames.image]
+    covered, empty = frames.covered(), (frames.objects == 0)[:, None, None]
     # A running sum leaves a trace of rounding where it should be back at zero.
     foreground = torch.where(covered, frames.spread(share), 0.0)
     foreground = torch.where(empty, 1 / (height * width), foreground)
     behind = ~covered & ~empty
     pixels = behind.sum((1, 2), keepdim=True)
-    if alpha == "ratio":
+    if isinstance(alpha, str):
         level = 1 / (height * width - pixels).clamp_min(1).to(dtype)
     else:
         level = alpha / pixels.clamp_min(1).to(dtype)

@@ -172,19 +172,19 @@ class SizeInvariantLoss(nn.Module):
     def _shares(self, frames: FrameSet, like: Tensor) -> tuple[FrameSet, Tensor]:
         """Frames with a whole image where there is no object, and the weight of each."""
         _, height, width = frames.shape
-        empty = (frames.count == 0).nonzero()[:, 0]
+        empty = (frames.objects == 0).nonzero()[:, 0]
         whole = frames.boxes.new_tensor([0, height, 0, width]).expand(len(empty), 4)
         added = FrameSet(
             torch.cat([frames.boxes, whole]),
             torch.cat([frames.image, empty]),
-            frames.count.clamp_min(1),
+            frames.objects.clamp_min(1),
             frames.shape,
         )
         return added, self._weight(added, like)
 
     def _weight(self, frames: FrameSet, like: Tensor) -> Tensor:
         """(F,) of each frame in the sum over frames."""
-        count = frames.count[frames.image].to(wide(like))
+        count = frames.objects[frames.image].to(wide(like))
         return 1 / count if self.reduction == "mean" else torch.ones_like(count)
 
     def _ranked(self, maps: Tensor, target: Tensor, frames: FrameSet) -> Tensor:
@@ -196,14 +196,14 @@ class SizeInvariantLoss(nn.Module):
         found = side_moments(p[:, pixel], 2 * frame + positive, 2 * count)
         neg, pos = (_side(found, side, count) for side in (0, 1))
         value = pair_loss(pos, neg, self.gamma)
-        ranked = (pos.count > 0) & (neg.count > 0)
+        ranked = (pos.number > 0) & (neg.number > 0)
         if self.cross:
             covered = frames.covered()
             n = frames.shape[0]
             image = torch.arange(n, device=p.device).repeat_interleave(covered[0].numel())
             behind = side_moments(p, torch.where(covered.flatten(), n, image), n + 1)
             far = Moments(*(each[..., frames.image] for each in behind))
-            near, beyond = ranked.to(value.dtype), ((pos.count > 0) & (far.count > 0)).to(value.dtype)
+            near, beyond = ranked.to(value.dtype), ((pos.number > 0) & (far.number > 0)).to(value.dtype)
             weights = near + self.cross * beyond
             value = (value + self.cross * pair_loss(pos, far, self.gamma)) / torch.where(weights > 0, weights, 1.0)
             ranked = weights > 0

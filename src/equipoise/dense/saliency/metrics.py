@@ -148,7 +148,7 @@ def e_measure_curve(pred: SaliencyMap, gt: SalientMask, num_levels: NumClasses =
     """
     tp, fp = count_frames(*as_arrays(pred, gt), (), num_levels).salient()
     pixels = tp[:, :1] + fp[:, :1]
-    return torch.from_numpy(e_values(tp, fp, tp[:, :1], pixels, pixels - 1 + EPS)[0])
+    return torch.from_numpy(e_values(tp, fp, tp[:, :1], pixels, (pixels - 1 + EPS).astype(np.float64))[0])
 
 
 @checked

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +120,7 @@ def _images(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _pixels(path: Path) -> NDArray[np.generic]:
+def _pixels(path: Path) -> NDArray[Any]:
     """One channel: booleans, uint8, uint16 or floating point."""
     from PIL import Image, UnidentifiedImageError
 
