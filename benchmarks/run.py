@@ -28,6 +28,7 @@ _FILES = (
     "evaluate",
     "recommendation",
     "knowledge",
+    "saliency",
 )
 
 

@@ -96,8 +96,15 @@ def find_objects(mask: NDArray[np.bool_], min_area: int = 0, connectivity: int =
     """`object_frames` of a boolean array, with areas."""
     from scipy import ndimage
 
-    labels, _ = ndimage.label(mask, structure=None if connectivity == 4 else np.ones((3, 3)))
-    return _labelled(labels, min_area)
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return _labelled(np.zeros((1, 1), dtype=np.int64), min_area)
+    # Nothing lies outside of the box of all objects.
+    top, left = int(rows[0]), int(columns[0])
+    inside = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    labels, _ = ndimage.label(inside, structure=None if connectivity == 4 else np.ones((3, 3)))
+    boxes, areas = _labelled(labels, min_area)
+    return MaskObjects(boxes + np.array([top, top, left, left]), areas)
 
 
 def crops(boxes: Boxes) -> list[Crop]:

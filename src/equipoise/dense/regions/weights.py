@@ -70,6 +70,38 @@ class FrameSet(NamedTuple):
         return self.spread(torch.ones_like(self.image)) > 0
 
 
+class RegionWeights(NamedTuple):
+    """Weights of the pixels of a batch, by the region that they are in.
+
+    Attributes:
+        covered: (n, height, width) which pixels are in a frame.
+        inside: (n, height, width) the weight there.
+        level: (n, 1, 1) the weight of the pixels of the background.
+        empty: (n, 1, 1) which masks have no object.
+    """
+
+    covered: Tensor
+    inside: Tensor
+    level: Tensor
+    empty: Tensor
+
+    def joint(self) -> Tensor:
+        """(n, height, width) of frames and background."""
+        return torch.where(self.covered, self.inside, torch.where(self.empty, self._whole, self.level))
+
+    def foreground(self) -> Tensor:
+        """(n, height, width) of frames."""
+        return torch.where(self.covered, self.inside, torch.where(self.empty, self._whole, 0.0))
+
+    def background(self) -> Tensor:
+        """(n, height, width) of the background."""
+        return torch.where(self.covered | self.empty, 0.0, self.level)
+
+    @property
+    def _whole(self) -> float:
+        return 1 / self.covered[0].numel()
+
+
 @checked
 def frame_weight_map(
     mask: SalientMask, min_area: Whole = 0, alpha: Alpha = "ratio", connectivity: Connectivity = 4
@@ -95,8 +127,7 @@ def frame_weight_map(
     paper).
     """
     found = object_frames(mask, min_area, connectivity)
-    foreground, background = frame_weights(as_frame_set([found], (1, *mask.shape)), alpha)
-    return (foreground + background)[0]
+    return region_weights(as_frame_set([found], (1, *mask.shape)), alpha).joint()[0]
 
 
 def mask_frame_set(masks: Tensor, min_area: int, connectivity: int) -> FrameSet:
@@ -138,8 +169,8 @@ def as_frame_set(frames: Sequence[Frames], shape: Sequence[int]) -> FrameSet:
     return FrameSet(boxes, torch.arange(n, device=boxes.device).repeat_interleave(count), count, (n, height, width))
 
 
-def frame_weights(frames: FrameSet, alpha: float | str, per_object: bool = False) -> tuple[Tensor, Tensor]:
-    """Weights of pixels by the frames of objects and by the background, (n, height, width) each.
+def region_weights(frames: FrameSet, alpha: float | str, per_object: bool = False) -> RegionWeights:
+    """Weights of the pixels of a batch.
 
     Args:
         frames: of a batch.
@@ -150,20 +181,23 @@ def frame_weights(frames: FrameSet, alpha: float | str, per_object: bool = False
     """
     dtype = wide(frames.boxes)
     _, height, width = frames.shape
+    size = height * width
+    empty = (frames.objects == 0)[:, None, None]
+    if not len(frames.boxes):
+        nothing = torch.zeros(frames.shape, dtype=dtype, device=frames.boxes.device)
+        return RegionWeights(nothing.bool(), nothing, nothing[:, :1, :1], empty)
     share = 1 / frames.pixels.to(dtype)
     if per_object:
         share = share / frames.objects[frames.image]
-    covered, empty = frames.covered(), (frames.objects == 0)[:, None, None]
+    inside = frames.spread(share)
     # A running sum leaves a trace of rounding where it should be back at zero.
-    foreground = torch.where(covered, frames.spread(share), 0.0)
-    foreground = torch.where(empty, 1 / (height * width), foreground)
-    behind = ~covered & ~empty
-    pixels = behind.sum((1, 2), keepdim=True)
+    covered = inside > 0.5 * share.min()
+    union = covered.sum((1, 2), keepdim=True)
     if isinstance(alpha, str):
-        level = 1 / (height * width - pixels).clamp_min(1).to(dtype)
+        level = 1 / union.clamp_min(1).to(dtype)
     else:
-        level = alpha / pixels.clamp_min(1).to(dtype)
-    return foreground, torch.where(behind, level, 0.0)
+        level = alpha / (size - union).clamp_min(1).to(dtype)
+    return RegionWeights(covered, inside, level, empty)
 
 
 def frame_pixels(frames: FrameSet) -> tuple[Tensor, Tensor]:

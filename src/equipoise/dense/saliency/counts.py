@@ -52,14 +52,15 @@ def count_frames(pred: Values, mask: NDArray[np.bool_], crops: Sequence[Crop], l
     """Counts of a whole image and of its frames."""
     scaled = pred * (levels - 1)
     step = scaled.astype(np.int32)
-    code = step << 2
+    exact = _one_value_each(pred, scaled, step, levels)
+    code = np.left_shift(step, 2, out=step)
     code += mask.view(np.uint8) << 1
     code += pred >= adaptive_threshold(pred)
     bins = 4 * levels
     parts = [code.ravel(), *(code[crop].ravel() + bins * k for k, crop in enumerate(crops, 1))]
     found = np.bincount(np.concatenate(parts), minlength=bins * len(parts)).reshape(-1, levels, 2, 2)
     sides = found.sum(3)
-    return Counts(sides[:, :, 1], sides[:, :, 0], found[:, :, :, 1].sum(1), _one_value_each(pred, scaled, step, levels))
+    return Counts(sides[:, :, 1], sides[:, :, 0], found[:, :, :, 1].sum(1), exact)
 
 
 def _one_value_each(pred: Values, scaled: Values, step: NDArray[np.int32], levels: int) -> bool:

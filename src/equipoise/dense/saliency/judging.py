@@ -82,18 +82,19 @@ def judge_map(pred: Values, mask: NDArray[np.bool_], how: Judging) -> MapScores:
     parts = crops(objects.boxes)
     whole = (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
     counts = count_frames(pred, mask, parts, how.num_levels)
+    outside = background_of(objects.boxes, mask.shape)
     found: dict[str, Values] = {}
     curves: dict[str, Values] = {}
     if how.pixelwise:
         error = np.abs(pred - mask)
-        found |= _separable(error, objects.boxes)
+        found |= _separable(error, objects.boxes, outside)
         found |= _of_precision(counts, mask.size, how.beta2, curves)
         found["auc"] = areas(counts, pred, mask, parts)
     if how.structural:
         found |= _of_alignment(counts, mask.size, curves)
         found["s_measure"] = np.array([structure_measure(pred[c], mask[c], how.s_alpha) for c in [whole, *parts]])
         found["wf"] = np.array([weighted_f_measure(pred[c], mask[c], how.wf_beta2) for c in [whole, *parts]])
-    values = _summed_up(found, curves, objects.boxes, mask.shape, pixelwise=how.pixelwise)
+    values = _summed_up(found, curves, len(parts), outside, pixelwise=how.pixelwise)
     return MapScores(
         values={name: values[name] for name in how.per_image},
         curves=curves,
@@ -117,15 +118,14 @@ def background_of(boxes: Boxes, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return outside
 
 
-def _separable(error: Values, boxes: Boxes) -> dict[str, Values]:
-    """MAE and MSE of the image, of every frame, and last of the background."""
-    found = {}
-    behind = background_of(boxes, error.shape)
-    for name, each in (("mae", error), ("mse", error * error)):
-        rest = each[behind]
-        last = rest.mean() if len(rest) else 0.0
-        found[name] = np.array([each.mean(), *(each[crop].mean() for crop in crops(boxes)), last])
-    return found
+def _separable(error: Values, boxes: Boxes, outside: NDArray[np.bool_]) -> dict[str, Values]:
+    """MAE and MSE of the image, of every frame, and last of the background, 0 where there is none."""
+    regions = [error.ravel(), *(error[crop].ravel() for crop in crops(boxes)), error[outside]]
+    sizes = np.maximum([len(each) for each in regions], 1)
+    return {
+        "mae": np.array([each.sum() for each in regions]) / sizes,
+        "mse": np.array([each @ each for each in regions]) / sizes,
+    }
 
 
 def _of_precision(counts: Counts, size: int, beta2: float, curves: dict[str, Values]) -> dict[str, Values]:
@@ -161,10 +161,10 @@ def _of_alignment(counts: Counts, size: int, curves: dict[str, Values]) -> dict[
 
 
 def _summed_up(
-    found: dict[str, Values], curves: dict[str, Values], boxes: Boxes, shape: tuple[int, ...], *, pixelwise: bool
+    found: dict[str, Values], curves: dict[str, Values], count: int, outside: NDArray[np.bool_], *, pixelwise: bool
 ) -> dict[str, float]:
-    """Whole values and their size-invariant forms."""
-    count = len(boxes)
+    """Whole values and their size-invariant forms, of `count` frames."""
+    behind = int(np.count_nonzero(outside))
     values = {}
     for name, each in found.items():
         frames = each[1 : 1 + count]
@@ -172,9 +172,7 @@ def _summed_up(
         if not count:
             continue
         if name in LOWER_IS_BETTER:
-            behind = int(background_of(boxes, shape).sum())
-            total = shape[0] * shape[1]
-            values[f"si_{name}"] = frame_average(frames, float(each[-1]), total - behind, behind)
+            values[f"si_{name}"] = frame_average(frames, float(each[-1]), outside.size - behind, behind)
         elif np.isnan(frames).all():
             values[f"si_{name}"] = np.nan
         else:

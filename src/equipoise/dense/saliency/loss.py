@@ -39,8 +39,8 @@ from equipoise.dense.regions.weights import (
     as_frame_set,
     box_sums,
     frame_pixels,
-    frame_weights,
     mask_frame_set,
+    region_weights,
 )
 
 Base: TypeAlias = Literal["bce", "mse", "mae", "dice", "iou", "auc"]
@@ -145,12 +145,12 @@ class SizeInvariantLoss(nn.Module):
         pixelwise = [name for name in self.base if name in _PIXEL]
         named = self.background in _PIXEL
         if pixelwise or named:
-            foreground, background = frame_weights(frames, self.alpha, self.reduction == "mean")
-            weight = foreground + background if self.background == "auto" else foreground
+            regions = region_weights(frames, self.alpha, self.reduction == "mean")
+            weight = regions.joint() if self.background == "auto" else regions.foreground()
             for name in pixelwise:
                 total = total + _weighted(_PIXEL[name](maps, truth), weight)
             if named:
-                total = total + _weighted(_of_mean_map(self.background, maps, truth), background)
+                total = total + _weighted(_of_mean_map(self.background, maps, truth), regions.background())
         if {"dice", "iou"} & set(self.base):
             total = total + self._overlap(maps.sigmoid(), truth, frames)
         if "auc" in self.base:

@@ -116,7 +116,7 @@ class SaliencyReport(SampleMetric):
             fitted = resized(one, truth.shape)
             array, mask = as_arrays(fitted, truth)
             scores = judge_map(array, mask, self.how)
-            rows.append(image_row(scores, self.how, float(mask.mean()), fitted is not one))
+            rows.append(image_row(scores, self.how, np.count_nonzero(mask) / mask.size, fitted is not one))
             objects.append(object_rows(scores, self.how))
             curves.append(curve_rows(scores, self.how))
         self.keep(
