@@ -21,7 +21,7 @@ Kind = TypeVar("Kind", bound=Request)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Options(OpenRequest, EvaluateRequest, SaliencyRequest):
+class _Options(SaliencyRequest, OpenRequest, EvaluateRequest):
     """The options of all requests.
 
     Attributes:
