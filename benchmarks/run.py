@@ -30,6 +30,7 @@ _FILES = (
     "knowledge",
     "conditioning",
     "semisup",
+    "saliency",
 )
 
 

@@ -20,6 +20,7 @@ from equipoise.workflows import (
     RankRequest,
     RecommendRequest,
     SpectrumRequest,
+    SaliencyRequest,
 )
 
 _EVALUATE = ["evaluate", "scores.csv", "--target", "y", "--score", "s"]
@@ -41,7 +42,7 @@ def _options(command, capsys, monkeypatch):
     [
         (["fit"], [FitRequest], []),
         (["predict"], [], ["--output", "--overwrite", "--escape-formulas"]),
-        (["evaluate"], [EvaluateRequest, OpenRequest], ["--open"]),
+        (["evaluate"], [EvaluateRequest, OpenRequest, SaliencyRequest], ["--open", "--saliency"]),
         (["bubble"], [BubbleRequest], []),
         (["recommend"], [RecommendRequest], []),
         (["reproduce"], [], ["--all", "--seeds", "--quick", "--judge", "--output"]),

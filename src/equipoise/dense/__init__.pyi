@@ -1,0 +1,15 @@
+from .regions.bipartite import bipartite_square_loss as bipartite_square_loss
+from .regions.frames import instance_frames as instance_frames
+from .regions.frames import object_frames as object_frames
+from .regions.weights import frame_weight_map as frame_weight_map
+from .saliency.loss import SizeInvariantLoss as SizeInvariantLoss
+from .saliency.loss import WarmupLoss as WarmupLoss
+from .saliency.metrics import e_measure_curve as e_measure_curve
+from .saliency.metrics import s_measure as s_measure
+from .saliency.metrics import saliency_metrics as saliency_metrics
+from .saliency.metrics import structural_saliency_metrics as structural_saliency_metrics
+from .saliency.metrics import weighted_f as weighted_f
+from .saliency.report import SaliencyReport as SaliencyReport
+from .saliency.size_invariant import RegionContribution as RegionContribution
+from .saliency.size_invariant import SizeInvariant as SizeInvariant
+from .saliency.size_invariant import region_contributions as region_contributions

@@ -27,6 +27,9 @@ from .rank.request import RankRequest as RankRequest
 from .recommend.recommending import RecommendOutcome as RecommendOutcome
 from .recommend.recommending import recommend_items as recommend_items
 from .recommend.request import RecommendRequest as RecommendRequest
+from .saliency.evaluating import SaliencyOutcome as SaliencyOutcome
+from .saliency.evaluating import evaluate_saliency as evaluate_saliency
+from .saliency.request import SaliencyRequest as SaliencyRequest
 from .scores.evaluate import evaluate_scores as evaluate_scores
 from .scores.evaluate_open import evaluate_open as evaluate_open
 from .scores.requests import EvaluateRequest as EvaluateRequest

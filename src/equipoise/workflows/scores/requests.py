@@ -47,7 +47,7 @@ class EvaluateRequest(ScoresRequest):
         wanted_tpr: True-positive rates to find a threshold for.
         stream: Read Parquet piece by piece, whatever its size, and give certified bounds; done without asking for
             several files and for one of more than five million rows.
-        workers: Threads of a stream; by default one for each core.
+        workers: Threads of a stream, or processes of --saliency; by default one for each core.
         ray: Stream on a Ray cluster (that of RAY_ADDRESS, else one on this machine).
     """
 
