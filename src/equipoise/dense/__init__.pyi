@@ -1,0 +1,15 @@
+from .segmentation.auroc import PixelAUROC as PixelAUROC
+from .segmentation.auroc import PixelAUROCHistogram as PixelAUROCHistogram
+from .segmentation.auroc import pixel_auroc as pixel_auroc
+from .segmentation.confusion import SegmentationMeter as SegmentationMeter
+from .segmentation.confusion import confusion_counts as confusion_counts
+from .segmentation.confusion import segmentation_scores as segmentation_scores
+from .segmentation.memory_bank import TailMemoryBank as TailMemoryBank
+from .segmentation.objective import SegmentationAUCLoss as SegmentationAUCLoss
+from .segmentation.paste import paste_class_patch as paste_class_patch
+from .segmentation.pixel_auc import PixelAUCLoss as PixelAUCLoss
+from .segmentation.pixel_auc import pixel_auc_loss as pixel_auc_loss
+from .segmentation.pixel_auc import pixel_auc_pair_losses as pixel_auc_pair_losses
+from .segmentation.tails import ClassGroups as ClassGroups
+from .segmentation.tails import coverage_batch_size as coverage_batch_size
+from .segmentation.tails import tail_classes_by_pixels as tail_classes_by_pixels

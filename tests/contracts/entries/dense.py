@@ -1,0 +1,3 @@
+"""The public names of `equipoise.dense` stand in the modules of its parts, `dense_*.py`."""
+
+PACKAGES = ["dense"]
