@@ -2,12 +2,10 @@
 
 import torch
 
-from contracts.model import Function, Loss, Measure
+from contracts.model import Function, Loss, Measure, multiclass
 
 # The room is that of `entries/dense.py`.
 PACKAGES: list[str] = []
-
-_NO_MATRIX = "it gives one value, and its state is a sum"
 
 
 def _maps(name="logits", classes=3):
@@ -20,10 +18,6 @@ def _maps(name="logits", classes=3):
 
 def _one_class(generator, n):
     return {"logits": torch.randn(n, 3, 2, 2, generator=generator), "target": torch.zeros(n, 2, 2, dtype=torch.long)}
-
-
-def _ignored(generator, n):
-    return {"logits": torch.randn(n, 3, 2, 2, generator=generator), "target": torch.full((n, 2, 2), 255)}
 
 
 def _probabilities(generator, n):
@@ -45,7 +39,16 @@ def _stored(generator, n):
     }
 
 
-_FREE = {"bad_batches_are_refused_by_name": "labels are any class or ignore_index, so that few numbers are wrong"}
+class _Total(torch.nn.Module):
+    """The total of a loss that tells its parts."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits, target):
+        return self.loss(logits, target).total
+
 
 ENTRIES = [
     Loss(
@@ -76,12 +79,12 @@ ENTRIES = [
         "equipoise.dense.SegmentationAUCLoss",
         {"weight": 2.0},
         _maps(),
-        adapt=lambda loss: _Total(loss),
+        adapt=_Total,
     ),
     Function("equipoise.dense.pixel_auc_loss", {"margin": 1.0}, _maps()),
     Function("equipoise.dense.pixel_auc_pair_losses", {"margin": 1.0}, _maps()),
     Function("equipoise.dense.pixel_auroc", {}, _maps("scores")),
-    Measure("equipoise.dense.PixelAUROC", {}, _maps("scores"), functional="equipoise.dense.pixel_auroc"),
+    Measure("equipoise.dense.PixelAUROC", {}, multiclass(3, "scores"), functional="equipoise.dense.pixel_auroc"),
     Measure("equipoise.dense.PixelAUROCHistogram", {"num_classes": 3, "bins": 64}, _probabilities),
     Function("equipoise.dense.confusion_counts", {"num_classes": 3}, _labels),
     Function("equipoise.dense.segmentation_scores", {"num_classes": 3}, _labels),
@@ -91,21 +94,15 @@ ENTRIES = [
         _labels,
         functional="equipoise.dense.segmentation_scores",
     ),
-    Function("equipoise.dense.paste_class_patch", {"class_id": 1, "resize_ratio": 0.5}, _stored),
+    Function(
+        "equipoise.dense.paste_class_patch",
+        {"class_id": 1, "resize_ratio": 0.5},
+        _stored,
+        {"the_type_of_a_target_does_not_matter": "a label map keeps its own type"},
+    ),
     Function("equipoise.dense.tail_classes_by_pixels", {"counts": [9, 5, 1], "k": 1}),
     Function("equipoise.dense.coverage_batch_size", {"p_min": 0.1, "num_classes": 4, "delta": 0.1}),
 ]
-
-
-class _Total(torch.nn.Module):
-    """The total of a loss that tells its parts."""
-
-    def __init__(self, loss):
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, logits, target):
-        return self.loss(logits, target).total
 
 
 OTHERS = {
