@@ -36,10 +36,11 @@ def class_loop(logits: Tensor, target: Tensor) -> Tensor:
     hot = one_hot(target.reshape(-1), classes).float()
     counts = hot.sum(0)
     present = (counts > 0).nonzero().squeeze(1).tolist()
+    per_pixel = (hot / counts.clamp_min(1)).sum(1)
     loss = scores.new_zeros(())
     for c in present:
         positive = hot[:, c]
-        share = (hot / counts.clamp_min(1)).sum(1) * (1 - positive)
+        share = per_pixel * (1 - positive)
         lack = 1 - scores[:, c]
         others = len(present) - 1
         first = (positive / counts[c] * lack.square()).sum() * others

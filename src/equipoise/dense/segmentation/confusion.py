@@ -52,8 +52,6 @@ def confusion_counts(
     tensor([[1, 1],
             [0, 1]])
     """
-    if pred.shape != target.shape:
-        raise ValueError(f"pred has shape {tuple(pred.shape)}, wanted that of target, {tuple(target.shape)}")
     truth = marked(target, num_classes, ignore_index).reshape(-1)
     valid = truth < num_classes
     found = pred.long().reshape(-1)[valid]
