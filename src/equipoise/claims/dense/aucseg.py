@@ -143,9 +143,9 @@ CLAIM = Claim(
                 "to 5 of three tail classes in 25, 15 and 10 % of the scenes; a colour for each class and noise of "
                 "standard deviation .9 on every channel. 64 scenes to train, 128 to test. Three 3 × 3 convolutions of "
                 "16 channels with batch norm, Adam at .005 falling linearly to 0, 200 steps of 4 scenes. Half-square "
-                "AUC of sigmoids, one-vs-one; memory of 5 entries a class, R_R = 1, R_S = 1 with the AUC. Every arm has "
-                "3 settings to choose from by the mIoU of 64 further scenes on 3 other seeds: cross-entropy the rate "
-                ".005, .01, .02; weighted by (pixels)^−p with p .25, .5, .75; AUC λ .5, 1, 2, alone and with the "
+                "AUC of sigmoids, one-vs-one; memory of 5 entries a class, R_R = 1, R_S = 1 with the AUC. Every arm "
+                "has 3 settings to choose from by the mIoU of 64 further scenes on 3 other seeds: cross-entropy the "
+                "rate .005, .01, .02; weighted by (pixels)^−p with p .25, .5, .75; AUC λ .5, 1, 2, alone and with the "
                 "memory; the memory alone R_S .25, .5, 1."
             ),
             run=_run,
