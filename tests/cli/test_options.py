@@ -16,6 +16,7 @@ from equipoise.workflows import (
     FitRequest,
     OpenRequest,
     RecommendRequest,
+    SegmentationRequest,
 )
 
 _EVALUATE = ["evaluate", "scores.csv", "--target", "y", "--score", "s"]
@@ -37,7 +38,7 @@ def _options(command, capsys, monkeypatch):
     [
         (["fit"], [FitRequest], []),
         (["predict"], [], ["--output", "--overwrite", "--escape-formulas"]),
-        (["evaluate"], [EvaluateRequest, OpenRequest], ["--open"]),
+        (["evaluate"], [EvaluateRequest, OpenRequest, SegmentationRequest], ["--open", "--segmentation"]),
         (["bubble"], [BubbleRequest], []),
         (["recommend"], [RecommendRequest], []),
         (["reproduce"], [], ["--all", "--seeds", "--quick", "--judge", "--output"]),

@@ -22,6 +22,8 @@ from .scores.evaluate import evaluate_scores as evaluate_scores
 from .scores.evaluate_open import evaluate_open as evaluate_open
 from .scores.requests import EvaluateRequest as EvaluateRequest
 from .scores.requests import OpenRequest as OpenRequest
+from .scores.requests import SegmentationRequest as SegmentationRequest
+from .scores.segmentation import evaluate_segmentation as evaluate_segmentation
 from .tables.fit import fit_table as fit_table
 from .tables.predict import predict_table as predict_table
 from .tables.request import FitRequest as FitRequest
