@@ -338,7 +338,9 @@ def _picture(pair: _Pair, classes: int, request: SegmentationRequest) -> str:
         part = colours[np.clip(labels, 0, classes - 1)]
         part[ignored] = 128
         parts.append(part)
-    wrong = np.where((pred != target)[..., None], np.uint8([214, 39, 40]), np.uint8([235, 235, 235]))
+    wrong = np.where(
+        (pred != target)[..., None], np.array([214, 39, 40], np.uint8), np.array([235, 235, 235], np.uint8)
+    )
     wrong[ignored] = 128
     gap = np.full((target.shape[0], 4, 3), 255, np.uint8)
     stream = io.BytesIO()
