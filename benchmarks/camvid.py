@@ -1,9 +1,10 @@
 """Losses and a memory of rare classes on CamVid under one budget: `python benchmarks/camvid.py PATH --output FOLDER`.
 
 PATH is an npz file of pictures as streams: `train_images`, `train_images_offsets`, `train_labels` and so on, the same
-of `val` and `test`, `train_class_pixels`, and the label of pixels that do not count, `void`. Every arm of a seed begins with the same weights and sees the same crops; each has as many settings to choose from, by the mIoU of the
-official validation part after training; the test part is judged once. A run that is done is a JSON file in FOLDER and
-is not run again. `--network package:function` names another network, a function of the number of classes.
+of `val` and `test`, `train_class_pixels`, and the label of pixels that do not count, `void`. Every arm of a seed begins
+with the same weights and sees the same crops; each has as many settings to choose from, by the mIoU of the official
+validation part after training; the test part is judged once. A run that is done is a JSON file in FOLDER and is not run
+again. `--network package:function` names another network, a function of the number of classes.
 """
 
 from __future__ import annotations

@@ -229,6 +229,16 @@ def test_raw_scores_far_from_zero_keep_their_digits():
         torch.testing.assert_close(gradients[0].double(), gradients[1], rtol=1e-5, atol=1e-7)
 
 
+def test_a_mean_that_has_no_float_of_its_own_costs_the_variance_nothing():
+    generator = torch.Generator().manual_seed(0)
+    # Whole numbers around 2²³, whose neighbours in float32 are 1 apart: the mean must be rounded by up to a half.
+    scores = 2.0**23 + torch.randint(0, 4, (60, 2), generator=generator)
+    labels = torch.arange(60) % 2
+    found = pixel_auc_loss(scores, labels, surrogate="square", activation=None)
+    wanted = pixel_auc_loss(scores.double(), labels, surrogate="square", activation=None)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=0)
+
+
 def test_exponentials_that_overflow_one_by_one_are_summed_in_logarithms():
     scores = torch.tensor([[900.0, 0.0], [800.0, 0.0]], dtype=torch.float64)
     found = pixel_auc_loss(scores, torch.tensor([0, 1]), surrogate="exponential", activation=None, classes=[0])
