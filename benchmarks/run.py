@@ -22,6 +22,7 @@ _FILES = (
     "pairwise",
     "partial",
     "multitask",
+    "segmentation",
     "metrics",
     "openworld",
     "boosting",

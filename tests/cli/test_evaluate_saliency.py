@@ -44,12 +44,15 @@ def test_it_prints_both_columns_and_writes_a_page(folders, capsys):
 
 def test_options_of_other_evaluations_are_refused(folders, capsys):
     two = folders / "maps", folders / "masks"
-    assert "--target belongs to a file of scores" in _refused(capsys, "--saliency", *two, "--target", "y")
-    assert "two folders" in _refused(capsys, "--saliency", two[0])
-    assert "two folders" in _refused(capsys, "--saliency", "--open", *two)
-    assert "second path" in _refused(capsys, *two, "--target", "y", "--score", "s")
+    assert "--target has no meaning with --saliency" in _refused(capsys, "--saliency", *two, "--target", "y")
+    assert "requires 2 positional arguments" in _refused(capsys, "--saliency", two[0])
+    assert "neither a file of scores nor --open" in _refused(capsys, "--open", "--saliency", *two)
+    assert "either --saliency or --segmentation" in _refused(capsys, "--saliency", *two, "--segmentation", *two)
+    assert "--worst needs --saliency or --segmentation" in _refused(
+        capsys, "x.csv", "--target", "y", "--score", "s", "--worst", "3"
+    )
     assert "--min-area needs --saliency" in _refused(
         capsys, "x.csv", "--target", "y", "--score", "s", "--min-area", "3"
     )
-    assert "--target is needed" in _refused(capsys, "x.csv", "--score", "s")
-    assert "--score is needed" in _refused(capsys, "x.csv", "--target", "y")
+    assert "--target is missing" in _refused(capsys, "x.csv", "--score", "s")
+    assert "--score is missing" in _refused(capsys, "x.csv", "--target", "y")

@@ -21,6 +21,7 @@ from equipoise.workflows import (
     RecommendRequest,
     SpectrumRequest,
     SaliencyRequest,
+    SegmentationRequest,
 )
 
 _EVALUATE = ["evaluate", "scores.csv", "--target", "y", "--score", "s"]
@@ -42,7 +43,11 @@ def _options(command, capsys, monkeypatch):
     [
         (["fit"], [FitRequest], []),
         (["predict"], [], ["--output", "--overwrite", "--escape-formulas"]),
-        (["evaluate"], [EvaluateRequest, OpenRequest, SaliencyRequest], ["--open", "--saliency"]),
+        (
+            ["evaluate"],
+            [EvaluateRequest, OpenRequest, SaliencyRequest, SegmentationRequest],
+            ["--open", "--saliency", "--segmentation"],
+        ),
         (["bubble"], [BubbleRequest], []),
         (["recommend"], [RecommendRequest], []),
         (["reproduce"], [], ["--all", "--seeds", "--quick", "--judge", "--output"]),

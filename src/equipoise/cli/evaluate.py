@@ -1,6 +1,4 @@
-"""`equipoise evaluate`: one command for a binary target, with --open for class scores and unknown samples, and with
---saliency for maps and masks.
-"""
+"""`equipoise evaluate`: one command for a binary target, class scores with unknown samples, saliency and label maps."""
 
 from __future__ import annotations
 
@@ -15,14 +13,14 @@ from equipoise.cli.terminal import FIELDS, command_line, console, option_name, p
 from equipoise.workflows.errors import InputError
 from equipoise.workflows.request import Request
 from equipoise.workflows.saliency.request import SaliencyRequest
-from equipoise.workflows.scores.requests import EvaluateRequest, OpenRequest
+from equipoise.workflows.scores.requests import EvaluateRequest, OpenRequest, SegmentationRequest
 
 Kind = TypeVar("Kind", bound=Request)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Options(SaliencyRequest, OpenRequest, EvaluateRequest):
-    """The options of all requests.
+class _Options(SaliencyRequest, SegmentationRequest, OpenRequest, EvaluateRequest):
+    """The options of all requests; what a file of scores needs is looked for there.
 
     Attributes:
         target: The column of true labels.
@@ -33,59 +31,56 @@ class _Options(SaliencyRequest, OpenRequest, EvaluateRequest):
     score: Sequence[str] = ()
 
 
-_DEFAULTS = _Options()
-_OF_MAPS = sorted(
-    {field.name for field in fields(SaliencyRequest)}
-    - {field.name for kind in (OpenRequest, EvaluateRequest) for field in fields(kind)}
-)
+_NOTHING_ASKED = _Options()
+_OF_FOLDERS = {"--saliency": SaliencyRequest, "--segmentation": SegmentationRequest}
+_OF_SCORES = {field.name for kind in (OpenRequest, EvaluateRequest) for field in fields(kind)}
 
 
 def evaluate(
-    scores: Path,
-    masks: Path | None = None,
+    scores: Path | None = None,
     /,
     *,
-    options: Annotated[_Options, FIELDS] = _DEFAULTS,
+    options: Annotated[_Options, FIELDS] = _NOTHING_ASKED,
     open_world: bool = False,
-    saliency: bool = False,
+    saliency: tuple[Path, Path] | None = None,
+    segmentation: tuple[Path, Path] | None = None,
 ) -> None:
     """Judge a file of scores: every curve, intervals, and thresholds for a wanted rate.
 
     With --open the scores are those of classes, and some samples belong to none of them: is a sample known, which class
-    is it, and both at once.
-
-    With --saliency two folders of images are compared, maps and masks of the same names: 'equipoise evaluate --saliency
-    MAPS MASKS'. Every measure is taken over pixels, and over objects whatever their size.
+    is it, and both at once. With --saliency or --segmentation two folders of images are compared, matched by the stems
+    of files.
 
     Parameters
     ----------
     scores: Path
         A CSV, TSV or Parquet file with a column of true labels and one or more of scores; of Parquet also a folder of
-        parts or a pattern such as 'scores/*.parquet'. With --saliency a folder of saliency maps.
-    masks: Path
-        With --saliency, the folder of masks.
+        parts or a pattern such as 'scores/*.parquet'.
     open_world: bool
         Judge a model that meets unknown classes: --score then names a column for each class, or a pattern such as
         'score_*', and --target the true classes by name or position (or a pattern of label columns of 0 and 1).
-    saliency: bool
-        Judge saliency maps by masks.
+    saliency: tuple[Path, Path]
+        Judge saliency maps instead: a folder of maps and one of masks. Every measure is taken over pixels, and over
+        objects whatever their size.
+    segmentation: tuple[Path, Path]
+        Judge label maps instead: a folder of predictions and one of true label maps.
     """
-    if saliency:
-        _refuse_others(options, SaliencyRequest, "{} belongs to a file of scores and has no meaning with --saliency")
-        if masks is None or open_world:
-            raise InputError("give --saliency two folders, of maps and of masks, and no --open")
-        _judge_maps(scores, masks, _part(options, SaliencyRequest))
+    folders = {"--saliency": saliency, "--segmentation": segmentation}
+    asked = [name for name, given in folders.items() if given is not None]
+    if asked:
+        if len(asked) > 1:
+            raise InputError("give either --saliency or --segmentation")
+        if scores is not None or open_world:
+            raise InputError(f"{asked[0]} names both folders, and takes neither a file of scores nor --open")
+        _refuse_others(options, _OF_FOLDERS[asked[0]], f"{{}} has no meaning with {asked[0]}")
+        if saliency is not None:
+            _judge_maps(*saliency, _part(options, SaliencyRequest))
+        elif segmentation is not None:
+            _judge_segmentation(*segmentation, _part(options, SegmentationRequest))
         return
-    if masks is not None:
-        raise InputError(
-            f"{str(masks)!r} is a second path; only --saliency takes two, a folder of maps and one of masks"
-        )
-    for name in _OF_MAPS:
-        if getattr(options, name) != getattr(_DEFAULTS, name):
-            raise InputError(f"--{option_name(name)} needs --saliency")
-    missing = [name for name in ("target", "score") if not getattr(options, name)]
-    if missing:
-        raise InputError(f"--{missing[0]} is needed: {_MEANING[missing[0]]}")
+    if scores is None or not options.target or not options.score:
+        lacking = "a file of scores" if scores is None else "--score" if options.target else "--target"
+        raise InputError(f"{lacking} is missing; name it, or judge two folders with --saliency or --segmentation")
     if open_world:
         _refuse_others(options, OpenRequest, "{} belongs to a binary target and has no meaning with --open")
         _judge_open(scores, _part(options, OpenRequest))
@@ -94,15 +89,15 @@ def evaluate(
         _judge_binary(scores, _part(options, EvaluateRequest))
 
 
-_MEANING = {"target": "the column of true labels", "score": "one or more columns of scores"}
-
-
 def _refuse_others(options: _Options, kind: type[Request], sentence: str) -> None:
     """Refuse an option that was given and is none of this kind of request."""
     own = {field.name for field in fields(kind)}
     for field in fields(options):
-        if field.name not in own and getattr(options, field.name) != field.default:
-            raise InputError(sentence.format(f"--{option_name(field.name)}"))
+        if field.name in own or getattr(options, field.name) == getattr(_NOTHING_ASKED, field.name):
+            continue
+        needed = [name for name, each in _OF_FOLDERS.items() if field.name in each.__dataclass_fields__]
+        words = sentence if field.name in _OF_SCORES else f"{{}} needs {' or '.join(needed)}"
+        raise InputError(words.format(f"--{option_name(field.name)}"))
 
 
 def _part(options: _Options, kind: type[Kind]) -> Kind:
@@ -148,4 +143,13 @@ def _judge_maps(maps: Path, masks: Path, request: SaliencyRequest) -> None:
     console.print(table)
     if words := size_verdict(outcome.page.sizes):
         console.print(words, highlight=False)
+    print_path("report", outcome.folder / "report.html")
+
+
+def _judge_segmentation(predictions: Path, truth: Path, request: SegmentationRequest) -> None:
+    from equipoise.report.segmentation_page import segmentation_table
+    from equipoise.workflows.scores.segmentation import evaluate_segmentation
+
+    outcome = evaluate_segmentation(predictions, truth, request, command=command_line())
+    console.print(segmentation_table(outcome.report))
     print_path("report", outcome.folder / "report.html")

@@ -34,6 +34,8 @@ from .scores.evaluate import evaluate_scores as evaluate_scores
 from .scores.evaluate_open import evaluate_open as evaluate_open
 from .scores.requests import EvaluateRequest as EvaluateRequest
 from .scores.requests import OpenRequest as OpenRequest
+from .scores.requests import SegmentationRequest as SegmentationRequest
+from .scores.segmentation import evaluate_segmentation as evaluate_segmentation
 from .spectrum.measure import SpectrumOutcome as SpectrumOutcome
 from .spectrum.measure import measure_spectrum as measure_spectrum
 from .spectrum.request import SpectrumRequest as SpectrumRequest

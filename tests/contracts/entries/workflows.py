@@ -38,6 +38,8 @@ OTHERS = {
     "equipoise.workflows.FitRequest": "a record of options, checked against the table by `fit_table`",
     "equipoise.workflows.EvaluateRequest": "a record of options, checked against the table by `evaluate_scores`",
     "equipoise.workflows.OpenRequest": "a record of options, checked against the table by `evaluate_open`",
+    "equipoise.workflows.SegmentationRequest": "a record of options, checked by `evaluate_segmentation`",
+    "equipoise.workflows.evaluate_segmentation": "reads and writes files; tests/cli gives it bad ones",
     "equipoise.workflows.BenchRequest": "a record of options, checked against the tables by `bench_tabular`",
     "equipoise.workflows.BubbleRequest": "a record of options, checked against the log by `measure_bubbles`",
     "equipoise.workflows.BubbleOutcome": "a result that the library makes",

@@ -16,7 +16,7 @@ class SaliencyRequest(Request):
         min_area: With --saliency, objects of fewer pixels are dropped, but never all of a mask.
         normalize: With --saliency, stretch every map to [0, 1] first, as many toolkits do.
         pixelwise: With --saliency, leave out E-, S- and weighted F-measures, which take most of the time.
-        worst: With --saliency, how many of the worst maps to show.
+        worst: With --saliency or --segmentation, how many of the worst images to show.
         workers: Threads of a stream, or processes of --saliency; by default one for each core where it pays.
         output: The folder to write: metrics.json, report.html; with --saliency also images.csv, objects.csv,
             curves.csv.
