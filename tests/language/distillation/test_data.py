@@ -130,7 +130,7 @@ def test_a_batch_is_padded_at_the_right():
 def test_tokenizers_that_differ_are_told_apart_by_their_first_text(plain_inputs):
     one, same, other = tiny_tokenizer(), tiny_tokenizer(), tiny_tokenizer(words=["the", "a", "b", "c"])
     check_same_tokens(one, same, ["the cat", "a b"])
-    with pytest.raises(ValueError, match="'b a' is .* for the student, .* for the teacher, from token 0 on"):
+    with pytest.raises(ValueError, match=r"'b a' is .* for the student, .* for the teacher, from token 0 on"):
         check_same_tokens(one, other, ["<unk>", "b a", "the"])
     with pytest.raises(ValueError, match="rows is empty"):
         collate_tokens([])

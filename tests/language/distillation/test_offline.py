@@ -86,7 +86,7 @@ def test_a_stopped_run_goes_on_and_asks_only_for_what_is_missing(tmp_path, pair)
     write_teacher_cache(teacher, rows, tmp_path, k=4, shard_rows=3)
     whole = {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
     (tmp_path / "00001.safetensors").unlink()
-    with pytest.raises(ValueError, match="00001.safetensors is missing; run write_teacher_cache again"):
+    with pytest.raises(ValueError, match=r"00001\.safetensors is missing; run write_teacher_cache again"):
         TeacherCache(tmp_path)
     told = []
     write_teacher_cache(teacher, rows, tmp_path, k=4, shard_rows=3, progress=told.append)

@@ -160,7 +160,7 @@ def test_bad_parts_are_refused(tmp_path):
 
     with pytest.raises(ValueError, match="teacher is missing"):
         StudentTrainer(tiny_model(0), _arguments(tmp_path))
-    with pytest.raises(ValueError, match="corpus and lm_coef=0.5 of the objective go together"):
+    with pytest.raises(ValueError, match=r"corpus and lm_coef=0\.5 go together"):
         _trainer(tmp_path, objective=DistillationObjective(lm_coef=0.5))
     with pytest.raises(ValueError, match="corpus has no rows"):
         _trainer(tmp_path, objective=DistillationObjective(lm_coef=0.5), corpus=[])
@@ -193,7 +193,7 @@ def _in_a_process(rank, port, folder, fused, queue):
     trainer = _trained(folder, objective=objective, settings=settings, corpus=tiny_rows(5, seed=8))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     if rank == 0:
-        torch.save(({k: v for k, v in _weights(trainer).items()}, losses), folder / "found.pt")
+        torch.save((_weights(trainer), losses), folder / "found.pt")
     torch.distributed.destroy_process_group()
 
 

@@ -109,9 +109,9 @@ def read_text_rows(path: str | Path) -> list[TextRow]:
     if not name.endswith((".txt", ".jsonl", ".json")):
         raise ValueError(f"{path} must end in .txt, .jsonl or .json, perhaps with .gz behind it")
     try:
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-        with opened as stream:
-            text = stream.read()
+        with path.open("rb") as file:
+            raw = file.read()
+        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig").replace("\r\n", "\n")
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
         raise ValueError(f"{path} is damaged, or not written in UTF-8: {error}") from error
     if name.endswith(".txt"):
@@ -173,9 +173,10 @@ def _words(record: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _messages(given: Any, where: str) -> tuple[Message, ...]:
-    good = isinstance(given, list) and given
-    good = good and all(isinstance(one, dict) and isinstance(one.get("role"), str) for one in given)
-    if not good or not all(isinstance(one.get("content"), str) for one in given):
+    def good(one: Any) -> bool:
+        return isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)
+
+    if not isinstance(given, list) or not given or not all(map(good, given)):
         raise ValueError(f"{where}: messages must be a list of objects with a role and a content, both text")
     return tuple(given)
 

@@ -143,7 +143,7 @@ class DistillationObjective:
     ) -> tuple[Tensor, Any, TokenSums | None]:
         outputs = forward(student, batch)
         logits = outputs.logits
-        hard = (1 - self.kd_ratio) * _cross_entropy(logits, labels).sum() / items if self.kd_ratio < 1 else 0.0
+        hard: Any = (1 - self.kd_ratio) * _cross_entropy(logits, labels).sum() / items if self.kd_ratio < 1 else 0.0
         if self.kd_ratio == 0:
             return hard, outputs, None
         if isinstance(teacher, TeacherCache):

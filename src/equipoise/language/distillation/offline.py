@@ -5,9 +5,9 @@ the divergences of Csiszár's form (both KLs, Jensen–Shannon, total variation,
 of the one over all tokens, for the rest an approximation; it grows exact as k grows to the whole vocabulary. At another
 temperature than 1 the mass of the rest is that at temperature 1, sharpened as if it were one token.
 
-Files: `teacher.json` and shards `00000.safetensors`, each with `indices` (tokens, k), `log_probs` (tokens, k + 1; k where
-k is the vocabulary) and `offsets` of its rows. A shard is written aside and renamed, so a run that was stopped goes on
-where it was. Fingerprints of data and teacher keep a cache from being used for others.
+Files: `teacher.json` and shards `00000.safetensors`, each with `indices` (tokens, k), `log_probs` (tokens, k + 1; k
+where k is the vocabulary) and `offsets` of its rows. A shard is written aside and renamed, so a run that was stopped
+goes on where it was. Fingerprints of data and teacher keep a cache from being used for others.
 
 Source: top-k caching is common practice; the bucket of the rest, and this form of it, are ours.
 """
@@ -97,7 +97,7 @@ def write_teacher_cache(
         raise ValueError("rows must be numbered 0, 1, 2, ... by their attribute row; encode_texts does so")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    asked = {"format": _FORMAT, "rows": len(rows), "shard_rows": shard_rows, "k": k}
+    asked: dict[str, Any] = {"format": _FORMAT, "rows": len(rows), "shard_rows": shard_rows, "k": k}
     asked |= {"data": data_fingerprint(rows), "teacher": model_fingerprint(teacher)}
     manifest = folder / _MANIFEST
     if manifest.exists():

@@ -1,6 +1,6 @@
 """Where the prefixes come from on which student and teacher are compared: data, the teacher, or the student itself.
 
-On prefixes of the data a student never sees its own mistakes, on its own prefixes it does (Agarwal et al., "GKD", 2024).
+On prefixes of the data a student never sees its own mistakes, on its own it does (Agarwal et al., "GKD", 2024).
 What is generated is labelled up to and with the first token of the end, by position: the same token as padding does not
 hide it, and prompts of different length lose no token.
 

@@ -27,12 +27,7 @@ from equipoise.language.distillation.prefixes import Moment, PrefixSource
 from equipoise.language.distillation.replay import AdaptiveReplay
 
 if TYPE_CHECKING:
-    from transformers import Trainer
-
-    class StudentTrainer(DistillationMixin, Trainer):
-        """The mixin over `transformers.Trainer`."""
-
-    _Base = Trainer
+    from transformers import Trainer as _Base
 else:
     _Base = object
 
@@ -40,10 +35,10 @@ else:
 class DistillationMixin(_Base):
     """What makes a `Trainer` train a student; it stands before the trainer in the list of bases.
 
-    Trainers that count tokens to learn over all batches of a step are taken at their word: loss and gradient then depend
-    neither on `gradient_accumulation_steps` nor on the number of processes. The logs hold, beside the loss, the
-    means over tokens of `forward_kl` (on the prefixes of the data or of the source), `student_entropy`,
-    `teacher_entropy` and `agreement`, measured in the steps that are logged.
+    The loss is divided by the trainer's count of the tokens of a whole step: loss and gradient then depend neither on
+    `gradient_accumulation_steps` nor on the number of processes. The logs hold, beside the loss, the means over tokens
+    of `forward_kl` (on the prefixes of the data or of the source), `student_entropy`, `teacher_entropy` and
+    `agreement`, measured in the steps that are logged.
 
     Args:
         model: the student.
@@ -78,19 +73,18 @@ class DistillationMixin(_Base):
         if teacher is None and objective.kd_ratio > 0:
             raise ValueError("teacher is missing; pass a model or a TeacherCache, or an objective with kd_ratio=0")
         if (corpus is None) != (objective.lm_coef == 0):
-            raise ValueError(
-                f"corpus and lm_coef={objective.lm_coef:g} of the objective go together; give both or none"
-            )
+            raise ValueError(f"corpus and lm_coef={objective.lm_coef:g} go together; give both or none")
         if corpus is not None and not len(corpus):
             raise ValueError("corpus has no rows, wanted at least one")
         if prefixes is not None and isinstance(teacher, TeacherCache):
             raise ValueError("a cached teacher knows the prefixes of the data only; pass the teacher itself")
+        self.objective: DistillationObjective = objective
         super().__init__(model, args, **settings)
         if self.args.n_gpu > 1:
             raise ValueError("several devices in one process are not supported; start with `torchrun` or `accelerate`")
         # The loss below is divided by the count of a whole step, whatever the model's own forward takes.
         self.model_accepts_loss_kwargs = True
-        self.objective, self.prefixes, self.corpus = objective, prefixes, corpus
+        self.prefixes, self.corpus = prefixes, corpus
         self.teacher = teacher
         if isinstance(teacher, nn.Module):
             teacher.eval().requires_grad_(False)
@@ -199,6 +193,12 @@ def _replay_callback(replay: AdaptiveReplay) -> Any:
                 replay.load(place(args, state))
 
     return _ReplayState()
+
+
+if TYPE_CHECKING:
+
+    class StudentTrainer(DistillationMixin):
+        """The mixin over `transformers.Trainer`."""
 
 
 def __getattr__(name: str) -> Any:
