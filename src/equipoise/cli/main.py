@@ -23,6 +23,7 @@ from equipoise.cli.bubble import bubble
 from equipoise.cli.clicks import clicks
 from equipoise.cli.complete import complete
 from equipoise.cli.datasets import datasets
+from equipoise.cli.distill import distill
 from equipoise.cli.evaluate import evaluate
 from equipoise.cli.fit import fit
 from equipoise.cli.methods import methods
@@ -38,7 +39,20 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-for command in (fit, predict, evaluate, recommend, clicks, bubble, complete, methods, datasets, reproduce, bench):
+for command in (
+    fit,
+    predict,
+    evaluate,
+    recommend,
+    clicks,
+    bubble,
+    complete,
+    distill,
+    methods,
+    datasets,
+    reproduce,
+    bench,
+):
     app.command(command)
 
 

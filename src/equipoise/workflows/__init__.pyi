@@ -10,6 +10,9 @@ from .clicks.request import ClicksRequest as ClicksRequest
 from .complete.completing import CompleteOutcome as CompleteOutcome
 from .complete.completing import complete_graph as complete_graph
 from .complete.request import CompleteRequest as CompleteRequest
+from .distill.distilling import DistillOutcome as DistillOutcome
+from .distill.distilling import distill_student as distill_student
+from .distill.request import DistillRequest as DistillRequest
 from .errors import InputError as InputError
 from .mistake_detector import MistakeDetector as MistakeDetector
 from .mistake_detector import Segments as Segments

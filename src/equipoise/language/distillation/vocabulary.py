@@ -29,7 +29,8 @@ def check_same_tokens(student: Any, teacher: Any, texts: Iterable[str], *, most:
     >>> from tokenizers import Tokenizer, models
     >>> from transformers import PreTrainedTokenizerFast
     >>> words = [Tokenizer(models.WordLevel({"a": place, "?": 1 - place}, unk_token="?")) for place in (0, 1)]
-    >>> check_same_tokens(*(PreTrainedTokenizerFast(tokenizer_object=one) for one in words), ["a"])  # doctest: +ELLIPSIS
+    >>> student, teacher = (PreTrainedTokenizerFast(tokenizer_object=one) for one in words)
+    >>> check_same_tokens(student, teacher, ["a"])  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ValueError: the tokenizers differ: 'a' is [0] for the student, [1] for the teacher, from token 0 on; ...
     """
