@@ -39,7 +39,7 @@ from equipoise.workflows.distill.models import (
 )
 from equipoise.workflows.distill.request import DistillRequest, TrainingRequest
 from equipoise.workflows.distill.texts import Texts, load_corpus, load_texts
-from equipoise.workflows.distill.training import claim_states, objective_terms, states_of, train
+from equipoise.workflows.distill.training import claim_states, dropped_if_refused, objective_terms, states_of, train
 from equipoise.workflows.errors import InputError, mendable
 from equipoise.workflows.output import staged_folder
 from equipoise.workflows.scores.judging import provenance, write_summary
@@ -144,23 +144,8 @@ def distill_student(
         )
         progress("judging the student before training")
         before = judged(ours)
-        sampling = Sampling(request.max_new_tokens, pad_token_id=pad, eos_token_ids=_ends(tokenizer))
-        rows = _rows(theirs, texts, request, sampling, states, progress)
-        logs = train(
-            _student_trainer(),
-            ours,
-            rows,
-            texts.held,
-            request,
-            states,
-            learning_rate=request.learning_rate or (_ANEW if anew or request.adapter else _TRAINED),
-            pad_token_id=pad,
-            progress=progress,
-            teacher=_asked(theirs, [*rows, *texts.held], request, states, progress),
-            objective=objective,
-            prefixes=_source(request, sampling),
-            corpus=corpus,
-        )
+        with dropped_if_refused(states):
+            logs = _train(ours, theirs, texts, corpus, objective, request, anew, tokenizer, progress)
         progress("judging the student")
         after = judged(ours)
         _save(ours, tokenizer, stage / "model")
@@ -189,6 +174,39 @@ def distill_student(
         write_summary(stage, _summary(request, texts, report, ours, theirs))
     shutil.rmtree(states, ignore_errors=True)
     return DistillOutcome(folder=request.output, report=report)
+
+
+def _train(
+    student: Any,
+    teacher: Any,
+    texts: Texts,
+    corpus: Sequence[TokenRow] | None,
+    objective: DistillationObjective,
+    request: DistillRequest,
+    anew: bool,
+    tokenizer: Any,
+    progress: Callable[[str], None],
+) -> list[dict[str, float]]:
+    from equipoise.language.distillation.trainer import StudentTrainer
+
+    states, pad = states_of(request.output), _pad(tokenizer)
+    sampling = Sampling(request.max_new_tokens, pad_token_id=pad, eos_token_ids=_ends(tokenizer))
+    rows = _rows(teacher, texts, request, sampling, states, progress)
+    return train(
+        StudentTrainer,
+        student,
+        rows,
+        texts.held,
+        request,
+        states,
+        learning_rate=request.learning_rate or (_ANEW if anew or request.adapter else _TRAINED),
+        pad_token_id=pad,
+        progress=progress,
+        teacher=_asked(teacher, [*rows, *texts.held], request, states, progress),
+        objective=objective,
+        prefixes=_source(request, sampling),
+        corpus=corpus,
+    )
 
 
 def check_training(request: TrainingRequest) -> None:
@@ -326,12 +344,6 @@ def _source(request: DistillRequest, sampling: Sampling) -> Any:
     if request.prefixes == "student":
         return StudentPrefixes(sampling, lmbda=request.lmbda, seed=request.seed)
     return AdaptiveReplay(sampling, seed=request.seed) if request.prefixes == "adaptive" else None
-
-
-def _student_trainer() -> Any:
-    from equipoise.language.distillation.trainer import StudentTrainer
-
-    return StudentTrainer
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -38,10 +38,9 @@ def load_model(name: str, what: str, **settings: Any) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    with _told(name, what):
-        return AutoModelForCausalLM.from_pretrained(
-            name, **{"local_files_only": True, "dtype": torch.float32, **settings}
-        )
+    plain: dict[str, Any] = {"local_files_only": True, "dtype": torch.float32}
+    with _told(name, what) as folder:
+        return AutoModelForCausalLM.from_pretrained(folder, **{**plain, **settings})
 
 
 def load_tokenizer(name: str, what: str) -> Any:
@@ -52,20 +51,32 @@ def load_tokenizer(name: str, what: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with _told(name, f"tokenizer of the {what}"):
-        return AutoTokenizer.from_pretrained(name, local_files_only=True)
+    with _told(name, f"tokenizer of the {what}") as folder:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 @contextmanager
-def _told(name: str, what: str) -> Iterator[None]:
+def _told(name: str, what: str) -> Iterator[str]:
+    """Where a model lies, and what goes wrong there in a sentence."""
+    folder = name if Path(name).exists() else _cached(name, what)
     try:
-        yield
+        yield folder
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         why = " ".join(str(error).split())
-        where = (
-            "" if Path(name).exists() else "; name a folder, or a model that is in the cache of Hugging Face already"
-        )
-        raise InputError(f"the {what} {name!r} cannot be loaded{where}: {why[:300]}") from error
+        raise InputError(f"the {what} {name!r} cannot be loaded: {why[:300]}") from error
+
+
+def _cached(name: str, what: str) -> str:
+    """A model is looked up here, as loading it by name would ask the network for adapters first."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(name, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the {what} {name!r} is no folder, and no model in the cache of Hugging Face on this machine; download it "
+            "first, nothing is fetched here"
+        ) from error
 
 
 def is_sizes(name: str) -> bool:

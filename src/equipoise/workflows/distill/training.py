@@ -6,7 +6,8 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,17 @@ def claim_states(folder: Path, request: TrainingRequest, inputs: Mapping[str, st
             f"{folder} was left by a run with another {changed}: {found.get(changed)!r}, not {asked[changed]!r}; give "
             "the same, or delete the folder"
         )
+
+
+@contextmanager
+def dropped_if_refused(folder: Path) -> Iterator[None]:
+    """Remove the checkpoints' folder where a request turns out wrong before there is a checkpoint."""
+    try:
+        yield
+    except InputError:
+        if not list(folder.glob(f"checkpoint-*/{_WHOLE}")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def train(
