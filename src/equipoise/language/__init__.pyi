@@ -1,0 +1,10 @@
+from .distillation.classifier_losses import DecoupledLoss as DecoupledLoss
+from .distillation.classifier_losses import decoupled_ab_loss as decoupled_ab_loss
+from .distillation.classifier_losses import standardized_ab_loss as standardized_ab_loss
+from .distillation.classifier_losses import transformed_teacher_ab_loss as transformed_teacher_ab_loss
+from .distillation.divergence_loss import ABDivergenceLoss as ABDivergenceLoss
+from .distillation.divergence_loss import TokenDivergenceLoss as TokenDivergenceLoss
+from .distillation.divergence_loss import ab_divergence as ab_divergence
+from .distillation.divergence_loss import fused_divergence_loss as fused_divergence_loss
+from .distillation.divergence_loss import log_mass_ratio as log_mass_ratio
+from .distillation.divergence_loss import token_divergence_loss as token_divergence_loss

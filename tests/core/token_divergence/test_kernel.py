@@ -235,6 +235,33 @@ def test_tiles_of_a_larger_vocabulary_join_without_a_seam(monkeypatch):
     torch.testing.assert_close(whole_grad, tiled_grad)
 
 
+@pytest.mark.parametrize("family", [FORWARD_KL, AdaptiveKL()], ids=str)
+def test_no_rows_of_hidden_states_are_no_terms(family):
+    hidden, weight, bias, teacher_hidden, teacher_weight = heads()
+    leaves = [each.requires_grad_() for each in (hidden, weight, bias)]
+    none = torch.empty(0, dtype=torch.long)
+    terms = fused_token_terms(
+        hidden, LinearHead(weight, bias), teacher_hidden, LinearHead(teacher_weight), family, index=none
+    )
+    assert len(terms.divergence) == 0
+    assert not any(each.any() for each in torch.autograd.grad(terms.divergence.sum(), leaves))
+
+
+def test_autocast_rounds_neither_values_nor_gradients():
+    hidden, weight, _, teacher_hidden, teacher_weight = heads(torch.float32)
+    weight.requires_grad_()
+
+    def found():
+        terms = fused_token_terms(hidden, LinearHead(weight), teacher_hidden, LinearHead(teacher_weight), FORWARD_KL)
+        return terms.divergence, torch.autograd.grad(terms.divergence.sum(), weight)[0]
+
+    plain = found()
+    with torch.autocast("cpu", torch.bfloat16):
+        under = found()
+    for one, other in zip(plain, under, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_certainty_is_that_of_the_softmax():
     _, teacher = logits()
     labels = torch.arange(7)

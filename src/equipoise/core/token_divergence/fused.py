@@ -173,38 +173,52 @@ class _FusedTerms(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_value: Tensor, of_norm: Tensor, of_label: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, teacher_hidden, index, labels, norm, plain, teacher_norm, total = ctx.saved_tensors
-        (head, teacher_head, divergence, temperature, policy), state, safe, infinite = ctx.settings
-        dtype = norm.dtype
-        h_s, h_t = hidden[index], teacher_hidden[index]
-        single = h_s.to(dtype)
-        of_hidden = torch.zeros(len(index), hidden.shape[1], dtype=dtype, device=hidden.device)
-        of_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
-        of_bias = torch.empty_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        width = max(64, _budget(hidden.device) // (4 * max(1, len(index))))
-        width = min(width, max(64, _WEIGHT_BYTES // (4 * max(weight.shape[1], teacher_head.weight.shape[1]))))
-        for tile in _tiles(len(weight), width):
-            z = head.logits(h_s, tile, dtype)
-            scaled, z_t = z / temperature, teacher_head.logits(h_t, tile, dtype).div_(temperature)
-            chunk = chunk_of(scaled, z_t, norm, teacher_norm, infinite, policy)
-            del scaled, z_t
-            found = logit_gradient(divergence, chunk, total, state, safe).mul_((of_value / temperature)[:, None])
-            del chunk
-            found.addcmul_(torch.exp(z - plain[:, None]), of_norm[:, None])
-            if labels is not None:
-                here = (labels >= tile.start) & (labels < tile.stop)
-                found[here, labels[here] - tile.start] += of_label[here]
-            found = head.through(found, z)
-            of_hidden.addmm_(found, weight[tile].to(dtype))
-            if of_weight is not None:
-                of_weight[tile] = (found.T @ single).to(weight.dtype)
-            if of_bias is not None:
-                of_bias[tile] = found.sum(0).to(of_bias.dtype)
-        gradient = torch.zeros_like(hidden)
-        gradient[index] = of_hidden.to(hidden.dtype)
-        return gradient, of_weight, of_bias, None, None, None, None
+        with torch.autocast(of_value.device.type, enabled=False):
+            return _gradients(ctx, of_value, of_norm, of_label)
+
+
+def _gradients(ctx: Any, of_value: Tensor, of_norm: Tensor, of_label: Tensor) -> tuple[Tensor | None, ...]:
+    hidden, weight, bias, teacher_hidden, index, labels, norm, plain, teacher_norm, total = ctx.saved_tensors
+    (head, teacher_head, divergence, temperature, policy), state, safe, infinite = ctx.settings
+    dtype = norm.dtype
+    if not len(index):
+        return (
+            *(None if each is None else torch.zeros_like(each) for each in (hidden, weight, bias)),
+            None,
+            None,
+            None,
+            None,
+        )
+    h_s, h_t = hidden[index], teacher_hidden[index]
+    single = h_s.to(dtype)
+    of_hidden = torch.zeros(len(index), hidden.shape[1], dtype=dtype, device=hidden.device)
+    of_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+    of_bias = torch.empty_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+    width = max(64, _budget(hidden.device) // (4 * max(1, len(index))))
+    width = min(width, max(64, _WEIGHT_BYTES // (4 * max(weight.shape[1], teacher_head.weight.shape[1]))))
+    for tile in _tiles(len(weight), width):
+        z = head.logits(h_s, tile, dtype)
+        scaled, z_t = z / temperature, teacher_head.logits(h_t, tile, dtype).div_(temperature)
+        chunk = chunk_of(scaled, z_t, norm, teacher_norm, infinite, policy)
+        del scaled, z_t
+        found = logit_gradient(divergence, chunk, total, state, safe).mul_((of_value / temperature)[:, None])
+        del chunk
+        found.addcmul_(torch.exp(z - plain[:, None]), of_norm[:, None])
+        if labels is not None:
+            here = (labels >= tile.start) & (labels < tile.stop)
+            found[here, labels[here] - tile.start] += of_label[here]
+        found = head.through(found, z)
+        of_hidden.addmm_(found, weight[tile].to(dtype))
+        if of_weight is not None:
+            of_weight[tile] = (found.T @ single).to(weight.dtype)
+        if of_bias is not None:
+            of_bias[tile] = found.sum(0).to(of_bias.dtype)
+    gradient = torch.zeros_like(hidden)
+    gradient[index] = of_hidden.to(hidden.dtype)
+    return gradient, of_weight, of_bias, None, None, None, None
 
 
 @torch.compiler.disable
-def _apply(*arguments: Any) -> Any:
-    return _FusedTerms.apply(*arguments)
+def _apply(hidden: Tensor, *arguments: Any) -> Any:
+    with torch.autocast(hidden.device.type, enabled=False):  # it would round the products
+        return _FusedTerms.apply(hidden, *arguments)

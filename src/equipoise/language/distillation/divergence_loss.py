@@ -3,10 +3,10 @@
     D(p‖q) = −1/(αβ) Σ_k [ p_k^α q_k^β − α/s p_k^s − β/s q_k^s ],   s = α + β,   p = softmax(z_t/τ), q = softmax(z_s/τ)
 
 p is the teacher, q the student. α sets how strongly large differences count, β how strongly tokens count that the
-student likes already. Forward KL, (1, 0), makes a small student too smooth; reverse KL, (0, 1), makes it drop all but the
-main tokens; the points between trade one for the other. All limits are exact, and one formula serves the whole plane
-(`core.token_divergence.families`); values and gradients are computed a few rows at a time, so that no copy of the logits
-is made but their gradient (`core.token_divergence.kernel`).
+student likes already. Forward KL, (1, 0), makes a small student too smooth; reverse KL, (0, 1), makes it drop all but
+the main tokens; the points between trade one for the other. All limits are exact, and one formula serves the whole
+plane (`core.token_divergence.families`); values and gradients are computed a few rows at a time, so that no copy of the
+logits is made but their gradient (`core.token_divergence.kernel`).
 
 The authors' code divides by α or β in the limit cases where the square belongs (fixed in their later repository): the
 values here differ from it there by that factor.
