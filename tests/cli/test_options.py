@@ -12,6 +12,7 @@ from equipoise.workflows import (
     BubbleRequest,
     ClicksRequest,
     CompleteRequest,
+    DistillRequest,
     EvaluateRequest,
     FitRequest,
     OpenRequest,
@@ -43,6 +44,7 @@ def _options(command, capsys, monkeypatch):
         (["reproduce"], [], ["--all", "--seeds", "--quick", "--judge", "--output"]),
         (["clicks"], [ClicksRequest], []),
         (["complete"], [CompleteRequest], []),
+        (["distill"], [DistillRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_language import TEMPLATE, WORDS, tiny_model, tiny_tokenizer
 
 from equipoise.cli.main import main
 from equipoise.workflows import DistillRequest, InputError, distill_student
+from tiny_language import TEMPLATE, WORDS, tiny_model, tiny_tokenizer
 
 PLAIN = {"epochs": 2.0, "batch_size": 4, "learning_rate": 0.01, "max_new_tokens": 6}
 

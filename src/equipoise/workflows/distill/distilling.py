@@ -112,7 +112,7 @@ def distill_student(
 
     objective = _checked(request)
     data = Path(data)
-    inputs = [data, *(name for name in (teacher, student) if Path(name).exists())]
+    inputs: list[str | Path] = [data, *(name for name in (teacher, student) if Path(name).exists())]
     with staged_folder(request.output, overwrite=request.overwrite, inputs=inputs) as stage, quiet_transformers():
         progress("loading")
         tokenizer = load_tokenizer(teacher, "teacher")
@@ -199,7 +199,7 @@ def _train(
         texts.held,
         request,
         states,
-        learning_rate=request.learning_rate or (_ANEW if anew or request.adapter else _TRAINED),
+        learning_rate=request.learning_rate or (_ANEW if anew else _TRAINED),
         pad_token_id=pad,
         progress=progress,
         teacher=_asked(teacher, [*rows, *texts.held], request, states, progress),
@@ -254,7 +254,7 @@ def _checked(request: DistillRequest) -> DistillationObjective:
         elif request.loss == "jsd" and request.beta is not None:
             family = JensenShannon(request.beta)
         else:
-            family = resolve_divergence(request.loss)
+            family = resolve_divergence(request.loss)  # type: ignore[arg-type]
         return DistillationObjective(
             TokenDivergenceLoss(family, temperature=request.temperature),
             kd_ratio=request.kd_ratio,

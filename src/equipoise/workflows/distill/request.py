@@ -17,11 +17,10 @@ class TrainingRequest(Request):
         test_size: That share.
         max_length: The most tokens of a text; longer ones lose their end, running texts are cut in pieces.
         epochs: How often every text is seen.
-        learning_rate: Of AdamW, falling to 0 along a cosine; 5e-4 for a student made anew or an adapter, 5e-5 for a
-            trained model, if absent.
+        learning_rate: Of AdamW, falling to 0 along a cosine; 5e-4 for a student made anew, 5e-5 for a trained one, if
+            absent.
         batch_size: Texts per forward pass.
         accumulation: Forward passes per step; the result does not depend on how they share the texts of a step.
-        adapter: Train a small adapter in place of all weights: lora, adalora, moe_lora or tucka.
         save_steps: Steps between checkpoints, which lie beside the output folder until it is written.
         resume: Go on where a stopped run of the same request was.
         seed: Of the split, the order and all draws.
@@ -35,7 +34,6 @@ class TrainingRequest(Request):
     learning_rate: float | None = None
     batch_size: int = 8
     accumulation: int = 1
-    adapter: str | None = None
     save_steps: int = 200
     resume: bool = False
     seed: int = 0
