@@ -8,3 +8,14 @@ from .distillation.divergence_loss import ab_divergence as ab_divergence
 from .distillation.divergence_loss import fused_divergence_loss as fused_divergence_loss
 from .distillation.divergence_loss import log_mass_ratio as log_mass_ratio
 from .distillation.divergence_loss import token_divergence_loss as token_divergence_loss
+from .distillation.hybrid import HybridKDLoss as HybridKDLoss
+from .distillation.hybrid import hybrid_kd_loss as hybrid_kd_loss
+from .distillation.hybrid_weights import CurriculumSchedule as CurriculumSchedule
+from .distillation.hybrid_weights import curriculum_soft_weight as curriculum_soft_weight
+from .distillation.hybrid_weights import hybrid_soft_weight as hybrid_soft_weight
+from .distillation.risk_guided import RiskGuidedHybridLoss as RiskGuidedHybridLoss
+from .distillation.risk_guided import risk_guided_hard_loss as risk_guided_hard_loss
+from .exposure.tabular import BridgeGarden as BridgeGarden
+from .exposure.tabular import KappaResult as KappaResult
+from .exposure.tabular import kappa_tabular as kappa_tabular
+from .exposure.tabular import split_bridge_garden as split_bridge_garden
