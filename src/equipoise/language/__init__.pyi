@@ -15,7 +15,17 @@ from .distillation.hybrid_weights import curriculum_soft_weight as curriculum_so
 from .distillation.hybrid_weights import hybrid_soft_weight as hybrid_soft_weight
 from .distillation.risk_guided import RiskGuidedHybridLoss as RiskGuidedHybridLoss
 from .distillation.risk_guided import risk_guided_hard_loss as risk_guided_hard_loss
+from .exposure.exposure_bias import ExposureBias as ExposureBias
+from .exposure.exposure_bias import exposure_bias as exposure_bias
+from .exposure.monte_carlo import KappaEstimate as KappaEstimate
+from .exposure.monte_carlo import estimate_kappa as estimate_kappa
+from .exposure.oracle import OracleReport as OracleReport
+from .exposure.oracle import ScriptedOracle as ScriptedOracle
+from .exposure.rollouts import completion_mask as completion_mask
 from .exposure.tabular import BridgeGarden as BridgeGarden
 from .exposure.tabular import KappaResult as KappaResult
 from .exposure.tabular import kappa_tabular as kappa_tabular
 from .exposure.tabular import split_bridge_garden as split_bridge_garden
+from .exposure.tabular_model import TabularLanguageModel as TabularLanguageModel
+from .exposure.token_risks import TokenRisks as TokenRisks
+from .exposure.token_risks import token_risks as token_risks

@@ -107,6 +107,18 @@ def test_half_precision_is_computed_in_single_and_its_gradient_comes_back_in_hal
     assert torch.equal(grad, single_grad.to(dtype))
 
 
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_gradients_of_extreme_logits_are_finite(family):
+    student, teacher = (150 * each.float().sign() for each in logits())
+    for scale in (1, 100):
+        assert torch.isfinite(gradient(scale * student, teacher, family)[1]).all()
+    if family == FORWARD_KL:
+        expected = student.softmax(1) - teacher.softmax(1)
+        torch.testing.assert_close(
+            gradient(student, teacher, family)[1], torch.arange(1.0, 8)[:, None] * expected, atol=1e-5, rtol=0
+        )
+
+
 def test_a_loss_scale_reaches_small_gradients_before_they_are_rounded():
     student, teacher = torch.zeros(1, 4000, dtype=torch.float16), torch.zeros(1, 4000, dtype=torch.float16)
     teacher[0, 0] = 1e-3
