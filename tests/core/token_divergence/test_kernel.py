@@ -115,7 +115,7 @@ def test_gradients_of_extreme_logits_are_finite(family):
     if family == FORWARD_KL:
         expected = student.softmax(1) - teacher.softmax(1)
         torch.testing.assert_close(
-            gradient(student, teacher, family)[1], torch.arange(1.0, 8)[:, None] * expected, atol=1e-5, rtol=0
+            gradient(student, teacher, family)[1], torch.arange(1.0, 8)[:, None] * expected, atol=1e-5, rtol=1e-4
         )
 
 
