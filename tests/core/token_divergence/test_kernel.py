@@ -14,8 +14,9 @@ from equipoise.core.token_divergence.families import (
     SkewReverseKL,
     TotalVariation,
 )
-from equipoise.core.token_divergence.fused import LinearHead, fused_token_terms
+from equipoise.core.token_divergence.fused import LinearHead, fused_certainty, fused_token_terms
 from equipoise.core.token_divergence.kernel import token_terms
+from equipoise.core.token_divergence.label_terms import label_terms
 
 FAMILIES = [
     AlphaBeta(0.2, 0.7),
@@ -104,6 +105,18 @@ def test_half_precision_is_computed_in_single_and_its_gradient_comes_back_in_hal
     assert terms.divergence.dtype is torch.float32
     assert torch.equal(terms.divergence, single.divergence)
     assert torch.equal(grad, single_grad.to(dtype))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_gradients_of_extreme_logits_are_finite(family):
+    student, teacher = (150 * each.float().sign() for each in logits())
+    for scale in (1, 100):
+        assert torch.isfinite(gradient(scale * student, teacher, family)[1]).all()
+    if family == FORWARD_KL:
+        expected = student.softmax(1) - teacher.softmax(1)
+        torch.testing.assert_close(
+            gradient(student, teacher, family)[1], torch.arange(1.0, 8)[:, None] * expected, atol=1e-5, rtol=1e-4
+        )
 
 
 def test_a_loss_scale_reaches_small_gradients_before_they_are_rounded():
@@ -276,3 +289,46 @@ def test_certainty_is_that_of_the_softmax():
     masked[0, :4] = -torch.inf
     assert certainty(masked).support.tolist() == [7] + [11] * 6
     assert torch.isfinite(certainty(masked).entropy).all()
+
+
+def test_certainty_from_hidden_states_is_that_of_their_logits(monkeypatch):
+    from equipoise.core.token_divergence import fused
+
+    hidden, weight, bias, _, _ = heads()
+    index, labels = torch.tensor([0, 2, 5, 6]), torch.tensor([1, 10, 3, 0])
+    expected = certainty(hidden @ weight.T + bias, index=index, labels=labels, power=0.4)
+    for size in (fused._CPU_BYTES, 1):
+        monkeypatch.setattr(fused, "_CPU_BYTES", size)
+        found = fused_certainty(hidden, LinearHead(weight, bias), index=index, labels=labels, power=0.4)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other)
+    none = fused_certainty(hidden, LinearHead(weight), index=index[:0], labels=labels[:0])
+    assert [len(each) for each in none] == [0] * 6
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_label_terms_alone_are_those_of_the_whole_walk(dtype):
+    student, teacher = (each.to(dtype) for each in logits())
+    index, labels = torch.tensor([0, 2, 3, 6]), torch.tensor([1, 10, 3, 0])
+    student[[1, 4]] = torch.nan
+    gradients = []
+    for rows in (1, 3, None):
+        z = student.clone().requires_grad_()
+        norm, logit = label_terms(z, labels, index=index, chunk_rows=rows)
+        (norm.square().sum() - 2 * logit.sum()).backward()
+        gradients.append(z.grad)
+    z = student.clone().requires_grad_()
+    terms = token_terms(z, teacher, FORWARD_KL, index=index, labels=labels)
+    assert torch.equal(norm, terms.log_normalizer)
+    assert torch.equal(logit, terms.label_logit)
+    (terms.log_normalizer.square().sum() - 2 * terms.label_logit.sum()).backward()
+    for each in gradients:
+        torch.testing.assert_close(each, z.grad)
+    assert z.grad.dtype is dtype
+    with pytest.raises(ValueError, match="logits hold NaN at token 1"):
+        label_terms(student, labels[:1], index=torch.tensor([1]))
+
+
+def test_label_terms_have_the_gradient_of_finite_differences():
+    z = logits(4, 5)[0].requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: tuple(label_terms(z, torch.tensor([0, 4, 2, 2]))), (z,))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from equipoise.core.token_divergence.certainty import Certainty, certainty
 from equipoise.core.token_divergence.chunks import (
     InfPolicy,
     accumulation_dtype,
@@ -111,6 +112,45 @@ def fused_token_terms(
         student_hidden, student_head.weight, student_head.bias, teacher_hidden.detach(), index, labels, settings
     )
     return TokenTerms(*values)
+
+
+@torch.no_grad()
+def fused_certainty(
+    hidden: Tensor,
+    head: LinearHead,
+    *,
+    name: str = "teacher_logits",
+    index: Tensor | None = None,
+    labels: Tensor | None = None,
+    power: float = 0.1,
+) -> Certainty:
+    """`certainty.certainty` of `head(hidden)`, a few rows of logits at a time.
+
+    Args:
+        hidden: (N, H) last hidden states.
+        head: the output layer.
+        name: of the logits in errors.
+        index: (R,) numbers of the rows to look at; all of them if None.
+        labels: (R,) tokens whose probability is asked for.
+        power: γ of the power sum.
+
+    Returns:
+        Each (R,), float32, or float64 for such hidden states.
+
+    Raises:
+        ValueError: if a row of logits holds NaN or +∞, or nothing but −∞.
+
+    >>> fused_certainty(torch.zeros(1, 2), LinearHead(torch.ones(4, 2))).entropy
+    tensor([1.3863])
+    """
+    if index is None:
+        index = torch.arange(len(hidden), device=hidden.device)
+    rows = max(1, _budget(hidden.device) // (4 * len(head.weight)))
+    found = []
+    for place, at in [*parts(index, rows)] or [(slice(0, 0), index)]:
+        logits = _rows_of_logits(head, hidden[at], accumulation_dtype(hidden))
+        found.append(certainty(logits, name=name, labels=None if labels is None else labels[place], power=power))
+    return Certainty(*(torch.cat(each) for each in zip(*found, strict=True)))
 
 
 def _tiles(vocabulary: int, width: int) -> Iterator[slice]:

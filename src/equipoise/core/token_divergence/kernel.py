@@ -101,6 +101,9 @@ def logit_gradient(
 ) -> Tensor:
     """(rows, columns) g_j − q_j Σ g."""
     gradient = divergence.entries(chunk.log_p, chunk.log_q, chunk.delta, state, safe=safe)
+    # Values can be finite where a product of a tiny probability and an overflow is not.
+    if not safe and not bool(torch.isfinite(gradient.sum())):
+        gradient = divergence.entries(chunk.log_p, chunk.log_q, chunk.delta, state, safe=True)
     gradient = gradient.addcmul_(torch.exp(chunk.log_q), total[:, None], value=-1)
     return gradient if chunk.left_out is None else gradient.masked_fill_(chunk.left_out, 0.0)
 

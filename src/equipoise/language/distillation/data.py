@@ -246,7 +246,7 @@ def _pieces(text: TextRow, tokenizer: Any, first: list[int], last: list[int]) ->
         return [(tokens(words), learnt) for words, learnt in _turns(text.messages, tokenizer)]
     if text.messages and not text.response:
         raise ValueError(
-            "the tokenizer has no chat template to write messages in; give it one (tokenizer.chat_template), or rows "
+            "the tokenizer has no chat template to put messages in; give it one (tokenizer.chat_template), or rows "
             "with prompt and completion"
         )
     return [(first + tokens(text.prompt), False), (tokens(text.response) + last, True)]
