@@ -8,6 +8,7 @@ import pytest
 from equipoise.cli.main import main
 from equipoise.cli.terminal import option_name
 from equipoise.workflows import (
+    AdaptRequest,
     BenchRequest,
     BubbleRequest,
     ClicksRequest,
@@ -45,6 +46,7 @@ def _options(command, capsys, monkeypatch):
         (["clicks"], [ClicksRequest], []),
         (["complete"], [CompleteRequest], []),
         (["distill"], [DistillRequest], []),
+        (["adapt"], [AdaptRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )

@@ -38,7 +38,7 @@ def distill(
             teacher, student, data, request, command=command_line(), notice=print_notice, progress=status.update
         )
     print_learning(outcome.report)
-    print_path("model", outcome.folder / "model")
+    print_path(outcome.saved, outcome.folder / outcome.saved)
     print_path("report", outcome.folder / "report.html")
 
 

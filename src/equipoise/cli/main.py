@@ -18,6 +18,7 @@ from typing import TextIO
 from cyclopts import App, CycloptsError
 
 from equipoise import __version__
+from equipoise.cli.adapt import adapt
 from equipoise.cli.bench import bench
 from equipoise.cli.bubble import bubble
 from equipoise.cli.clicks import clicks
@@ -48,6 +49,7 @@ for command in (
     bubble,
     complete,
     distill,
+    adapt,
     methods,
     datasets,
     reproduce,

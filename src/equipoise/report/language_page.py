@@ -22,7 +22,8 @@ _STYLE = (
 .text { line-height: 1.9; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 1.02rem; }
 .text + .text { border-top: 1px solid var(--rule); margin-top: 14px; padding-top: 14px; }
 .text i, .legend i { font-style: normal; border-radius: 3px; padding: 1px 0; }
-.text .given { color: var(--faint); } .unsure { border-bottom: 2px dotted var(--s1); }
+.text .given { color: var(--faint); } .unsure, .garden { border-bottom: 2px dotted var(--s1); }
+.bridge { border-bottom: 3px solid var(--s7); }
 .legend i { padding: 1px 6px; }
 """
     + "".join(
@@ -85,12 +86,14 @@ class ExampleToken:
         value: nats that colour it; None for a token that is not learnt.
         expected: who → the tokens it found likeliest.
         sure: the teacher's largest probability; None without a teacher.
+        mark: "bridge", "garden", "middle" or "tie" where risks were estimated, else empty.
     """
 
     words: str
     value: float | None
     expected: Mapping[str, str] = field(default_factory=dict)
     sure: float | None = None
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,13 +216,19 @@ def _notes(report: LanguageReport) -> Element | None:
 def _texts(report: LanguageReport) -> Element | None:
     if not report.examples:
         return None
-    unsure = any(one.sure is not None for text in report.examples for one in text)
+    tokens = [one for text in report.examples for one in text]
+    unsure, marked = any(one.sure is not None for one in tokens), any(one.mark for one in tokens)
     labels = [f"{low:g} to {high:g}" for low, high in pairwise((0, *_EDGES))] + [f"above {_EDGES[-1]:g}"]
     legend: list[Element] = [node("li", node("i", words, class_=f"k{place}")) for place, words in enumerate(labels)]
     words = f"Colour is {report.what} of the token, in nats; point at a token to see what was expected in its place. "
     words += "Grey tokens are not learnt."
     if unsure:
         words += " Dots underline tokens where the teacher gives no token half of the mass: many words may do there."
+    if marked:
+        words += (
+            " In the first text lines are bridges, where by rollouts of the teacher a wrong token costs most later, "
+        )
+        words += "and dots are gardens, where it costs least."
     return node(
         "section",
         node("h2", "Held-out texts, token by token"),
@@ -233,7 +242,9 @@ def _coloured(token: ExampleToken) -> Element:
     if token.value is None:
         return node("i", token.words, class_="given")
     kind = f"k{int(np.searchsorted(_EDGES, token.value, side='right'))}"
-    if token.sure is not None and token.sure < _UNSURE:
+    if token.mark in ("bridge", "garden"):
+        kind += f" {token.mark}"
+    elif not token.mark and token.sure is not None and token.sure < _UNSURE:
         kind += " unsure"
     told = "; ".join([f"{number(token.value)} nats", *(f"{who}: {what}" for who, what in token.expected.items())])
     return node("i", token.words, class_=kind, title=told)

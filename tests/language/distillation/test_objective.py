@@ -5,7 +5,9 @@ from torch.nn import functional
 from equipoise.core.token_divergence.families import AlphaBeta, JensenShannon
 from equipoise.language.distillation.data import TokenRow, collate_tokens
 from equipoise.language.distillation.divergence_loss import ABDivergenceLoss, TokenDivergenceLoss
+from equipoise.language.distillation.hybrid import HybridKDLoss
 from equipoise.language.distillation.objective import CORPUS, DistillationObjective, linear_head
+from equipoise.language.distillation.risk_guided import RiskGuidedHybridLoss
 from tiny_language import tiny_model, tiny_rows
 
 
@@ -40,8 +42,17 @@ def test_the_loss_is_the_mean_over_tokens_that_follow_a_prompt(pair):
     torch.testing.assert_close(loss, 0.7 * torch.stack(kl).mean() + 0.3 * torch.stack(hard).mean())
 
 
-@pytest.mark.parametrize("loss", [ABDivergenceLoss(), TokenDivergenceLoss(JensenShannon(0.3), temperature=2.0)])
-@pytest.mark.parametrize("kd_ratio", [1.0, 0.6])
+@pytest.mark.parametrize(
+    ("loss", "kd_ratio"),
+    [
+        (ABDivergenceLoss(), 1.0),
+        (ABDivergenceLoss(), 0.6),
+        (TokenDivergenceLoss(JensenShannon(0.3), temperature=2.0), 0.6),
+        (TokenDivergenceLoss(temperature=2.0, scale_by_T2=True), 1.0),
+        (HybridKDLoss("confidence"), 1.0),
+        (RiskGuidedHybridLoss(), 1.0),
+    ],
+)
 def test_logits_and_hidden_states_give_one_loss_and_gradient(pair, loss, kd_ratio):
     batch = collate_tokens(tiny_rows())
     plain, slopes = _run(DistillationObjective(loss, kd_ratio=kd_ratio), *pair, batch, measure=True)
@@ -170,7 +181,9 @@ def test_bad_parts_are_refused(pair, plain_inputs):
         DistillationObjective(lm_coef=0.1)(student, teacher, batch)
     with pytest.raises(ValueError, match=r"kd_ratio.*1.5.*\[0, 1\]"):
         DistillationObjective(kd_ratio=1.5)
-    with pytest.raises(ValueError, match="fused=True goes with a TokenDivergenceLoss, not with Identity"):
+    with pytest.raises(ValueError, match=r"kd_ratio=0\.5 with fused=True goes with a TokenDivergenceLoss alone"):
+        DistillationObjective(HybridKDLoss(), fused=True, kd_ratio=0.5)
+    with pytest.raises(ValueError, match="Identity has no form for hidden states; pass fused=False"):
         DistillationObjective(torch.nn.Identity(), fused=True)
 
 

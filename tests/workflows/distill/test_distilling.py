@@ -83,6 +83,10 @@ def test_a_student_comes_closer_and_the_folder_says_how(files, tmp_path):
         {"loss": "jsd", "beta": 0.3, "kd_ratio": 0.5, "temperature": 2.0},
         {"loss": "reverse_kl", "fused": True},
         {"kd_ratio": 0.0},
+        {"hybrid": "confidence", "loss": "forward_kl", "fused": True},
+        {"hybrid": "static", "lam": 0.3, "prefixes": "student"},
+        {"adapter": "lora", "rank": 2, "targets": ["q_proj", "v_proj"]},
+        {"risk": 2},
     ],
 )
 def test_each_way_of_training_runs(files, tmp_path, changes):
@@ -135,6 +139,9 @@ def test_what_cannot_be_done_is_said_in_a_sentence(files, tmp_path, capsys):
             "needs prompts to answer",
         ),
         ([teacher, student, data, "--kd-ratio", "2"], "kd_ratio"),
+        ([teacher, student, data, "--hybrid", "some"], "hybrid='some' is not known"),
+        ([teacher, student, data, "--hybrid", "static", "--temperature", "2"], "--hybrid mixes token by token"),
+        ([teacher, student, data, "--rank", "2"], "--rank is that of an adapter"),
         ([teacher, student, data, "--epochs", "0"], "epochs=0.0 must be greater than 0"),
         ([teacher, student, data, "--top-k", "99"], "k=99 is more than the 23 tokens"),
     ]:

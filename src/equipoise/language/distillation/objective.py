@@ -73,7 +73,8 @@ class DistillationObjective:
         loss: between the two models, such as `ABDivergenceLoss()`.
         kd_ratio: r, its share; the rest is the cross-entropy of the labels. 0 needs no teacher.
         lm_coef: c, weight of the cross-entropy of a corpus of plain texts in the batch (names with `CORPUS`).
-        fused: make no logits, for a `TokenDivergenceLoss` of models whose last hidden states are at hand.
+        fused: make no logits, for losses with a form for hidden states (`TokenDivergenceLoss`, and those with
+            `from_hidden`) of models whose last hidden states are at hand.
         allow_vocab_crop: compare the common first entries of vocabularies that differ in size by padding.
 
     >>> from transformers import LlamaConfig, LlamaForCausalLM
@@ -91,10 +92,20 @@ class DistillationObjective:
     allow_vocab_crop: bool = False
 
     def __post_init__(self) -> None:
-        if self.fused and type(self.loss).forward is not TokenDivergenceLoss.forward:  # type: ignore[attr-defined]
+        if not self.fused or self._plain:
+            return
+        if not hasattr(self.loss, "from_hidden"):
+            raise ValueError(f"{type(self.loss).__name__} has no form for hidden states; pass fused=False")
+        if self.kd_ratio < 1:
             raise ValueError(
-                f"fused=True goes with a TokenDivergenceLoss, not with {type(self.loss).__name__}; pass fused=False"
+                f"kd_ratio={self.kd_ratio:g} with fused=True goes with a TokenDivergenceLoss alone; "
+                f"{type(self.loss).__name__} has its own way with labels"
             )
+
+    @property
+    def _plain(self) -> bool:
+        """Whether the loss is a divergence alone, whose hidden-state form can bring the cross-entropy along."""
+        return isinstance(self.loss, TokenDivergenceLoss)
 
     def __call__(
         self,
@@ -185,6 +196,12 @@ class DistillationObjective:
             # Other processes wait for the gradient of every parameter.
             return attached_zero(hidden) + attached_zero(head.weight), outputs, None
         loss: Any = self.loss
+        sums = None
+        if measure:
+            sums = token_sums(hidden.detach(), theirs, labels, student_head=head, teacher_head=their_head)
+        if not self._plain:
+            given = loss.from_hidden(hidden, head, theirs, their_head, labels, num_items_in_batch=items)
+            return given, outputs, sums
         terms = fused_token_terms(
             hidden.reshape(-1, hidden.shape[-1]),
             head,
@@ -198,9 +215,6 @@ class DistillationObjective:
         )
         soft = terms.divergence.sum() * (loss.temperature**2 if loss.scale_by_T2 else 1.0)
         total = self.kd_ratio * soft + (1 - self.kd_ratio) * terms.hard.sum() if self.kd_ratio < 1 else soft
-        sums = None
-        if measure:
-            sums = token_sums(hidden.detach(), theirs, labels, student_head=head, teacher_head=their_head)
         return total / items, outputs, sums
 
     def _corpus(self, student: nn.Module, batch: Mapping[str, Tensor], labels: Tensor, items: int) -> Tensor:

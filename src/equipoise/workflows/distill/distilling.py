@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from equipoise.core.token_divergence.families import AlphaBeta, JensenShannon, r
 from equipoise.core.validate import check_choice
 from equipoise.language.distillation.data import TokenRow
 from equipoise.language.distillation.divergence_loss import TokenDivergenceLoss
+from equipoise.language.distillation.hybrid import HybridKDLoss
 from equipoise.language.distillation.objective import DistillationObjective
 from equipoise.language.distillation.offline import (
     TeacherCache,
@@ -28,7 +29,15 @@ from equipoise.language.distillation.prefixes import Sampling, StudentPrefixes, 
 from equipoise.language.distillation.replay import AdaptiveReplay
 from equipoise.language.distillation.vocabulary import check_same_tokens
 from equipoise.report.language_page import LanguageReport, Measure, language_page
-from equipoise.workflows.distill.judging import LEVEL, HeldOut, coloured_text, dearest_tokens, judge_student
+from equipoise.workflows.distill.adapter import check_adapter, put_adapter, save_trained, trained_numbers, trainer_of
+from equipoise.workflows.distill.judging import (
+    LEVEL,
+    HeldOut,
+    coloured_text,
+    dearest_tokens,
+    judge_student,
+    with_risks,
+)
 from equipoise.workflows.distill.models import (
     is_sizes,
     load_model,
@@ -57,8 +66,9 @@ LOSSES = (
     "adaptive_kl",
 )
 _PREFIXES = ("data", "teacher", "student", "adaptive")
-_EXAMPLES = 3
-_ANEW, _TRAINED = 5e-4, 5e-5
+_HYBRID = ("confidence", "entropy", "static")
+EXAMPLES = 3
+QUICK, CAREFUL = 5e-4, 5e-5
 _ASIDES = (
     "Means are over held-out texts, of each text the mean over its tokens; intervals are Student's, over texts.",
     "Both models see the same prefixes, those of the held-out texts: what a student does on its own is not judged.",
@@ -73,10 +83,12 @@ class DistillOutcome:
     Attributes:
         folder: what was written.
         report: what `report.html` shows.
+        saved: the folder in it that holds what was trained, "model" or "adapter".
     """
 
     folder: Path
     report: LanguageReport
+    saved: str
 
 
 def distill_student(
@@ -132,8 +144,9 @@ def distill_student(
         known = {"teacher": model_fingerprint(theirs), "student": model_fingerprint(ours)}
         known["data"] = data_fingerprint([*texts.train, *texts.held, *(corpus or [])])
         claim_states(states, request, known)
-        pad = _pad(tokenizer)
-        ours, theirs = (_placed(model) for model in (ours, theirs))
+        pad = pad_of(tokenizer)
+        ours, theirs = (placed(model) for model in (ours, theirs))
+        put_adapter(ours, request)
         judged = functools.partial(
             judge_student,
             teacher=theirs,
@@ -148,16 +161,21 @@ def distill_student(
             logs = _train(ours, theirs, texts, corpus, objective, request, anew, tokenizer, progress)
         progress("judging the student")
         after = judged(ours)
-        _save(ours, tokenizer, stage / "model")
-        shown = [coloured_text(ours, theirs, row, tokenizer) for row in texts.held[:_EXAMPLES]]
+        saved = save_trained(ours, tokenizer, request, stage)
+        shown = [coloured_text(ours, theirs, row, tokenizer) for row in texts.held[:EXAMPLES]]
+        if request.risk:
+            progress("looking for bridges and gardens")
+            shown[0] = with_risks(shown[0], ours, theirs, texts.held[0], request.risk, ends_of(tokenizer), request.seed)
         report = LanguageReport(
             command="distill",
             title=f"{_named(student)} learns from {_named(teacher)}",
             facts=(
                 f"teacher of {parameters(theirs):,} numbers",
-                f"student of {parameters(ours):,}",
+                f"student of {parameters(ours):,}, {trained_numbers(ours):,} of them trained",
                 *texts.facts(),
-                f"{request.loss}: {objective_terms(objective)}",
+                f"{request.loss}: {objective_terms(objective)}"
+                if request.hybrid is None
+                else f"{request.loss}, hybrid",
             ),
             what="the divergence KL(teacher‖student)",
             measures=_measures(before, after),
@@ -171,9 +189,10 @@ def distill_student(
             provenance=provenance(command, request.seed, time.perf_counter() - started),
         )
         (stage / "report.html").write_text(language_page(report), encoding="utf-8")
-        write_summary(stage, _summary(request, texts, report, ours, theirs))
+        sizes = {"student": parameters(ours), "teacher": parameters(theirs)}
+        write_summary(stage, training_summary(request, texts, report, sizes))
     shutil.rmtree(states, ignore_errors=True)
-    return DistillOutcome(folder=request.output, report=report)
+    return DistillOutcome(folder=request.output, report=report, saved=saved)
 
 
 def _train(
@@ -187,19 +206,17 @@ def _train(
     tokenizer: Any,
     progress: Callable[[str], None],
 ) -> list[dict[str, float]]:
-    from equipoise.language.distillation.trainer import StudentTrainer
-
-    states, pad = states_of(request.output), _pad(tokenizer)
-    sampling = Sampling(request.max_new_tokens, pad_token_id=pad, eos_token_ids=_ends(tokenizer))
+    states, pad = states_of(request.output), pad_of(tokenizer)
+    sampling = Sampling(request.max_new_tokens, pad_token_id=pad, eos_token_ids=ends_of(tokenizer))
     rows = _rows(teacher, texts, request, sampling, states, progress)
     return train(
-        StudentTrainer,
+        trainer_of(request),
         student,
         rows,
         texts.held,
         request,
         states,
-        learning_rate=request.learning_rate or (_ANEW if anew else _TRAINED),
+        learning_rate=request.learning_rate or (QUICK if anew or request.adapter else CAREFUL),
         pad_token_id=pad,
         progress=progress,
         teacher=_asked(teacher, [*rows, *texts.held], request, states, progress),
@@ -230,6 +247,11 @@ def check_training(request: TrainingRequest) -> None:
 
 def _checked(request: DistillRequest) -> DistillationObjective:
     check_training(request)
+    check_adapter(request)
+    if request.hybrid is not None and (request.temperature != 1 or request.kd_ratio != 1):
+        raise InputError("--hybrid mixes token by token, at temperature 1; leave --temperature and --kd-ratio out")
+    if request.risk < 0:
+        raise InputError(f"risk={request.risk} must be at least 0")
     with mendable():
         check_choice("loss", request.loss, LOSSES)
         check_choice("prefixes", request.prefixes, _PREFIXES)
@@ -256,12 +278,24 @@ def _checked(request: DistillRequest) -> DistillationObjective:
         else:
             family = resolve_divergence(request.loss)  # type: ignore[arg-type]
         return DistillationObjective(
-            TokenDivergenceLoss(family, temperature=request.temperature),
+            _loss(family, request),
             kd_ratio=request.kd_ratio,
             lm_coef=request.lm_coef if request.corpus is not None else 0.0,
             fused=request.fused,
             allow_vocab_crop=request.allow_vocab_crop,
         )
+
+
+def _loss(family: Any, request: DistillRequest) -> Any:
+    if request.hybrid is None:
+        return TokenDivergenceLoss(family, temperature=request.temperature)
+    check_choice("hybrid", request.hybrid, _HYBRID)
+    return HybridKDLoss(
+        request.hybrid,  # type: ignore[arg-type]
+        lam=request.lam,
+        divergence=family,
+        hard="argmax" if request.prefixes in ("student", "adaptive") else "labels",
+    )
 
 
 def _check_vocabularies(student: Any, teacher: Any, request: DistillRequest) -> None:
@@ -282,15 +316,17 @@ def _words(texts: Texts) -> list[str]:
     ]
 
 
-def _pad(tokenizer: Any) -> int:
+def pad_of(tokenizer: Any) -> int:
+    """What to pad with; any token will do."""
     return next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None), 0)
 
 
-def _ends(tokenizer: Any) -> tuple[int, ...]:
+def ends_of(tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that end a text."""
     return () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
 
 
-def _placed(model: Any) -> Any:
+def placed(model: Any) -> Any:
     """The model on the device that the trainer will take."""
     import torch
 
@@ -346,11 +382,6 @@ def _source(request: DistillRequest, sampling: Sampling) -> Any:
     return AdaptiveReplay(sampling, seed=request.seed) if request.prefixes == "adaptive" else None
 
 
-def _save(model: Any, tokenizer: Any, folder: Path) -> None:
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
 def _named(name: str) -> str:
     return name if is_sizes(name) else Path(name).name
 
@@ -371,15 +402,17 @@ def _measures(before: HeldOut, after: HeldOut) -> list[Measure]:
     ]
 
 
-def _summary(
-    request: DistillRequest, texts: Texts, report: LanguageReport, student: Any, teacher: Any
+def training_summary(
+    request: TrainingRequest, texts: Texts, report: LanguageReport, sizes: Mapping[str, int]
 ) -> dict[str, Any]:
+    """What `metrics.json` holds."""
+
     def plain(value: Interval) -> dict[str, float]:
         return {"estimate": value.estimate, "low": value.low, "high": value.high}
 
     return {
         "request": {name: str(each) if isinstance(each, Path) else each for name, each in asdict(request).items()},
-        "parameters": {"student": parameters(student), "teacher": parameters(teacher)},
+        "parameters": dict(sizes),
         "rows": {"train": len(texts.train), "held_out": len(texts.held)},
         "measures": {
             one.name: {"before": plain(one.before), "after": plain(one.after), "change": plain(one.change)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,10 +15,11 @@ from equipoise.core.curves.intervals import Interval, paired_interval
 from equipoise.language.distillation.data import IGNORED, TokenRow, collate_tokens
 from equipoise.language.distillation.measures import token_measures
 from equipoise.language.distillation.modes import evaluating, forward, next_labels
+from equipoise.language.exposure.token_risks import token_risks
 from equipoise.report.language_page import ExampleToken, TokenCost
 
 LEVEL = 0.95
-_LIKELY, _LONGEST = 3, 400
+_LIKELY, _LONGEST, _LEAST = 3, 400, 5
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def judge_student(
                 learnt = wanted[one] != IGNORED
                 hard = functional.cross_entropy(own[one][learnt].float(), wanted[one][learnt], reduction="none")
                 texts["cross_entropy"].append(float(hard.mean()))
+                right = own[one][learnt].argmax(1) == wanted[one][learnt]
+                texts["right"].append(float(right.float().mean()))
                 labels.append(wanted[one][learnt].cpu())
                 if other is None:
                     values.append(hard.cpu())
@@ -134,6 +137,34 @@ def coloured_text(student: nn.Module, teacher: nn.Module | None, row: TokenRow, 
             expected = {"teacher": _likely(theirs[place], tokenizer), **expected}
         found.append(ExampleToken(words, value, expected, sure))
     return found
+
+
+def with_risks(
+    text: Sequence[ExampleToken],
+    student: nn.Module,
+    teacher: nn.Module,
+    row: TokenRow,
+    rollouts: int,
+    ends: Sequence[int],
+    seed: int,
+) -> list[ExampleToken]:
+    """The text with its bridges and gardens marked, by rollouts of the teacher; as it is where it is too short."""
+    start = next(place for place, label in enumerate(row.labels) if label != IGNORED)
+    if len(text) - start < _LEAST:
+        return list(text)
+    device = next(student.parameters()).device
+    found = token_risks(
+        teacher,  # type: ignore[arg-type]
+        student,  # type: ignore[arg-type]
+        torch.as_tensor(row.input_ids[: len(text)], device=device),
+        start=start,
+        alternatives=2,
+        n_rollouts=rollouts,
+        eos_token_id=next(iter(ends), None),
+        seed=seed,
+    )
+    marks = dict(zip(found.position.tolist(), found.mark, strict=True))
+    return [replace(one, mark=marks.get(place, "")) for place, one in enumerate(text)]
 
 
 def _likely(log_p: Tensor, tokenizer: Any) -> str:

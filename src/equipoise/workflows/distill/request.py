@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,13 @@ class TrainingRequest(Request):
         test_size: That share.
         max_length: The most tokens of a text; longer ones lose their end, running texts are cut in pieces.
         epochs: How often every text is seen.
-        learning_rate: Of AdamW, falling to 0 along a cosine; 5e-4 for a student made anew, 5e-5 for a trained one, if
-            absent.
+        learning_rate: Of AdamW, falling to 0 along a cosine; 5e-4 for a student made anew or an adapter, 5e-5 for a
+            trained model, if absent.
         batch_size: Texts per forward pass.
         accumulation: Forward passes per step; the result does not depend on how they share the texts of a step.
+        adapter: Train a small adapter in place of all weights: lora, moe-lora or tucka.
+        rank: Its rank; its own if absent.
+        targets: Names of the linear layers to adapt, or their last parts; all but the output layer if absent.
         save_steps: Steps between checkpoints, which lie beside the output folder until it is written.
         resume: Go on where a stopped run of the same request was.
         seed: Of the split, the order and all draws.
@@ -34,6 +38,9 @@ class TrainingRequest(Request):
     learning_rate: float | None = None
     batch_size: int = 8
     accumulation: int = 1
+    adapter: str | None = None
+    rank: int | None = None
+    targets: Sequence[str] | None = None
     save_steps: int = 200
     resume: bool = False
     seed: int = 0
@@ -46,7 +53,10 @@ class DistillRequest(TrainingRequest):
 
     Attributes:
         loss: What is compared: ab, forward_kl, reverse_kl, jsd, skew_forward_kl, skew_reverse_kl, tvd, weighted_kl,
-            adaptive_kl; or hybrid, which takes the labels where the teacher is sure.
+            adaptive_kl.
+        hybrid: Mix it with the cross-entropy of the texts, token by token: confidence or entropy (labels where the
+            teacher is sure), or static; on prefixes of the student the teacher's likeliest tokens are the labels.
+        lam: Of hybrid: the largest weight of the comparison, or the weight for static.
         alpha: Of ab: how strongly large differences count; 0.2 if absent.
         beta: Of ab: how strongly tokens count that the student likes (0.7 if absent); of jsd: the teacher's weight.
         temperature: Divides the logits of both.
@@ -58,12 +68,16 @@ class DistillRequest(TrainingRequest):
         lmbda: With prefixes=student, the share of batches that the student writes.
         max_new_tokens: The most tokens of an answer.
         top_k: Ask the teacher once and keep so many tokens of each place; ask it every time if absent.
-        fused: Never make the logits of a whole batch; for the losses but hybrid.
+        fused: Never make the logits of a whole batch.
         allow_vocab_crop: Compare the common first entries of vocabularies that differ by padding.
-        output: The folder to write: model, metrics.json, report.html.
+        risk: Mark the bridges (where a wrong token ruins what follows) and gardens of the first text, by so many
+            rollouts of the teacher after two tokens of each place; 0 for none, which is quick.
+        output: The folder to write: model (or adapter), metrics.json, report.html.
     """
 
     loss: str = "ab"
+    hybrid: str | None = None
+    lam: float = 1.0
     alpha: float | None = None
     beta: float | None = None
     temperature: float = 1.0
@@ -76,4 +90,5 @@ class DistillRequest(TrainingRequest):
     top_k: int | None = None
     fused: bool = False
     allow_vocab_crop: bool = False
+    risk: int = 0
     output: Path = Path("equipoise-distill")

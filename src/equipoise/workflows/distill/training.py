@@ -123,7 +123,7 @@ def train(
             num_train_epochs=request.epochs,
             learning_rate=learning_rate,
             lr_scheduler_type="cosine",
-            weight_decay=0.01,
+            weight_decay=0.01 if request.adapter is None else 0.0,
             max_grad_norm=1.0,
             logging_steps=max(1, steps // 50),
             eval_strategy="epoch",
