@@ -9,6 +9,7 @@ import torch
 
 from equipoise.language.distillation.data import collate_tokens
 from equipoise.language.distillation.divergence_loss import ABDivergenceLoss, TokenDivergenceLoss
+from equipoise.language.distillation.hybrid import HybridKDLoss
 from equipoise.language.distillation.objective import DistillationObjective
 from equipoise.language.distillation.offline import write_teacher_cache
 from equipoise.language.distillation.prefixes import Sampling, StudentPrefixes
@@ -98,6 +99,22 @@ def test_measures_are_of_the_logged_steps_alone(tmp_path):
     trainer = _trained(tmp_path, settings={"max_steps": 5, "logging_steps": 2})
     assert ["forward_kl" in entry for entry in trainer.state.log_history if "loss" in entry] == [True, True]
     assert trainer._sums[""] == []
+
+
+def test_a_hybrid_loss_says_what_it_mixed(tmp_path):
+    settings = {"max_steps": 1, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    start, teacher = tiny_model(0), tiny_model(1, scale=8.0)
+    trainer = _trained(
+        tmp_path,
+        student=copy.deepcopy(start),
+        teacher=teacher,
+        objective=DistillationObjective(HybridKDLoss("confidence")),
+        settings=settings,
+    )
+    logs = trainer.state.log_history[0]
+    assert 0 < logs["soft_weight"] < 1
+    assert logs["soft"] == pytest.approx(logs["forward_kl"], rel=1e-4)
+    assert logs["hard"] > 0
 
 
 def test_generated_batches_are_divided_by_their_own_tokens(tmp_path):

@@ -32,7 +32,7 @@ def _adapted(files, output, **changes):
     return adapt_model(str(files / "model"), files / "rows.jsonl", request, command="equipoise adapt x")
 
 
-@pytest.mark.parametrize("adapter", ["lora", "moe-lora", "tucka"])
+@pytest.mark.parametrize("adapter", ["lora", "tucka", pytest.param("moe-lora", marks=pytest.mark.slow)])
 def test_an_adapter_learns_and_loads(files, tmp_path, adapter):
     from transformers import AutoModelForCausalLM
 
@@ -50,6 +50,7 @@ def test_an_adapter_learns_and_loads(files, tmp_path, adapter):
     assert (model.eval()(ids).logits - plain).abs().max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["lora", "moe-lora", "tucka"])
 def test_an_adapter_goes_on_from_a_checkpoint_to_the_same_numbers(files, tmp_path, adapter, monkeypatch):
     from equipoise.workflows.adapt import adapting

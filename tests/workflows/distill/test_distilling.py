@@ -73,25 +73,28 @@ def test_a_student_comes_closer_and_the_folder_says_how(files, tmp_path):
     assert not (tmp_path / "out-checkpoints").exists()
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"prefixes": "student", "lmbda": 1.0},
-        {"prefixes": "teacher"},
-        {"prefixes": "adaptive"},
-        {"top_k": 5, "accumulation": 2},
-        {"loss": "jsd", "beta": 0.3, "kd_ratio": 0.5, "temperature": 2.0},
-        {"loss": "reverse_kl", "fused": True},
-        {"kd_ratio": 0.0},
-        {"hybrid": "confidence", "loss": "forward_kl", "fused": True},
-        {"hybrid": "static", "lam": 0.3, "prefixes": "student"},
-        {"adapter": "lora", "rank": 2, "targets": ["q_proj", "v_proj"]},
-        {"risk": 2},
-    ],
-)
+_WAYS = [
+    {"prefixes": "adaptive"},
+    {"top_k": 5, "accumulation": 2},
+    {"hybrid": "confidence", "loss": "forward_kl", "fused": True},
+]
+_MORE_WAYS = [
+    {"prefixes": "student", "lmbda": 1.0},
+    {"prefixes": "teacher"},
+    {"loss": "jsd", "beta": 0.3, "kd_ratio": 0.5, "temperature": 2.0},
+    {"loss": "reverse_kl", "fused": True},
+    {"kd_ratio": 0.0},
+    {"hybrid": "static", "lam": 0.3, "prefixes": "student"},
+    {"adapter": "lora", "rank": 2, "targets": ["q_proj", "v_proj"]},
+    {"risk": 2},
+]
+
+
+@pytest.mark.parametrize("changes", [*_WAYS, *(pytest.param(way, marks=pytest.mark.slow) for way in _MORE_WAYS)])
 def test_each_way_of_training_runs(files, tmp_path, changes):
     outcome = _distil(files, tmp_path, epochs=1.0, **changes)
     assert all(np.isfinite(value) for _, value in outcome.report.losses)
+    assert (outcome.folder / outcome.saved).is_dir()
 
 
 def test_running_text_beside_a_corpus_and_sizes_of_a_student(files, tmp_path):
@@ -109,6 +112,7 @@ def test_running_text_beside_a_corpus_and_sizes_of_a_student(files, tmp_path):
     assert outcome.report.measures[0].after.estimate < outcome.report.measures[0].before.estimate
 
 
+@pytest.mark.slow
 def test_the_cut_of_a_step_does_not_move_the_model(files, tmp_path):
     found = []
     for accumulation in (1, 4):

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.language.distillation.data import TokenRow, collate_tokens
-from equipoise.language.distillation.measures import TokenSums
 from equipoise.language.distillation.objective import CORPUS, DistillationObjective
 from equipoise.language.distillation.offline import TeacherCache
 from equipoise.language.distillation.prefixes import Moment, PrefixSource
@@ -32,13 +31,16 @@ else:
     _Base = object
 
 
+_MIXED = ("soft_weight", "soft", "hard")
+
+
 class DistillationMixin(_Base):
     """What makes a `Trainer` train a student; it stands before the trainer in the list of bases.
 
     The loss is divided by the trainer's count of the tokens of a whole step: loss and gradient then depend neither on
     `gradient_accumulation_steps` nor on the number of processes. The logs hold, beside the loss, the means over tokens
     of `forward_kl` (on the prefixes of the data or of the source), `student_entropy`, `teacher_entropy` and
-    `agreement`, measured in the steps that are logged.
+    `agreement`, and of a hybrid loss `soft_weight`, `soft` and `hard`, measured in the steps that are logged.
 
     Args:
         model: the student.
@@ -90,7 +92,7 @@ class DistillationMixin(_Base):
             teacher.eval().requires_grad_(False)
             if not hasattr(teacher, "hf_device_map"):
                 teacher.to(self.args.device)
-        self._sums: dict[str, list[TokenSums]] = {"": [], "eval_": []}
+        self._sums: dict[str, list[dict[str, Tensor]]] = {"": [], "eval_": []}
         if isinstance(prefixes, AdaptiveReplay):
             self.add_callback(_replay_callback(prefixes))
 
@@ -112,7 +114,7 @@ class DistillationMixin(_Base):
             measure=not training or self._is_logged(),
         )
         if found.sums is not None:
-            self._sums["" if training else "eval_"].append(found.sums)
+            self._sums["" if training else "eval_"].append({**found.sums._asdict(), **self._mixed(found.sums.tokens)})
         loss = found.loss
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # Gradients of processes are averaged, and the count is of all of them.
@@ -139,12 +141,19 @@ class DistillationMixin(_Base):
         """The trainer's logs with the means over tokens."""
         for prefix, found in self._sums.items():
             if found and any(name == f"{prefix}loss" for name in logs):
-                sums = torch.stack([torch.stack([each.float() for each in one]) for one in found]).sum(0)
-                sums = self.accelerator.reduce(sums, reduction="sum")
-                means = (sums[1:] / sums[0].clamp_min(1)).tolist()
-                logs.update({f"{prefix}{name}": mean for name, mean in zip(TokenSums._fields[1:], means, strict=True)})
+                names = list(found[0])
+                sums = torch.stack([torch.stack([each[name].float() for name in names]) for each in found]).sum(0)
+                tokens, *others = self.accelerator.reduce(sums, reduction="sum").tolist()
+                logs.update(
+                    {f"{prefix}{name}": one / max(tokens, 1) for name, one in zip(names[1:], others, strict=True)}
+                )
                 found.clear()
         super().log(logs, start_time)
+
+    def _mixed(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Sums of what a hybrid loss says that it mixed in the last batch."""
+        means: dict[str, Tensor] = getattr(self.objective.loss, "logs", {})
+        return {name: means[name] * tokens for name in _MIXED if name in means}
 
     def _is_logged(self) -> bool:
         """Whether the step that is being made will be logged."""

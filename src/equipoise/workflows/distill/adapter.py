@@ -90,8 +90,10 @@ def trainer_of(request: TrainingRequest) -> Any:
         return StudentTrainer
 
     class _BalancedTrainer(StudentTrainer):
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
-            found = super().compute_loss(model, inputs, return_outputs, **more)
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             if not model.training:
                 return found
             return found + take_balance_loss(model) / self.current_gradient_accumulation_steps

@@ -178,7 +178,7 @@ def distill_student(
                 else f"{request.loss}, hybrid",
             ),
             what="the divergence KL(teacher‖student)",
-            measures=_measures(before, after),
+            measures=_measures(before, after, compared=request.kd_ratio > 0),
             losses=[(entry["step"], entry["loss"]) for entry in logs if "loss" in entry],
             held=[(entry["step"], entry["eval_loss"]) for entry in logs if "eval_loss" in entry],
             costs=dearest_tokens(before, after, tokenizer),
@@ -386,20 +386,21 @@ def _named(name: str) -> str:
     return name if is_sizes(name) else Path(name).name
 
 
-def _measures(before: HeldOut, after: HeldOut) -> list[Measure]:
-    """Measure by measure, the divergence first."""
+def _measures(before: HeldOut, after: HeldOut, *, compared: bool) -> list[Measure]:
+    """Measure by measure, first the divergence, or the cross-entropy where that alone was trained on."""
 
     def row(words: str, name: str, *, less: bool | None = True, teacher: str | None = None) -> Measure:
         theirs = None if teacher is None else after.mean(teacher).estimate
         return Measure(words, before.mean(name), after.mean(name), after.change(before, name), theirs, less)
 
-    return [
+    found = [
         row("KL(teacher‖student)", "forward_kl"),
-        row("the loss trained on", "loss"),
+        row("the loss of the comparison", "loss"),
         row("cross-entropy of the texts", "cross_entropy"),
         row("same likeliest token", "agreement", less=False),
         row("entropy", "student_entropy", less=None, teacher="teacher_entropy"),
     ]
+    return found if compared else [found.pop(2), *found]
 
 
 def training_summary(

@@ -154,8 +154,8 @@ def with_risks(
         return list(text)
     device = next(student.parameters()).device
     found = token_risks(
-        teacher,  # type: ignore[arg-type]
-        student,  # type: ignore[arg-type]
+        teacher,
+        student,
         torch.as_tensor(row.input_ids[: len(text)], device=device),
         start=start,
         alternatives=2,
@@ -170,7 +170,11 @@ def with_risks(
 def _likely(log_p: Tensor, tokenizer: Any) -> str:
     best = log_p.exp().topk(min(_LIKELY, len(log_p)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return ", ".join(f"{shown_token(tokenizer, token).strip() or '␣'} {p:.2f}" for token, p in pairs)
+    return ", ".join(f"{_visible(shown_token(tokenizer, token))} {p:.2f}" for token, p in pairs)
+
+
+def _visible(words: str) -> str:
+    return words.strip() or words.replace("\n", "⏎").replace(" ", "␣")
 
 
 def shown_token(tokenizer: Any, token: int) -> str:
