@@ -19,12 +19,13 @@ from equipoise.workflows.distill.distilling import (
     EXAMPLES,
     QUICK,
     check_training,
+    made_with,
     pad_of,
     placed,
     training_summary,
 )
 from equipoise.workflows.distill.judging import LEVEL, HeldOut, coloured_text, dearest_tokens, judge_student
-from equipoise.workflows.distill.models import load_model, load_tokenizer, parameters, quiet_transformers
+from equipoise.workflows.distill.models import check_fit, load_model, load_tokenizer, parameters, quiet_transformers
 from equipoise.workflows.distill.texts import load_texts
 from equipoise.workflows.distill.training import claim_states, dropped_if_refused, states_of, train
 from equipoise.workflows.errors import InputError
@@ -91,6 +92,7 @@ def adapt_model(
         tuned = placed(load_model(model, "model"))
         progress("reading")
         texts = load_texts(Path(data), request, tokenizer, noted)
+        check_fit(tuned, "model", [*texts.train, *texts.held])
         states = states_of(request.output)
         known = {"model": model_fingerprint(tuned), "data": data_fingerprint([*texts.train, *texts.held])}
         judged = functools.partial(
@@ -139,7 +141,7 @@ def adapt_model(
             notes=notes,
             asides=_ASIDES,
             level=LEVEL,
-            provenance=provenance(command, request.seed, time.perf_counter() - started),
+            provenance=made_with(provenance(command, request.seed, time.perf_counter() - started)),
         )
         (stage / "report.html").write_text(language_page(report), encoding="utf-8")
         write_summary(stage, training_summary(request, texts, report, {"model": parameters(tuned), "adapter": trained}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 import logging
 import shutil
@@ -11,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from equipoise.core.curves.intervals import Interval
 from equipoise.core.token_divergence.families import AlphaBeta, JensenShannon, resolve_divergence
@@ -28,6 +31,7 @@ from equipoise.language.distillation.offline import (
 from equipoise.language.distillation.prefixes import Sampling, StudentPrefixes, answer_prompts
 from equipoise.language.distillation.replay import AdaptiveReplay
 from equipoise.language.distillation.vocabulary import check_same_tokens
+from equipoise.report import Provenance
 from equipoise.report.language_page import LanguageReport, Measure, language_page
 from equipoise.workflows.distill.adapter import check_adapter, put_adapter, save_trained, trained_numbers, trainer_of
 from equipoise.workflows.distill.judging import (
@@ -39,6 +43,7 @@ from equipoise.workflows.distill.judging import (
     with_risks,
 )
 from equipoise.workflows.distill.models import (
+    check_fit,
     is_sizes,
     load_model,
     load_tokenizer,
@@ -140,6 +145,9 @@ def distill_student(
                 check_same_tokens(load_tokenizer(student, "student"), tokenizer, _words(texts))
         _check_vocabularies(ours, theirs, request)
         corpus = None if request.corpus is None else load_corpus(request.corpus, request, tokenizer, noted)
+        more = 0 if request.prefixes == "data" else request.max_new_tokens
+        for what, model in (("student", ours), ("teacher", theirs)):
+            check_fit(model, what, [*texts.train, *texts.held, *(corpus or [])], more=more)
         states = states_of(request.output)
         known = {"teacher": model_fingerprint(theirs), "student": model_fingerprint(ours)}
         known["data"] = data_fingerprint([*texts.train, *texts.held, *(corpus or [])])
@@ -186,7 +194,7 @@ def distill_student(
             notes=notes,
             asides=_ASIDES,
             level=LEVEL,
-            provenance=provenance(command, request.seed, time.perf_counter() - started),
+            provenance=made_with(provenance(command, request.seed, time.perf_counter() - started)),
         )
         (stage / "report.html").write_text(language_page(report), encoding="utf-8")
         sizes = {"student": parameters(ours), "teacher": parameters(theirs)}
@@ -241,6 +249,8 @@ def check_training(request: TrainingRequest) -> None:
         raise InputError(f"epochs={request.epochs} must be greater than 0")
     if request.learning_rate is not None and not request.learning_rate > 0:
         raise InputError(f"learning_rate={request.learning_rate} must be greater than 0")
+    if torch.cuda.device_count() > 1:
+        raise InputError("several GPUs are visible, of which one is used; say which with CUDA_VISIBLE_DEVICES=0")
     if not 0 <= request.seed < 2**32:
         raise InputError(f"seed={request.seed} must lie between 0 and {2**32 - 1}")
 
@@ -316,6 +326,12 @@ def _words(texts: Texts) -> list[str]:
     ]
 
 
+def made_with(made: Provenance) -> Provenance:
+    """The versions of what trains language models, too."""
+    more = {package: importlib.metadata.version(package) for package in ("transformers", "accelerate")}
+    return replace(made, versions={**made.versions, **more})
+
+
 def pad_of(tokenizer: Any) -> int:
     """What to pad with; any token will do."""
     return next((t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id) if t is not None), 0)
@@ -328,8 +344,6 @@ def ends_of(tokenizer: Any) -> tuple[int, ...]:
 
 def placed(model: Any) -> Any:
     """The model on the device that the trainer will take."""
-    import torch
-
     return model.to("cuda") if torch.cuda.is_available() else model
 
 

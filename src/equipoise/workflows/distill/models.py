@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from equipoise.language.distillation.data import TokenRow
 from equipoise.workflows.errors import InputError
 
 _SIZES = ("layers", "hidden", "heads", "intermediate")
@@ -16,7 +18,14 @@ _SIZES = ("layers", "hidden", "heads", "intermediate")
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """The bars and remarks of transformers kept from the terminal."""
+    """The bars and remarks of transformers kept from the terminal.
+
+    Raises:
+        InputError: if what trains language models is not installed.
+    """
+    for package in ("transformers", "accelerate", "safetensors"):
+        if find_spec(package) is None:
+            raise InputError(f"{package} is not installed; run `pip install 'equipoise[all]'`")
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -141,6 +150,30 @@ def _parsed(described: str) -> dict[str, int]:
             )
         sizes[name.strip()] = int(value)
     return sizes
+
+
+def check_fit(model: Any, what: str, rows: Sequence[TokenRow], *, more: int = 0) -> None:
+    """Hold token ids and lengths against what a model can take.
+
+    Args:
+        model: a causal language model.
+        what: it is.
+        rows: that it will see.
+        more: tokens that may be generated after them.
+
+    Raises:
+        InputError: if it has too few entries or places.
+    """
+    entries = model.get_input_embeddings().weight.shape[0]
+    largest = max(max(row.input_ids) for row in rows)
+    if largest >= entries:
+        raise InputError(
+            f"the {what} has {entries} tokens, and the texts hold token {largest}; it needs its own tokenizer"
+        )
+    places = getattr(model.config, "max_position_embeddings", None)
+    longest = max(len(row.input_ids) for row in rows) + more
+    if places is not None and longest > places:
+        raise InputError(f"texts have up to {longest} tokens, the {what} takes {places}; give a smaller --max-length")
 
 
 def parameters(model: Any) -> int:

@@ -106,7 +106,7 @@ def train(
         What was logged.
 
     Raises:
-        InputError: if the loss is not finite.
+        InputError: if the loss is not finite, or memory runs out.
     """
     from transformers import TrainingArguments
     from transformers.trainer_callback import PrinterCallback
@@ -148,7 +148,13 @@ def train(
             **parts,
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=_last_whole(states))
+        try:
+            trainer.train(resume_from_checkpoint=_last_whole(states))
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                "there is not enough memory; give a smaller --batch-size with more --accumulation, a smaller "
+                "--max-length, or --fused for distill"
+            ) from error
     return list(trainer.state.log_history)
 
 
