@@ -1,7 +1,7 @@
 """How much memory and time divergences of next-token distributions take.
 
-`python benchmarks/distillation.py [--quick] [--peers FOLDER]`. The folder holds TRL and liger-kernel, which are then run
-beside; `pip install --no-deps --target FOLDER trl datasets dill xxhash multiprocess liger-kernel` fills it. Each piece
+`python benchmarks/distillation.py [--quick] [--peers FOLDER]`. The folder holds TRL and liger-kernel, which are then
+run beside; `pip install --no-deps --target FOLDER trl datasets dill xxhash multiprocess liger-kernel` fills it. Each piece
 of work runs in a process of its own, so that its peak memory is its own.
 """
 
