@@ -23,6 +23,7 @@ from .adapters.moe_lora import take_balance_loss as take_balance_loss
 from .adapters.router import TuckARouter as TuckARouter
 from .adapters.saving import ADAPTERS as ADAPTERS
 from .adapters.saving import AdapterRecord as AdapterRecord
+from .adapters.saving import AdapterSettings as AdapterSettings
 from .adapters.saving import add_adapter as add_adapter
 from .adapters.saving import base_fingerprint as base_fingerprint
 from .adapters.saving import load_adapter as load_adapter

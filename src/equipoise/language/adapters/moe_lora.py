@@ -68,12 +68,15 @@ class MoELoRALinear(nn.Module):
             dtype = torch.promote_types(x.dtype, torch.float32)
             probability = linear(x.to(dtype), self.gate.to(dtype)).softmax(-1)
         top, chosen = probability.topk(self.top_k, -1)
-        # A checkpoint that recomputes the layer has had its loss before.
-        if self.training and not in_backward():
-            if not torch.is_grad_enabled():
-                warn_once("MoELoRALinear has no balance loss under re-entrant checkpointing; use use_reentrant=False")
-            else:
-                self._loss = moe_balance_loss(probability.flatten(0, -2), chosen.flatten(0, -2)) * self.balance
+        if self.training and torch.is_grad_enabled():
+            loss = moe_balance_loss(probability.flatten(0, -2), chosen.flatten(0, -2)) * self.balance
+            # A checkpoint that recomputes the layer must do all it did before, but its loss has been had.
+            self._loss = self._loss if in_backward() else loss
+        elif self.training:
+            warn_once(
+                "MoELoRALinear has no balance loss in training without gradients, as re-entrant checkpointing runs it; "
+                "use use_reentrant=False"
+            )
         weight = torch.zeros_like(probability).scatter(-1, chosen, top / top.sum(-1, keepdim=True))
         # All experts are computed: they are few and small, and gathering tokens costs more than it saves.
         inner = torch.einsum("...d,nrd->...nr", self.dropout(x), self.lora_a) * weight[..., None].to(x.dtype)
