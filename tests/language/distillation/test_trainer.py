@@ -1,5 +1,6 @@
 import copy
 import functools
+import gc
 import os
 import socket
 import warnings
@@ -211,6 +212,10 @@ def _in_a_process(rank, port, folder, fused, queue):
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     if rank == 0:
         torch.save((_weights(trainer), losses), folder / "found.pt")
+    # A process that takes its group down with a wrapped model alive, or before the other is done, may wait for ever.
+    del trainer
+    gc.collect()
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

@@ -187,7 +187,18 @@ def test_what_a_stopped_run_left_is_not_mixed_up(files, tmp_path):
 @pytest.mark.parametrize("prefixes", ["data", "adaptive"])
 def test_a_killed_run_goes_on_to_the_same_model(files, tmp_path, prefixes):
     given = [str(files / "teacher"), str(files / "student"), str(files / "rows.jsonl"), "--prefixes", prefixes]
-    given += ["--epochs", "6", "--batch-size", "4", "--save-steps", "4", "--learning-rate", "0.01"]
+    given += [
+        "--epochs",
+        "6",
+        "--batch-size",
+        "4",
+        "--save-steps",
+        "4",
+        "--learning-rate",
+        "0.01",
+        "--max-new-tokens",
+        "6",
+    ]
     command = [sys.executable, "-m", "equipoise.cli", "distill", *given, "--output", str(tmp_path / "killed")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     # Slowed down, so that it is killed on its way.
