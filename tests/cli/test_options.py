@@ -8,10 +8,12 @@ import pytest
 from equipoise.cli.main import main
 from equipoise.cli.terminal import option_name
 from equipoise.workflows import (
+    AdaptRequest,
     BenchRequest,
     BubbleRequest,
     ClicksRequest,
     CompleteRequest,
+    DistillRequest,
     EmbedRequest,
     EvaluateRequest,
     FitRequest,
@@ -19,9 +21,9 @@ from equipoise.workflows import (
     OpenRequest,
     RankRequest,
     RecommendRequest,
-    SpectrumRequest,
     SaliencyRequest,
     SegmentationRequest,
+    SpectrumRequest,
 )
 
 _EVALUATE = ["evaluate", "scores.csv", "--target", "y", "--score", "s"]
@@ -57,6 +59,8 @@ def _options(command, capsys, monkeypatch):
         (["embed"], [EmbedRequest], []),
         (["multitask"], [MultitaskRequest], []),
         (["spectrum"], [SpectrumRequest], []),
+        (["distill"], [DistillRequest], []),
+        (["adapt"], [AdaptRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )

@@ -95,7 +95,7 @@ def _refuse_others(options: _Options, kind: type[Request], sentence: str) -> Non
     for field in fields(options):
         if field.name in own or getattr(options, field.name) == getattr(_NOTHING_ASKED, field.name):
             continue
-        needed = [name for name, each in _OF_FOLDERS.items() if field.name in each.__dataclass_fields__]
+        needed = [name for name, each in _OF_FOLDERS.items() if field.name in {own.name for own in fields(each)}]
         words = sentence if field.name in _OF_SCORES else f"{{}} needs {' or '.join(needed)}"
         raise InputError(words.format(f"--{option_name(field.name)}"))
 

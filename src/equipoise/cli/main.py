@@ -18,11 +18,13 @@ from typing import TextIO
 from cyclopts import App, CycloptsError
 
 from equipoise import __version__
+from equipoise.cli.adapt import adapt
 from equipoise.cli.bench import bench
 from equipoise.cli.bubble import bubble
 from equipoise.cli.clicks import clicks
 from equipoise.cli.complete import complete
 from equipoise.cli.datasets import datasets
+from equipoise.cli.distill import distill
 from equipoise.cli.embed import embed
 from equipoise.cli.evaluate import evaluate
 from equipoise.cli.fit import fit
@@ -42,7 +44,7 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, spectrum)
+_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum)
 for command in (fit, predict, evaluate, *_ROOMS, methods, datasets, reproduce, bench):
     app.command(command)
 

@@ -4,6 +4,8 @@ from .embedding_page import EmbeddingReport as EmbeddingReport
 from .embedding_page import embedding_page as embedding_page
 from .knowledge_page import KnowledgeReport as KnowledgeReport
 from .knowledge_page import knowledge_page as knowledge_page
+from .language_page import LanguageReport as LanguageReport
+from .language_page import language_page as language_page
 from .model import ContestRow as ContestRow
 from .model import Cut as Cut
 from .model import DataPart as DataPart

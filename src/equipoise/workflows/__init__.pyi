@@ -1,3 +1,6 @@
+from .adapt.adapting import AdaptOutcome as AdaptOutcome
+from .adapt.adapting import adapt_model as adapt_model
+from .adapt.request import AdaptRequest as AdaptRequest
 from .bench.request import BenchRequest as BenchRequest
 from .bench.tabular_benchmark import bench_tabular as bench_tabular
 from .bubble.measure import BubbleOutcome as BubbleOutcome
@@ -10,6 +13,9 @@ from .clicks.request import ClicksRequest as ClicksRequest
 from .complete.completing import CompleteOutcome as CompleteOutcome
 from .complete.completing import complete_graph as complete_graph
 from .complete.request import CompleteRequest as CompleteRequest
+from .distill.distilling import DistillOutcome as DistillOutcome
+from .distill.distilling import distill_student as distill_student
+from .distill.request import DistillRequest as DistillRequest
 from .embed.embedding import EmbedOutcome as EmbedOutcome
 from .embed.embedding import embed_triplets as embed_triplets
 from .embed.request import EmbedRequest as EmbedRequest

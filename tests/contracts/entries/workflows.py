@@ -3,6 +3,9 @@
 ENTRIES = ()
 
 OTHERS = {
+    "equipoise.workflows.AdaptOutcome": "a result that the library makes",
+    "equipoise.workflows.AdaptRequest": "a record of options, checked by `adapt_model`",
+    "equipoise.workflows.adapt_model": "reads and writes files; tests/workflows/adapt gives it bad ones",
     "equipoise.workflows.ClickModel": "made by `fit_clicks`; tests/workflows saves, loads and asks it",
     "equipoise.workflows.ClicksOutcome": "a result that the library makes",
     "equipoise.workflows.ClicksRequest": "a record of options, checked against the table by `fit_clicks`",
@@ -21,6 +24,9 @@ OTHERS = {
     "equipoise.workflows.SpectrumRequest": "a record of options, checked by `measure_spectrum`",
     "equipoise.workflows.SpectrumOutcome": "a result that the library makes",
     "equipoise.workflows.measure_spectrum": "reads and writes files; tests/workflows/spectrum gives it bad ones",
+    "equipoise.workflows.DistillRequest": "a record of options, checked by `distill_student`",
+    "equipoise.workflows.DistillOutcome": "a result that the library makes",
+    "equipoise.workflows.distill_student": "reads and writes files; tests/workflows/distill gives it bad ones",
     "equipoise.workflows.fit_clicks": "reads and writes files; tests/workflows/clicks gives it bad ones",
     "equipoise.workflows.fit_table": "reads and writes files; tests/workflows/tables and tests/cli give it bad ones",
     "equipoise.workflows.predict_table": "reads and writes files; tests/cli gives it bad ones",
