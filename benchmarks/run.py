@@ -22,12 +22,16 @@ _FILES = (
     "pairwise",
     "partial",
     "multitask",
+    "segmentation",
     "metrics",
     "openworld",
     "boosting",
     "evaluate",
     "recommendation",
     "knowledge",
+    "conditioning",
+    "semisup",
+    "saliency",
 )
 
 

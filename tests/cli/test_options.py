@@ -8,14 +8,22 @@ import pytest
 from equipoise.cli.main import main
 from equipoise.cli.terminal import option_name
 from equipoise.workflows import (
+    AdaptRequest,
     BenchRequest,
     BubbleRequest,
     ClicksRequest,
     CompleteRequest,
+    DistillRequest,
+    EmbedRequest,
     EvaluateRequest,
     FitRequest,
+    MultitaskRequest,
     OpenRequest,
+    RankRequest,
     RecommendRequest,
+    SaliencyRequest,
+    SegmentationRequest,
+    SpectrumRequest,
 )
 
 _EVALUATE = ["evaluate", "scores.csv", "--target", "y", "--score", "s"]
@@ -37,12 +45,22 @@ def _options(command, capsys, monkeypatch):
     [
         (["fit"], [FitRequest], []),
         (["predict"], [], ["--output", "--overwrite", "--escape-formulas"]),
-        (["evaluate"], [EvaluateRequest, OpenRequest], ["--open"]),
+        (
+            ["evaluate"],
+            [EvaluateRequest, OpenRequest, SaliencyRequest, SegmentationRequest],
+            ["--open", "--saliency", "--segmentation"],
+        ),
         (["bubble"], [BubbleRequest], []),
         (["recommend"], [RecommendRequest], []),
         (["reproduce"], [], ["--all", "--seeds", "--quick", "--judge", "--output"]),
         (["clicks"], [ClicksRequest], []),
         (["complete"], [CompleteRequest], []),
+        (["rank"], [RankRequest], []),
+        (["embed"], [EmbedRequest], []),
+        (["multitask"], [MultitaskRequest], []),
+        (["spectrum"], [SpectrumRequest], []),
+        (["distill"], [DistillRequest], []),
+        (["adapt"], [AdaptRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )

@@ -18,17 +18,23 @@ from typing import TextIO
 from cyclopts import App, CycloptsError
 
 from equipoise import __version__
+from equipoise.cli.adapt import adapt
 from equipoise.cli.bench import bench
 from equipoise.cli.bubble import bubble
 from equipoise.cli.clicks import clicks
 from equipoise.cli.complete import complete
 from equipoise.cli.datasets import datasets
+from equipoise.cli.distill import distill
+from equipoise.cli.embed import embed
 from equipoise.cli.evaluate import evaluate
 from equipoise.cli.fit import fit
 from equipoise.cli.methods import methods
+from equipoise.cli.multitask import multitask
 from equipoise.cli.predict import predict
+from equipoise.cli.rank import rank
 from equipoise.cli.recommend import recommend
 from equipoise.cli.reproduce import reproduce
+from equipoise.cli.spectrum import spectrum
 from equipoise.cli.terminal import EVERYWHERE, arguments, print_notice, print_problem
 from equipoise.workflows.errors import InputError
 
@@ -38,7 +44,8 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-for command in (fit, predict, evaluate, recommend, clicks, bubble, complete, methods, datasets, reproduce, bench):
+_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum)
+for command in (fit, predict, evaluate, *_ROOMS, methods, datasets, reproduce, bench):
     app.command(command)
 
 

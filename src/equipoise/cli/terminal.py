@@ -57,7 +57,15 @@ errors = _VisibleConsole(stderr=True)
 arguments: list[str] = []
 
 # Options whose name differs from that of the Python argument.
-_NAMES = {"all_claims": "all", "models": "model", "open_world": "open", "time_column": "time"}
+_NAMES = {
+    "all_claims": "all",
+    "dims": "dim",
+    "lams": "lam",
+    "methods": "method",
+    "models": "model",
+    "open_world": "open",
+    "time_column": "time",
+}
 
 
 def option_name(argument: str) -> str:

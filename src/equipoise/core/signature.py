@@ -8,14 +8,14 @@ At every call, before the function runs:
     tensors    are tensors (lists and NumPy arrays are refused with the conversion to write), of the rank, the sizes and
                the kind of dtype that the annotation says; the same dimension name means the same size in all arguments;
                nothing is empty unless `MayBeEmpty`; floating values are finite, or only not NaN where `MayBeInfinite`,
-               or not looked at where `MayBeNaN`; targets hold the values of their rule
+               or not looked at where `MayBeNaN` or `InParts`; targets hold the values of their rule
     numbers    are finite and in range; a whole number is no 1.5 and no True; NumPy scalars are taken
     strings    are among the `Literal` choices
     the rest   is of the class that the annotation names
 
 and what is right is made uniform: NumPy scalars become Python numbers, class indices int64, sequences tuples, and
-tensors in half precision float32, so that no sum overflows and a loss under autocast comes back in float32; gradients
-flow back in the dtype that was given.
+tensors in half precision (but `InParts`) float32, so that no sum overflows and a loss under autocast comes back in
+float32; gradients flow back in the dtype that was given.
 
 Values are looked at once: a function that passes its tensor on to another checked function does not pay twice. Under
 `torch.compile` they cannot be looked at; all else is checked while the graph is traced.
@@ -40,7 +40,7 @@ import torch
 from jaxtyping import AbstractArray, Int, Integer, UInt
 from torch import Tensor
 
-from equipoise.core.types import ClassIndex, MayBeEmpty, MayBeInfinite, MayBeNaN, Range, Values
+from equipoise.core.types import ClassIndex, InParts, MayBeEmpty, MayBeInfinite, MayBeNaN, Range, Values
 
 F = TypeVar("F", bound=Callable[..., Any])
 Sizes = dict[str, tuple[Any, str]]
@@ -282,7 +282,8 @@ class _Form:
         self.empty = any(isinstance(rule, MayBeEmpty) for rule in rules)
         self.classes = next((rule for rule in rules if isinstance(rule, ClassIndex)), None)
         self.finite = _NO_NAN if any(isinstance(rule, MayBeInfinite) for rule in rules) else _FINITE
-        unseen = any(isinstance(rule, MayBeNaN) for rule in rules)
+        self.in_parts = any(isinstance(rule, InParts) for rule in rules)
+        unseen = self.in_parts or any(isinstance(rule, MayBeNaN) for rule in rules)
         self.floats: frozenset[Any] = frozenset() if unseen else frozenset({self.finite, _NO_NAN})
         self.rules = frozenset(rule for rule in rules if isinstance(rule, Range | Values))
 
@@ -360,7 +361,7 @@ def _uniform(name: str, value: Tensor, form: _Form, sizes: Sizes) -> Tensor:
     """The tensor in the dtype to compute in, its values looked at."""
     if not form.empty and value.ndim and 0 in value.shape:
         raise ValueError(f"{name} is empty, its shape is {tuple(value.shape)}; at least one sample is needed")
-    if value.dtype in _HALF:
+    if value.dtype in _HALF and not form.in_parts:
         value = value.float()
     facts: frozenset[Any] = form.rules
     if form.classes is not None:

@@ -85,6 +85,10 @@ class MayBeEmpty:
     """Marks a tensor whose dimensions may have size 0."""
 
 
+class InParts:
+    """Marks a large tensor that a function works through in parts: it keeps its dtype, its values are not looked at."""
+
+
 # Settings.
 Real: TypeAlias = float
 Positive: TypeAlias = Annotated[float, Range(0, low_open=True)]

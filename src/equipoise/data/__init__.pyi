@@ -3,6 +3,8 @@ from .comparisons.folds import comparison_folds as comparison_folds
 from .comparisons.pair_counts import PairCounts as PairCounts
 from .comparisons.reading import ComparisonTable as ComparisonTable
 from .comparisons.reading import read_comparisons as read_comparisons
+from .comparisons.tally import ComparisonTally as ComparisonTally
+from .comparisons.tally import CountedComparisons as CountedComparisons
 from .comparisons.triplets import TripletTable as TripletTable
 from .comparisons.triplets import as_quadruples as as_quadruples
 from .comparisons.triplets import check_quadruples as check_quadruples

@@ -1,3 +1,4 @@
 from .lightgbm import LightGBMRankingClassifier as LightGBMRankingClassifier
 from .network_classifier import EquipoiseClassifier as EquipoiseClassifier
+from .semi_supervised import SemiSupervisedClassifier as SemiSupervisedClassifier
 from .xgboost import XGBoostRankingClassifier as XGBoostRankingClassifier

@@ -28,13 +28,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from equipoise.core.arrays import as_tensor
+from equipoise.core.fingerprint import fingerprint
 from equipoise.core.validate import check_choice
 from equipoise.estimators.calibrating import Calibration, calibration_sample, check_calibration, fit_calibration
 from equipoise.estimators.holding_out import HeldFraction, hold_out
 from equipoise.estimators.sample_weights import counted_rows
 from equipoise.estimators.saving import plain, written_whole
 from equipoise.ranking.criteria import Criterion, fitting_criterion
-from equipoise.training.fingerprint import fingerprint
 from equipoise.training.fit import HeldOut, Plan, Run, fit_module, run_identity
 from equipoise.training.networks import Standardize, mlp
 from equipoise.training.objectives import OBJECTIVES, make_objective

@@ -4,8 +4,8 @@
     one-vs-rest   R = Σ_i  1/(N_i (n − N_i))  Σ_{p ∈ S_i} Σ_{q ∉ S_i}  ℓ( f_i(x_p) − f_i(x_q) )
 
 N_i is the number of samples of class i, S_i their indices, f_i column i of the scores. Over samples, one-vs-rest lets
-the frequent classes drown the rare ones; one-vs-one does not. With weights 1/N_y on the negatives both are one weighted
-binary problem per column, so that a batch costs O(C n log n) at most (`core.pairs.loss`).
+the frequent classes drown the rare ones; one-vs-one does not. Both are averages of one matrix of class pairs, which
+costs O(C n) to O(C n log n) a batch and never lists a pair (`core.pairs.class_pairs`).
 
 The surrogates carry no factor 1/2 (the authors' square does). Differentiable surrogates with ℓ'(0) < 0 are Fisher
 consistent for the metric (the paper); that theorem does not cover the hinge (reconstructed).
@@ -22,17 +22,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from equipoise.core.distributed import gather_batch
-from equipoise.core.pairs.loss import SurrogateLike, columnwise_pairwise_loss
-from equipoise.core.pairs.surrogates import resolve_surrogate
-from equipoise.core.reduction import attached_zero
+from equipoise.core.pairs.class_pairs import Average, ClassPairs, Reduction, class_pair_loss
+from equipoise.core.pairs.surrogates import SurrogateLike, resolve_surrogate
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassScores, ClassTarget, MayBeEmpty, NonNegative, Range, SampleWeight, Scalar, Scores
 from equipoise.core.validate import warn_once
 from equipoise.ranking.pairwise_auc import pairwise_auc_loss
 
 OneColumn: TypeAlias = Float[Tensor, "n 1"]
-Average: TypeAlias = Literal["ovo", "ovr"]
-Reduction: TypeAlias = Literal["mean", "sum"]
 
 
 @checked
@@ -70,26 +67,13 @@ def multiclass_auc_loss(
         return pairwise_auc_loss(
             scores.flatten(), target, surrogate=surrogate, margin=margin, sample_weight=sample_weight
         )
-    classes = scores.shape[1]
-    weight = scores.new_ones(len(scores), dtype=torch.float64)
-    if sample_weight is not None:
-        weight = sample_weight.detach().double()
-    totals = weight.new_zeros(classes).index_add_(0, target, weight)
-    present = totals > 0
-    number = int(present.sum())
+    weight = None if sample_weight is None else sample_weight.detach()[None]
+    pairs = ClassPairs(scores.T[None], target[None], scores.shape[1], weight)
+    totals = pairs.totals()
+    number = int((totals > 0).sum())
     if number < 2:
         warn_once(f"the multiclass AUC loss is zero on a batch of {number} class; it compares at least two")
-        return attached_zero(scores)
-
-    own = torch.nn.functional.one_hot(target, classes).bool()
-    pos_weight = torch.where(own, weight[:, None], 0.0)
-    share = weight / totals.where(present, 1)[target] if average == "ovo" else weight
-    neg_weight = torch.where(own, 0.0, share[:, None])
-    risks = columnwise_pairwise_loss(scores, pos_weight, neg_weight, surrogate, margin)[present]
-    # A column's weighted mean is the mean over the other classes, so that the sum over pairs is number − 1 times it.
-    if reduction == "mean":
-        return risks.mean()
-    return risks.sum() * (number - 1 if average == "ovo" else 1)
+    return class_pair_loss(pairs, totals, resolve_surrogate(surrogate, margin), margin, average, reduction)
 
 
 class MulticlassAUCLoss(nn.Module):

@@ -1,5 +1,11 @@
+from .crowd_page import CrowdReport as CrowdReport
+from .crowd_page import crowd_page as crowd_page
+from .embedding_page import EmbeddingReport as EmbeddingReport
+from .embedding_page import embedding_page as embedding_page
 from .knowledge_page import KnowledgeReport as KnowledgeReport
 from .knowledge_page import knowledge_page as knowledge_page
+from .language_page import LanguageReport as LanguageReport
+from .language_page import language_page as language_page
 from .model import ContestRow as ContestRow
 from .model import Cut as Cut
 from .model import DataPart as DataPart
@@ -19,5 +25,9 @@ from .points import Histogram as Histogram
 from .points import curves_per_class as curves_per_class
 from .recommendation_page import RecommendationReport as RecommendationReport
 from .recommendation_page import recommendation_page as recommendation_page
+from .spectrum_page import SpectrumReport as SpectrumReport
+from .spectrum_page import spectrum_page as spectrum_page
+from .tasks_page import TasksReport as TasksReport
+from .tasks_page import tasks_page as tasks_page
 from .terminal import contest_markdown as contest_markdown
 from .terminal import terminal_table as terminal_table

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from equipoise.report.markup import document, node, plain_table
+from equipoise.report.pictures import inline
 from equipoise.report.ranks import RankComparison, rank_rows, rank_sentence
 
 
@@ -32,7 +32,7 @@ def rank_page(
             node("h2", metric),
             node("p", rank_sentence(comparison), class_="lead"),
             plain_table(rank_rows(comparison)),
-            node("img", src=_inline(pictures[metric]), alt=f"critical-difference diagram of {metric}"),
+            node("img", src=inline(pictures[metric]), alt=f"critical-difference diagram of {metric}"),
         )
         for metric, comparison in comparisons.items()
     ]
@@ -45,7 +45,3 @@ def rank_page(
     # The diagrams are drawn black on white.
     pictured = "img { background: #fff; max-width: 100%; margin-top: 14px; border-radius: 6px; }"
     return document(title, node("h1", title), main, extra_style=pictured)
-
-
-def _inline(picture: Path) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")

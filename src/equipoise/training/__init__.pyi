@@ -1,5 +1,6 @@
 from .adversarial import AdversarialScoringModule as AdversarialScoringModule
 from .collapse import CollapseCallback as CollapseCallback
+from .conditioning import ConditionCallback as ConditionCallback
 from .fit import HeldOut as HeldOut
 from .fit import Plan as Plan
 from .fit import Run as Run

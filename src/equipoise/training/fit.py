@@ -25,13 +25,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from equipoise.core.fingerprint import fingerprint
 from equipoise.core.phases import set_epoch
 from equipoise.core.registry import Request
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassTarget, Count, NonNegative, OpenFraction, Positive, SampleWeight, Whole
 from equipoise.core.validate import check_choice
 from equipoise.data.sampling.batches import StratifiedBatchSampler
-from equipoise.training.fingerprint import fingerprint
 from equipoise.training.module import EpochLog, Judge, KeepBest, ResumePoint, ScoringModule, SeedEachEpoch
 from equipoise.training.objectives import weighs_samples
 from equipoise.training.optimizers import OPTIMIZERS, PLAIN

@@ -1,4 +1,4 @@
-"""Small networks for tables, initialised from a seed without touching the global generator."""
+"""Small networks for tables, signals and images, initialised from a seed without touching the global generator."""
 
 from __future__ import annotations
 
@@ -39,9 +39,28 @@ class Standardize(nn.Module):
         self.register_buffer("mean", mean.float())
         self.register_buffer("scale", torch.where(constant, 1.0, deviation).float())
 
-    def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    def forward(self, features: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """Standardised features."""
         return (features - self.mean) / self.scale
+
+
+class StandardizeChannels(Standardize):
+    """Standardise every channel of signals or images by its mean and deviation over training samples and places.
+
+    Args:
+        inputs: (n, channels, ...) training inputs to take the statistics of.
+
+    >>> layer = StandardizeChannels(torch.tensor([[[1.0, 3.0]], [[1.0, 3.0]]]))
+    >>> layer(torch.tensor([[[1.0, 2.0]]]))
+    tensor([[[-1.,  0.]]])
+    """
+
+    def __init__(self, inputs: Float[Tensor, "n c *places"]) -> None:
+        super().__init__(inputs.movedim(1, -1).flatten(0, -2))
+
+    def forward(self, inputs: Float[Tensor, "n c *places"]) -> Float[Tensor, "n c *places"]:
+        """Standardised inputs."""
+        return super().forward(inputs.movedim(1, -1)).movedim(-1, 1)
 
 
 class CosineLinear(nn.Linear):
@@ -79,3 +98,33 @@ def mlp(
         width = size
     head = CosineLinear(width, out_features, bias=False) if cosines else nn.Linear(width, out_features)
     return nn.Sequential(*layers, head)
+
+
+def convolutions(inputs: Float[Tensor, "n c *places"], out_features: int, width: int = 32) -> nn.Sequential:
+    """A small convolutional network for signals (n, channels, time) or images (n, channels, height, width).
+
+    Two convolutions, of `width` and twice as many channels, with a pooling between them, and a hidden layer of 64;
+    channels are standardised by the inputs given.
+
+    >>> convolutions(torch.rand(5, 1, 8, 8), 3)(torch.rand(2, 1, 8, 8)).shape
+    torch.Size([2, 3])
+    """
+    axes = inputs.ndim - 2
+    conv, pool, mean = (
+        (nn.Conv1d, nn.MaxPool1d, nn.AdaptiveAvgPool1d)
+        if axes == 1
+        else (nn.Conv2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d)
+    )
+    return nn.Sequential(
+        StandardizeChannels(inputs),
+        conv(inputs.shape[1], width, 3, padding=1),
+        nn.ReLU(),
+        pool(2),
+        conv(width, 2 * width, 3, padding=1),
+        nn.ReLU(),
+        mean(4),
+        nn.Flatten(),
+        nn.Linear(2 * width * 4**axes, 64),
+        nn.ReLU(),
+        nn.Linear(64, out_features),
+    )

@@ -64,6 +64,17 @@ def staged_folder(path: str | Path, *, overwrite: bool, inputs: Sequence[str | P
                 parent.rmdir()
 
 
+def check_checkpoints(output: Path, checkpoints: Path | None) -> None:
+    """Raise `InputError` if states of a run would lie in its output, or where a file is."""
+    if checkpoints is None:
+        return
+    place, states = output.resolve(), checkpoints.resolve()
+    if place in (states, *states.parents):
+        raise InputError(f"checkpoints {checkpoints} lie in the output folder; name a folder beside it")
+    if states.exists() and not states.is_dir():
+        raise InputError(f"checkpoints {checkpoints} is a file; name a folder")
+
+
 def _check_place(path: str | Path, overwrite: bool, inputs: Sequence[str | Path]) -> Path:
     """Where the folder really is, after a look at what is there."""
     with _told(path):

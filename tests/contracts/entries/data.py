@@ -74,6 +74,8 @@ OTHERS = {
     "equipoise.data.PartialRankingWorld": "a result that the library makes",
     "equipoise.data.PairCounts": "counted from comparisons",
     "equipoise.data.ComparisonTable": "what a reader returns",
+    "equipoise.data.ComparisonTally": "reads files; its test gives it bad ones",
+    "equipoise.data.CountedComparisons": "what a reader returns",
     "equipoise.data.read_comparisons": "reads files; its test gives it bad ones",
     "equipoise.data.TripletTable": "what a reader returns",
     "equipoise.data.as_quadruples": "of checked triplets",

@@ -121,6 +121,14 @@ def test_intervals_hold_the_scores_and_repeat_by_their_seed(method, over):
     assert (found.resamples, found.redrawn, found.over) == (40, 0, over)
 
 
+def test_the_standard_error_is_that_of_a_share_where_there_is_one_pair():
+    said = Comparisons.from_columns(None, [0] * 100, [1] * 100, [1] * 70 + [-1] * 30)
+    found = ConsensusRanker("hodge").fit(said).intervals(resamples=4000, seed=0)
+    # The scores are ± half the mean answer, whose error is 2 · sqrt(p (1 − p) / n).
+    wanted = (0.7 * 0.3 / 100) ** 0.5
+    torch.testing.assert_close(found.standard_error, torch.full((2,), wanted, dtype=torch.float64), rtol=0.05, atol=0)
+
+
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     inside = []
     truth = torch.linspace(1, -1, 6, dtype=torch.float64)

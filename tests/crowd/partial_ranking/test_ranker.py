@@ -117,6 +117,46 @@ def test_times_are_chosen_on_held_out_answers_and_help():
     assert mine > theirs + 0.02
 
 
+def test_the_likelihood_of_held_out_answers_chooses_a_time():
+    few = SplitLBISettings(num_times=4, time_ratio=6.0, kappa=3.0)
+    ranker = SplitLBIRanker(few).fit_cv(SAID, folds=2, metric="likelihood", seed=0)
+    found = ranker.cross_validation_
+    for name in ("dense", "sparse"):
+        assert found.values[name].equal(-found.losses[name])
+        assert ranker.time_index_[name] == int(found.losses[name].mean(0).argmin())
+    fold = comparison_folds(SAID, 2, seed=0)
+    part, rest = (SAID.take(rows.nonzero()[:, 0]) for rows in (fold != 0, fold == 0))
+    again = SplitLBIRanker(few)._path(part, times=ranker.path_.times, keep_dense=True, watch=None)
+    for name in ("dense", "sparse"):
+        scores = again.scores(2, name)
+        diff = scores[rest.annotator, rest.left] - scores[rest.annotator, rest.right]
+        width = scores[rest.annotator, -1]
+        left, right = (diff - width).sigmoid(), (-diff - width).sigmoid()
+        chance = torch.where(rest.label == 1, left, torch.where(rest.label == -1, right, 1 - left - right))
+        wanted = -float(chance.log().mean())
+        assert float(found.losses[name][0, 2]) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_checkpoint_is_taken_up_by_the_very_run_and_no_other(tmp_path):
+    few = SplitLBISettings(num_times=3, time_ratio=4.0, kappa=3.0)
+    told = []
+    options = {"folds": 2, "checkpoint": tmp_path, "progress": told.append}
+    one = SplitLBIRanker(few).fit_cv(SAID, **options)
+    assert told[:3] == [f"the path: time {k} of 3" for k in (1, 2, 3)]
+    told.clear()
+    two = SplitLBIRanker(few).fit_cv(SAID, **options)
+    assert told == []
+    assert two.path_.common.equal(one.path_.common)
+    assert two.cross_validation_.values["dense"].equal(one.cross_validation_.values["dense"])
+    other = SAID.take(torch.arange(len(SAID) - 1))
+    for said, more in ((other, {}), (SAID, {"metric": "macro"})):
+        with pytest.raises(ValueError, match="of other comparisons or settings"):
+            SplitLBIRanker(few).fit_cv(said, **options, **more)
+    (tmp_path / "fold-1.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"fold-1\.json is damaged"):
+        SplitLBIRanker(few).fit_cv(SAID, **options)
+
+
 def test_a_warm_start_goes_on_where_a_path_ended(model):
     longer = SplitLBIRanker(SplitLBISettings(num_times=3, time_ratio=15.0)).fit(SAID, warm_start=model.path_)
     assert len(longer.path_) == 11

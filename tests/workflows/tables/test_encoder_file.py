@@ -22,6 +22,7 @@ def frame():
             "number": np.where(random.random(ROWS) < 0.2, np.nan, random.normal(size=ROWS)),
             "small": random.normal(size=ROWS).astype(np.float32),
             "whole": pd.array(random.integers(0, 9, ROWS), dtype="Int64"),
+            "mostly": np.where(np.arange(ROWS) % 10 == 0, random.normal(size=ROWS), 0.0),
             "flag": random.random(ROWS) < 0.5,
             "maybe": pd.array(random.random(ROWS) < 0.5, dtype="boolean"),
             "town": random.choice(["Rome", "Bonn", None], ROWS),

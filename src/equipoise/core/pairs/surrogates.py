@@ -9,7 +9,8 @@ margin of the first three and the rate of the last two:
     exponential     exp(−γ t)
     logistic        log(1 + exp(−γ t))
 
-No surrogate carries a factor 1/2, so that values agree between modules.
+No surrogate carries a factor 1/2, so that values agree between modules. `linear`, γ − t, is the hinge where no
+difference passes γ, as of scores in [0, 1] with γ = 1; elsewhere it is unbounded below, so that no name stands for it.
 """
 
 from __future__ import annotations
@@ -82,6 +83,13 @@ logistic = Surrogate(
     slope=lambda t, margin: -margin * torch.sigmoid(-margin * t),
     curvature=lambda t, margin: margin**2 * torch.sigmoid(margin * t) * torch.sigmoid(-margin * t),
     has_rate=True,
+)
+
+linear = Surrogate(
+    "linear",
+    value=lambda t, margin: margin - t,
+    slope=lambda t, margin: torch.full_like(t, -1.0),
+    curvature=lambda t, margin: torch.zeros_like(t),
 )
 
 SURROGATES: dict[str, Surrogate] = {s.name: s for s in (square, squared_hinge, hinge, exponential, logistic)}

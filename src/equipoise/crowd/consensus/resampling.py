@@ -27,6 +27,7 @@ class ConsensusIntervals:
 
     Attributes:
         score: (items,) the consensus.
+        standard_error: (items,) standard deviation of the replicates.
         low: (items,) lower ends, percentiles of the replicates.
         high: (items,) upper ends.
         rank: (items,) 1 is the best of a component, 0 an item that was not compared.
@@ -42,6 +43,7 @@ class ConsensusIntervals:
     """
 
     score: Float[Tensor, " items"]
+    standard_error: Float[Tensor, " items"]
     low: Float[Tensor, " items"]
     high: Float[Tensor, " items"]
     rank: Int[Tensor, " items"]
@@ -151,6 +153,7 @@ def intervals_of(
             left = left[size:]
     return ConsensusIntervals(
         torch.from_numpy(score),
+        torch.from_numpy(replicates.std(0, ddof=1) if len(replicates) > 1 else np.full_like(score, np.nan)),
         torch.from_numpy(low),
         torch.from_numpy(high),
         torch.from_numpy(rank),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,10 +16,11 @@ from equipoise.core.signature import checked
 from equipoise.core.types import Count, Fraction, NonNegative, NumClasses, Positive, Range, Whole
 from equipoise.core.validate import warn_once
 from equipoise.crowd.partial_ranking.buckets import tied_buckets
+from equipoise.crowd.partial_ranking.checkpoint import PathCheckpoint
 from equipoise.crowd.partial_ranking.path import Estimate, SplitPath
 from equipoise.crowd.partial_ranking.path_run import Watch, split_lbi_path
-from equipoise.crowd.partial_ranking.selection import F1, CrossValidation, cross_validate
-from equipoise.crowd.partial_ranking.split_lbi import Scale, ThresholdMin
+from equipoise.crowd.partial_ranking.selection import CrossValidation, Judge, cross_validate
+from equipoise.crowd.partial_ranking.split_lbi import Scale, SplitState, ThresholdMin
 from equipoise.crowd.partial_ranking.tie_mle import identified
 from equipoise.crowd.partial_ranking.tie_model import Link, Rule, log_probabilities, tie_prediction
 from equipoise.data.comparisons.answers import Comparisons
@@ -138,7 +139,14 @@ class SplitLBIRanker:
 
     @checked
     def fit_cv(
-        self, comparisons: Comparisons, *, folds: NumClasses = 5, metric: F1 = "micro", seed: Whole = 0
+        self,
+        comparisons: Comparisons,
+        *,
+        folds: NumClasses = 5,
+        metric: Judge = "micro",
+        seed: Whole = 0,
+        checkpoint: str | Path | None = None,
+        progress: Callable[[str], None] | None = None,
     ) -> SplitLBIRanker:
         """Run the path on all comparisons, and choose its times on held-out ones.
 
@@ -148,23 +156,51 @@ class SplitLBIRanker:
         Args:
             comparisons: who said what.
             folds: how many.
-            metric: "micro", the share of right answers, or "macro", the mean of the F1 of the three answers.
+            metric: "micro", the share of right answers, "macro", the mean of the F1 of the three answers, or
+                "likelihood".
             seed: of the folds.
+            checkpoint: a folder in which the path, and what was found on each fold, are kept as soon as they are
+                there, and where an interrupted call finds them. With a larger `time_ratio` the path goes on from its
+                end, and the folds are run anew.
+            progress: told what is being done.
 
         Raises:
-            ValueError: as `fit`.
+            ValueError: as `fit`; if the checkpoint is of other comparisons or settings.
         """
-        self.fit(comparisons)
-        kept = self._prepare(comparisons)
-        chosen = self.settings
+        kept, chosen = self._prepare(comparisons), self.settings
+        settings = {name: value for name, value in asdict(chosen).items() if name != "time_ratio"}
+        store = None
+        if checkpoint is not None:
+            store = PathCheckpoint(checkpoint, kept, {**settings, "folds": folds, "metric": metric, "seed": seed})
+        before = None if store is None else store.path(chosen.time_ratio)
+        if before is not None and float(before.times[-1]) >= (1 - 1e-9) * chosen.time_ratio * float(before.times[0]):
+            self.path_ = before
+        else:
+            watch = _told(progress, "the path", chosen.num_times)
+            self.path_ = self._path(kept, resume=before, keep_dense=True, watch=watch)
+            if store is not None:
+                store.keep_path(self.path_)
+
+        def run(number: int, part: Comparisons, watch: Watch) -> None:
+            told = _told(progress, f"fold {number + 1} of {folds}", len(self.path_))
+
+            def both(index: int, state: SplitState) -> None:
+                watch(index, state)
+                told(index, state)
+
+            self._path(part, times=self.path_.times, keep_dense=False, watch=both)
+
+        hooks: dict[str, Any] = {} if store is None else {"known": store.fold, "found": store.keep_fold}
         self.cross_validation_ = cross_validate(
             kept,
             self.path_.times,
-            lambda part, watch: self._path(part, times=self.path_.times, keep_dense=False, watch=watch),
+            run,
             folds=folds,
             metric=metric,
             seed=seed,
             tolerance=chosen.support_tolerance,
+            link=chosen.link,
+            **hooks,
         )
         self.time_index_ = self.cross_validation_.best()
         return self
@@ -364,3 +400,13 @@ class SplitLBIRanker:
             places.append(torch.tensor([self._item_row[item] for item in lists[name]], dtype=torch.long))
         every = torch.arange(len(rows))
         return rows[every, places[0]] - rows[every, places[1]], rows[:, -1]
+
+
+def _told(progress: Callable[[str], None] | None, words: str, times: int) -> Watch:
+    """Tells of every recorded time."""
+
+    def watch(index: int, state: SplitState) -> None:
+        if progress is not None:
+            progress(f"{words}: time {index + 1} of {times}")
+
+    return watch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -78,38 +78,40 @@ def read_comparisons(
     path = Path(path)
     given = {"annotator": annotator, "left": left, "right": right, "label": label, "weight": weight}
     frame = read_table(path, names=lambda name: name != weight and _usual(name) not in _KNOWN["weight"])
-    chosen = {role: _column(path, frame, role, name) for role, name in given.items()}
-    taken = [name for name in chosen.values() if name is not None]
-    if len(set(taken)) < len(taken):
-        raise ValueError(f"a column of {path} cannot be two of {', '.join(given)}; got {', '.join(map(repr, taken))}")
-    lines = _Lines(path)
+    chosen = chosen_columns(path, [str(name) for name in frame.columns], given)
+    lines = Lines(path)
     texts = {role: lines.texts(frame, name) for role, name in chosen.items() if name is not None and role != "weight"}
     items = np.concatenate([texts["left"], texts["right"]])
-    item_names, codes = _numbered(items)
+    item_names, codes = numbered(items)
     one, other = np.split(codes, 2)
     same = one == other
     if same.any():
         raise ValueError(f"{lines.at(same)} compares {texts['left'][int(np.argmax(same))]!r} with itself; leave it out")
-    labels, how = _labels(texts, lines, chosen["label"], zero)
-    notes = [f"{role}: column {name!r}" for role, name in chosen.items() if name is not None] + [how]
-    annotator_names, who = _numbered(texts["annotator"]) if "annotator" in texts else (("everybody",), None)
+    labels, how = answers_of(texts, lines, chosen["label"], zero)
+    notes = reading_notes(chosen, how, int((labels == 0).sum()))
+    annotator_names, who = numbered(texts["annotator"]) if "annotator" in texts else (("everybody",), None)
     strengths = None if chosen["weight"] is None else lines.weights(frame, chosen["weight"])
     found = Comparisons.from_columns(
         who, one, other, labels, strengths, annotator_names=annotator_names, item_names=item_names
     )
-    return ComparisonTable(found, tuple(notes))
+    return ComparisonTable(found, notes)
 
 
-class _Lines:
-    """Names the line of a bad row."""
+class Lines:
+    """Names the line of a bad row.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the file.
+        begin: the row of the file that row 0 of the columns is.
+    """
+
+    def __init__(self, path: Path, begin: int = 0) -> None:
+        self.path, self.begin = path, begin
         self.text = ".parquet" not in path.name and ".pq" not in path.suffixes
 
     def at(self, bad: Any) -> str:
         """The first bad row, by its line where the file has lines."""
-        row = int(np.argmax(np.asarray(bad)))
+        row = self.begin + int(np.argmax(np.asarray(bad)))
         return f"line {row + 2} of {self.path}" if self.text else f"row {row} (from 0) of {self.path}"
 
     def texts(self, frame: pd.DataFrame, name: str) -> Any:
@@ -145,8 +147,25 @@ def _usual(name: str) -> str:
     return "_".join(name.strip().lower().replace("-", " ").split())
 
 
-def _column(path: Path, frame: pd.DataFrame, role: str, name: str | None) -> str | None:
-    names = [str(each) for each in frame.columns]
+def chosen_columns(path: Path, names: Sequence[str], given: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The column of each role: the one that is given, or one of a usual name.
+
+    Raises:
+        ValueError: if a column is not there, none is plainly the one of a role, or one is taken twice.
+    """
+    chosen = {role: _column(path, names, role, name) for role, name in given.items()}
+    taken = [name for name in chosen.values() if name is not None]
+    if len(set(taken)) < len(taken):
+        raise ValueError(f"a column of {path} cannot be two of {', '.join(given)}; got {', '.join(map(repr, taken))}")
+    return chosen
+
+
+def reading_notes(chosen: Mapping[str, str | None], how: str, ties: int) -> tuple[str, ...]:
+    """How columns and labels were read, a note each."""
+    return (*(f"{role}: column {name!r}" for role, name in chosen.items() if name is not None), f"{how}; {ties} ties")
+
+
+def _column(path: Path, names: Sequence[str], role: str, name: str | None) -> str | None:
     if name is not None:
         if name not in names:
             close = get_close_matches(name, names, n=1)
@@ -160,7 +179,7 @@ def _column(path: Path, frame: pd.DataFrame, role: str, name: str | None) -> str
     return found
 
 
-def _numbered(texts: Any) -> tuple[tuple[str, ...], Any]:
+def numbered(texts: Any) -> tuple[tuple[str, ...], Any]:
     """Names in the order of numbers if all are, else in that of their first rows, and the place of each cell."""
     import pandas as pd
 
@@ -173,7 +192,7 @@ def _numbered(texts: Any) -> tuple[tuple[str, ...], Any]:
     return tuple(names), codes.astype(np.int64)
 
 
-def _labels(texts: Mapping[str, Any], lines: _Lines, name: str | None, zero: str | None) -> tuple[Any, str]:
+def answers_of(texts: Mapping[str, Any], lines: Lines, name: str | None, zero: str | None) -> tuple[Any, str]:
     """1, −1 or 0 for every row, and how they were read."""
     column, left, right = texts["label"], texts["left"], texts["right"]
     lower = np.array([cell.lower() for cell in column], dtype=object)
@@ -197,13 +216,13 @@ def _labels(texts: Mapping[str, Any], lines: _Lines, name: str | None, zero: str
                     f"the labels of {lines.path} are only 0 and 1; say by zero='tie' or zero='right' what 0 stands for"
                 )
             found[found == 0] = 0 if zero == "tie" else -1
-        return found, f"labels are numbers: 1 for left, -1 for right; {int((found == 0).sum())} ties"
+        return found, "labels are numbers: 1 for left, -1 for right"
     if (winners | tie).all() and winners.any():
         found = np.where(tie & ~winners, 0, np.where(column == left, 1, -1))
-        return found, f"labels name the winner; {int((found == 0).sum())} ties"
+        return found, "labels name the winner"
     if words.all():
         found = np.select([np.isin(lower, sorted(_WORDS[side])) for side in (1, -1)], [1, -1], 0)
-        return found, f"labels are words ({', '.join(sorted(set(lower)))}); {int((found == 0).sum())} ties"
+        return found, f"labels are words ({', '.join(sorted(set(lower)))})"
     readings = {"a number 1, -1 or 0": numbers, "the winner's name or a tie": winners | tie, "a word": words}
     best = max(readings, key=lambda reading: int(readings[reading].sum()))
     bad = ~readings[best]

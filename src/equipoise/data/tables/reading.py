@@ -119,6 +119,23 @@ def read_table(
         ValueError: if it is a folder, empty, without rows, of an unknown kind, not what its ending claims, or has
             several columns of one name.
     """
+    path, kind = table_kind(path)
+    frame = _read_parquet(path) if kind in _PARQUET else _read_text(path, _SEPARATORS[kind], literal, names)
+    if len(frame) == 0:
+        raise ValueError(f"{path} has a header but no rows")
+    first = str(frame.columns[0])
+    if first.startswith("Unnamed: 0") and (np.diff(as_numbers(frame.iloc[:, 0])) == 1).all():
+        frame = frame.iloc[:, 1:]
+    return frame
+
+
+def table_kind(path: str | Path) -> tuple[Path, str]:
+    """The file and its kind, an ending such as ".csv" or ".parquet", of packed files the one before.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is a folder, empty, or of an unknown kind.
+    """
     path = Path(path)
     if not path.exists():
         folder = path.parent
@@ -137,13 +154,7 @@ def read_table(
         )
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty")
-    frame = _read_parquet(path) if kind in _PARQUET else _read_text(path, _SEPARATORS[kind], literal, names)
-    if len(frame) == 0:
-        raise ValueError(f"{path} has a header but no rows")
-    first = str(frame.columns[0])
-    if first.startswith("Unnamed: 0") and (np.diff(as_numbers(frame.iloc[:, 0])) == 1).all():
-        frame = frame.iloc[:, 1:]
-    return frame
+    return path, kind
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from equipoise.core.curves.ranks import block_ends, sort_labelled
+from equipoise.core.curves.class_wins import pair_wins
 from equipoise.core.signature import checked
 from equipoise.core.types import ClassScores, ClassTarget, NumClasses, SampleWeight, Scalar
 from equipoise.core.validate import warn_once
@@ -47,7 +47,7 @@ def pairwise_auroc(
     tensor([[nan, 1.],
             [1., nan]], dtype=torch.float64)
     """
-    wins, counts = _pair_wins(scores, target, sample_weight), _counts(scores, target, sample_weight)
+    wins, counts = pair_wins(scores.T, target, sample_weight), _counts(scores, target, sample_weight)
     pairs = torch.outer(counts, counts).fill_diagonal_(0)
     return torch.where(pairs > 0, wins / pairs, torch.nan)
 
@@ -89,7 +89,7 @@ def multiclass_auroc(
         if on_undefined == "raise":
             raise ValueError(f"{message}; pass on_undefined='nan' to accept that")
         warn_once(message)
-    wins = _pair_wins(scores, target, sample_weight)
+    wins = pair_wins(scores.T, target, sample_weight)
     if average == "ovo":
         pairs = torch.outer(counts, counts).fill_diagonal_(0)
         value = (wins[pairs > 0] / pairs[pairs > 0]).mean()
@@ -102,34 +102,6 @@ def _counts(scores: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     """(C,) float64: how many samples each class has, or their weight."""
     weight = None if weight is None else weight.double()
     return torch.bincount(target, weight, minlength=scores.shape[1]).double()
-
-
-def _pair_wins(scores: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-    """(C, C) float64: how many pairs of class i and class j column i ranks right, a tie counting one half."""
-    classes = scores.shape[1]
-    places = None if weight is None else torch.arange(len(target), device=target.device)
-    columns = scores.detach().T.contiguous()
-    wins = torch.zeros(classes, classes, dtype=torch.float64, device=scores.device)
-    # Column by column: what is worked on then stays in the cache.
-    for i, column in enumerate(columns):
-        held = None
-        if weight is None or places is None:
-            ordered, labels = sort_labelled(column, target)
-            above = (labels == i).cumsum(0).double()
-        else:
-            ordered, order = sort_labelled(column, places)
-            labels, held = target[order], weight.double()[order]
-            above = (held * (labels == i)).cumsum(0)
-        ends = block_ends(ordered)
-        if ends.shape[0] < ordered.shape[0]:
-            # In a tie block each counts the mean of what stood above before the block and after it.
-            after = above.index_select(0, ends)
-            before = torch.cat([after.new_zeros(1), after[:-1]])
-            block = torch.cat([ends.new_zeros(1), (ordered[1:] != ordered[:-1]).cumsum(0)])
-            above = ((before + after) / 2).index_select(0, block)
-        wins[i] = torch.bincount(labels, weights=above if held is None else above * held, minlength=classes)
-        wins[i, i] = 0
-    return wins
 
 
 class MulticlassAUROC(WeightedMetric):

@@ -47,7 +47,7 @@ from equipoise.workflows.complete.parts import (
 from equipoise.workflows.complete.request import CompleteRequest
 from equipoise.workflows.complete.writing import relation_summary, write_novel_triples, write_relations
 from equipoise.workflows.errors import InputError, mendable
-from equipoise.workflows.output import staged_folder
+from equipoise.workflows.output import check_checkpoints, staged_folder
 from equipoise.workflows.scores.judging import provenance, write_summary
 
 _log = logging.getLogger(__name__)
@@ -167,12 +167,7 @@ def _checked_settings(request: CompleteRequest) -> list[tuple[str, CompleterSett
             raise InputError(f"{name}={getattr(request, name)} must be at least 1 and at most {_MOST:,}")
     if request.seed > _MOST_SEED:
         raise InputError(f"seed={request.seed} must be at most {_MOST_SEED}")
-    if request.checkpoints is not None:
-        place, states = request.output.resolve(), request.checkpoints.resolve()
-        if place in (states, *states.parents):
-            raise InputError(f"checkpoints {request.checkpoints} lie in the output folder; name a folder beside it")
-        if states.exists() and not states.is_dir():
-            raise InputError(f"checkpoints {request.checkpoints} is a file; name a folder")
+    check_checkpoints(request.output, request.checkpoints)
     if not 0 < request.test_size < 0.5:
         raise InputError(f"test_size={request.test_size} must lie between 0 and 0.5")
     for name in ("heads", "relations"):

@@ -31,7 +31,7 @@ from equipoise.core.validate import check_fraction
 from equipoise.ranking.criteria import Criterion, fitting_criterion
 from equipoise.report import Cut, Provenance, ThresholdRow, ThresholdTable
 from equipoise.workflows.errors import InputError
-from equipoise.workflows.scores.requests import ScoresRequest
+from equipoise.workflows.scores.requests import JudgeRequest
 
 DEFAULT_MAX_FPR, DEFAULT_MIN_TPR = 0.05, 0.5
 _PACKAGES = ("torch", "numpy", "lightning", "scikit-learn", "skrub", "lightgbm", "xgboost")
@@ -55,7 +55,7 @@ def curve_metrics(max_fpr: float | None, min_tpr: float | None) -> dict[str, Cal
     }
 
 
-def check_bootstrap(request: ScoresRequest) -> None:
+def check_bootstrap(request: JudgeRequest) -> None:
     """Raise `ValueError` unless intervals of that confidence can be drawn."""
     check_fraction("confidence", request.confidence, one=False)
     if request.resamples < 1:

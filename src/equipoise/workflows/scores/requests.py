@@ -11,13 +11,10 @@ from equipoise.workflows.request import Request
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoresRequest(Request):
-    """What every evaluation of scores is asked for.
+class JudgeRequest(Request):
+    """What every evaluation is asked for.
 
     Attributes:
-        target: The column of true labels.
-        score: The columns of scores, higher meaning more positive; several are compared.
-        group: A column whose rows belong together: intervals and guarantees then count its values, not rows.
         confidence: Of intervals and guaranteed thresholds.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
@@ -25,14 +22,43 @@ class ScoresRequest(Request):
         overwrite: Replace the folder if an earlier run wrote it and it holds nothing else.
     """
 
-    target: str
-    score: Sequence[str]
-    group: str | None = None
     confidence: float = 0.95
     resamples: int = 1000
     seed: int = 0
     output: Path = Path("equipoise-evaluation")
     overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresRequest(JudgeRequest):
+    """What every evaluation of a file of scores is asked for.
+
+    Attributes:
+        target: The column of true labels.
+        score: The columns of scores, higher meaning more positive; several are compared.
+        group: A column whose rows belong together: intervals and guarantees then count its values, not rows.
+    """
+
+    target: str
+    score: Sequence[str]
+    group: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationRequest(JudgeRequest):
+    """Options of `evaluate_segmentation`, which judges folders of label maps.
+
+    Attributes:
+        classes: With --segmentation, the names of the classes in their order, or a file with one on each line.
+        ignore_index: With --segmentation, the label of pixels that do not count.
+        tail: With --segmentation, the names of the rare classes; the third with the fewest true pixels if not given.
+        worst: With --saliency or --segmentation, how many of the worst images to show.
+    """
+
+    classes: Sequence[str] | None = None
+    ignore_index: int = 255
+    tail: Sequence[str] | None = None
+    worst: int = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +73,7 @@ class EvaluateRequest(ScoresRequest):
         wanted_tpr: True-positive rates to find a threshold for.
         stream: Read Parquet piece by piece, whatever its size, and give certified bounds; done without asking for
             several files and for one of more than five million rows.
-        workers: Threads of a stream; by default one for each core.
+        workers: Threads of a stream, or processes of --saliency; by default one for each core.
         ray: Stream on a Ray cluster (that of RAY_ADDRESS, else one on this machine).
     """
 

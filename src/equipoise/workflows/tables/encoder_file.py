@@ -43,6 +43,7 @@ CLASSES = frozenset(
         "skrub._drop_uninformative.DropUninformative",
         "skrub._duration_to_float.DurationToFloat",
         "skrub._squashing_scaler.SquashingScaler",
+        "skrub._squashing_scaler._MinMaxScaler",
         "skrub._string_encoder.StringEncoder",
         "skrub._table_vectorizer.PassThrough",
         "skrub._table_vectorizer.ShortReprDict",

@@ -1,0 +1,1 @@
+"""Training with few labels: averages of weights, schedules, settings and the trainer."""

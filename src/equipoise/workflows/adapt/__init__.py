@@ -1,0 +1,1 @@
+"""From a language model and texts to a small adapter."""

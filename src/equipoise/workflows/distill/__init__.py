@@ -1,0 +1,1 @@
+"""From a teacher and texts to a student, and where the two differ."""

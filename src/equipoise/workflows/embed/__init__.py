@@ -1,0 +1,1 @@
+"""From answers about distances to places, and what they are worth."""

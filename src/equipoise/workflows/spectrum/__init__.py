@@ -1,0 +1,1 @@
+"""From a model and inputs to the spectrum of its tangent kernel."""
