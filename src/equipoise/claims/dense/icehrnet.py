@@ -1,4 +1,4 @@
-"""Ice on water, learnt from cells on plasma: what styles by class are worth, and whether the network is as published."""
+"""Ice on water, learnt from cells on plasma: what styles by class are worth, and whether the network is the one."""
 
 from __future__ import annotations
 
