@@ -121,14 +121,15 @@ def _run(name: str, rows: int, repeats: int, peers: str | None) -> dict[str, obj
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _rows(quick: bool, peers: str | None) -> list[Row]:
-    rows, rounds = (16, 1) if quick else (512, 3)
+def rows(quick: bool, peers: str | None = None) -> list[Row]:
+    """The table, beside TRL and liger-kernel where a folder of them is named."""
+    tokens, rounds = (16, 1) if quick else (512, 3)
     found: dict[str, list[dict]] = {name: [] for name in _WORKS}
     for _ in range(rounds):  # in turns, so that what else the machine does falls on all
         for name in _WORKS:
             if name in ("trl", "liger") and peers is None:
                 continue
-            one = _run(name, rows, 1 if quick else 2, peers)
+            one = _run(name, tokens, 1 if quick else 2, peers)
             if one is not None:
                 found[name].append(one)
 
@@ -138,8 +139,8 @@ def _rows(quick: bool, peers: str | None) -> list[Row]:
     def peak(name: str) -> float:
         return median(one["peak"] for one in found[name])
 
-    size = f"{rows} rows, V = {_VOCABULARY:,}, bfloat16"
-    copy = rows * _VOCABULARY * 2 / _MIB
+    size = f"{tokens} rows, V = {_VOCABULARY:,}, bfloat16"
+    copy = tokens * _VOCABULARY * 2 / _MIB
     table_ = [
         Row(
             f"α-β loss and gradient, {size}: extra memory at its peak",
@@ -162,9 +163,9 @@ def _rows(quick: bool, peers: str | None) -> list[Row]:
         ),
         Row("the same: time", "unfused", time("unfused jsd") / time("fused jsd")),
     ]
-    hidden, head, wide, wide_head = (each.double() for each in _hidden(min(rows, 32)))
+    hidden, head, wide, wide_head = (each.double() for each in _hidden(min(tokens, 32)))
     exact = float(token_divergence_loss(hidden @ head.T, wide @ wide_head.T, JensenShannon(0.5)))
-    ours = float(_fused_jsd(*_hidden(min(rows, 32))))
+    ours = float(_fused_jsd(*_hidden(min(tokens, 32))))
     table_.append(
         Row(
             "the same on 32 rows: relative error",
@@ -173,7 +174,7 @@ def _rows(quick: bool, peers: str | None) -> list[Row]:
             1e-3,
             larger_is_better=False,
             unit="",
-            note=f"bfloat16 unfused {abs(float(_unfused_jsd(*_hidden(min(rows, 32)))) / exact - 1):.2g}",
+            note=f"bfloat16 unfused {abs(float(_unfused_jsd(*_hidden(min(tokens, 32)))) / exact - 1):.2g}",
         )
     )
     for name, title in (("trl", "TRL"), ("liger", "liger-kernel")):
@@ -201,4 +202,4 @@ if __name__ == "__main__":
     if given.work:
         _work(given.work, given.rows, given.repeats)
     else:
-        print(table(_rows(given.quick, given.peers)))
+        print(table(rows(given.quick, given.peers)))

@@ -30,6 +30,7 @@ _FILES = (
     "recommendation",
     "knowledge",
     "conditioning",
+    "distillation",
     "semisup",
     "saliency",
 )

@@ -61,7 +61,6 @@ _NAMES = {
     "all_claims": "all",
     "dims": "dim",
     "lams": "lam",
-    "methods": "method",
     "models": "model",
     "open_world": "open",
     "time_column": "time",

@@ -37,6 +37,7 @@ def test_equal_scores_far_from_zero_lose_no_digits():
     assert float(bipartite_square_loss(scores, labels)) == pytest.approx(1.0, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_moments_are_far_faster_than_pairs_on_a_frame_of_64_by_64():
     scores, labels = torch.rand(4096), (torch.rand(4096) < 0.4).long()
 

@@ -148,7 +148,7 @@ def test_the_command_says_what_togetherness_is_worth(tmp_path, capsys, monkeypat
     monkeypatch.chdir(tmp_path)
     small = pd.DataFrame({"school": ["tiny"] * 3, "mark": [1.0, 2.0, 3.0], **{f"x{k}": [0, 1, 2] for k in range(6)}})
     pd.concat([_frame(tasks=2, each=30), small]).to_csv(tmp_path / "t.csv", index=False)
-    arguments = ["--task", "school", "--target", "mark", "--method", "alone", "pooled", "--escape-formulas"]
+    arguments = ["--task", "school", "--target", "mark", "--methods", "alone", "pooled", "--escape-formulas"]
     main(["multitask", "t.csv", *arguments])
     said = capsys.readouterr()
     assert "chosen: " in said.out

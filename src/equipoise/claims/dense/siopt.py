@@ -153,8 +153,8 @@ CLAIM = Claim(
                 "Pictures of 40 × 40: the mask plus .8 N(0, 1), with one ellipse of sides 15 to 16 and one to three of "
                 "sides 3 to 4, a pixel apart; 96 to train on, 96 fresh ones to test. Three 3 × 3 convolutions of 12 "
                 "channels, dilated by 1, 2 and 4, with batch normalisation, and one of 1 × 1; 150 steps of Adam on 8 "
-                "pictures. γ = 1, the two losses are added. Each arm chooses a learning rate of .002, .005 and .01 by "
-                "the mean SI-F on three other seeds."
+                "pictures. γ = 1, the two losses are added. Each arm has learning rates of .002, .005 and .01 to "
+                "choose from, by the mean SI-F on three other seeds."
             ),
             run=_run,
             parts=(

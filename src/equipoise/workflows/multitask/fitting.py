@@ -150,7 +150,7 @@ def _methods(
         notice("tfcl needs two features at least and is left out")
     found = tuple(name for name in names if name not in left_out)
     if not found:
-        raise InputError("no method is left to compare; name others with --method")
+        raise InputError("no method is left to compare; name others with --methods")
     return found
 
 
