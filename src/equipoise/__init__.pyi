@@ -20,6 +20,9 @@ from . import (
     estimators as estimators,
 )
 from . import (
+    generative as generative,
+)
+from . import (
     integrations as integrations,
 )
 from . import (
@@ -30,6 +33,9 @@ from . import (
 )
 from . import (
     longtail as longtail,
+)
+from . import (
+    multimodal as multimodal,
 )
 from . import (
     openworld as openworld,

@@ -1,0 +1,1 @@
+"""The claims of `generative`, one module per paper."""

@@ -1,0 +1,1 @@
+"""The claims of `multimodal`, one module per paper."""

@@ -1,0 +1,1 @@
+"""Hidden behaviours of a text-to-image service, found from prompts and pictures alone."""

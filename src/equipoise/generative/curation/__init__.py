@@ -1,0 +1,1 @@
+"""Identity data sets, cleaned, filled up, and checked against a protected set."""

@@ -1,0 +1,1 @@
+"""Neutral prompts that show every attribute value equally often and equally well."""

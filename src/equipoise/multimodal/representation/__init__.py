@@ -1,0 +1,1 @@
+"""Image encoders that see detail without losing what separates classes."""
