@@ -11,6 +11,7 @@ import torch
 from equipoise.language.distillation.data import collate_tokens
 from equipoise.language.distillation.divergence_loss import ABDivergenceLoss, TokenDivergenceLoss
 from equipoise.language.distillation.hybrid import HybridKDLoss
+from equipoise.language.distillation.hybrid_weights import CurriculumSchedule
 from equipoise.language.distillation.objective import DistillationObjective
 from equipoise.language.distillation.offline import write_teacher_cache
 from equipoise.language.distillation.prefixes import Sampling, StudentPrefixes
@@ -116,6 +117,14 @@ def test_a_hybrid_loss_says_what_it_mixed(tmp_path):
     assert 0 < logs["soft_weight"] < 1
     assert logs["soft"] == pytest.approx(logs["forward_kl"], rel=1e-4)
     assert logs["hard"] > 0
+
+
+def test_a_curriculum_goes_on_with_the_steps_of_the_trainer(tmp_path):
+    loss = HybridKDLoss("static", curriculum=CurriculumSchedule(4, warmup_ratio=1.0, lam_max=0.8))
+    settings = {"max_steps": 4, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    trainer = _trained(tmp_path, objective=DistillationObjective(loss), settings=settings)
+    weights = [entry["soft_weight"] for entry in trainer.state.log_history if "soft_weight" in entry]
+    assert weights == pytest.approx([0, 0.2, 0.4, 0.6])
 
 
 def test_generated_batches_are_divided_by_their_own_tokens(tmp_path):
