@@ -1,8 +1,5 @@
 import copy
 import functools
-import gc
-import os
-import socket
 import warnings
 
 import pytest
@@ -17,6 +14,7 @@ from equipoise.language.distillation.offline import write_teacher_cache
 from equipoise.language.distillation.prefixes import Sampling, StudentPrefixes
 from equipoise.language.distillation.replay import AdaptiveReplay
 from tiny_language import tiny_model, tiny_rows
+from two_processes import in_two_processes, needs_two_processes
 
 SAMPLING = Sampling(max_new_tokens=5, eos_token_ids=(1,))
 
@@ -210,32 +208,19 @@ def test_labels_alone_need_no_teacher(tmp_path):
     assert trainer.state.log_history[0]["loss"] > 0
 
 
-def _in_a_process(rank, port, folder, fused, queue):
+def _in_a_process(rank, folder, fused):
     warnings.simplefilter("ignore")
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
     objective = DistillationObjective(ABDivergenceLoss(), kd_ratio=0.7, lm_coef=0.3, fused=fused)
     settings = {"per_device_train_batch_size": 4, "optim": "sgd", "ddp_backend": "gloo"}
     trainer = _trained(folder, objective=objective, settings=settings, corpus=tiny_rows(5, seed=8))
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if rank == 0:
-        torch.save((_weights(trainer), losses), folder / "found.pt")
-    # A process that takes its group down with a wrapped model alive, or before the other is done, may wait for ever.
-    del trainer
-    gc.collect()
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    return _weights(trainer), [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 @pytest.mark.slow
+@needs_two_processes
 @pytest.mark.parametrize("fused", [False, True])
 def test_two_processes_make_the_step_of_one(tmp_path, fused):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_in_a_process, (port, tmp_path, fused, None), nprocs=2)
-    weights, losses = torch.load(tmp_path / "found.pt", weights_only=True)
+    weights, losses = in_two_processes(_in_a_process, tmp_path, fused, own_group=True)[0]
     objective = DistillationObjective(ABDivergenceLoss(), kd_ratio=0.7, lm_coef=0.3, fused=fused)
     one = _trained(tmp_path, objective=objective, settings={"optim": "sgd"}, corpus=tiny_rows(5, seed=8))
     torch.testing.assert_close(weights, _weights(one), rtol=1e-4, atol=1e-6)
