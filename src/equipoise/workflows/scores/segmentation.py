@@ -7,7 +7,7 @@ import csv
 import io
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from equipoise.workflows.scores.requests import SegmentationRequest
 from equipoise.workflows.spreadsheet import quoted
 
 _SUFFIXES = (".png", ".npy", ".bmp", ".tif", ".tiff")
+_WHITE = 255
 _TITLES = {
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
@@ -74,6 +75,7 @@ def evaluate_segmentation(
             if request.worst < 0:
                 raise InputError(f"worst={request.worst} must be at least 0")
             pairs, extra = _pairs(Path(predictions), Path(truth))
+            pairs, binary = _as_binary(pairs, request)
             names = _names(request, pairs)
             counted = _count(pairs, len(names), request.ignore_index)
             if not counted.total.sum():
@@ -83,6 +85,8 @@ def evaluate_segmentation(
         overall = overlap(torch.from_numpy(counted.total), {k: v for k, v in groups._asdict().items() if v})
         rows = _rows(names, groups, counted, overall, measures)
         notes = [how, *_NOTES]
+        if binary:
+            notes.append(f"The label maps hold 0 and 255 alone: 255 is {names[1]}, and no pixel is ignored for it.")
         if extra:
             notes.append(f"{extra} predictions have no true label map and were left out.")
         facts = (str(predictions), str(truth), f"{len(pairs):,} images", f"{len(names)} classes")
@@ -121,9 +125,12 @@ class _Pair:
     stem: str
     prediction: Path
     truth: Path
+    binary: bool = False
 
     def read(self) -> tuple[torch.Tensor, torch.Tensor]:
         pred, target = _read(self.prediction), _read(self.truth)
+        if self.binary:
+            pred, target = pred // _WHITE, target // _WHITE
         if pred.shape != target.shape:
             raise InputError(
                 f"{self.prediction} has {pred.shape[1]} × {pred.shape[0]} pixels, and its truth {target.shape[1]} × "
@@ -178,6 +185,40 @@ def _pairs(predictions: Path, truth: Path) -> tuple[list[_Pair], int]:
     return [_Pair(stem, predicted[stem], path) for stem, path in true.items()], len(predicted) - len(true)
 
 
+def _as_binary(pairs: list[_Pair], request: SegmentationRequest) -> tuple[list[_Pair], bool]:
+    """The pairs, to be read as two classes where all of them are masks of black and white, and whether they are.
+
+    Raises:
+        InputError: if the masks of one folder are black and white and those of the other hold 0 and 1.
+    """
+    if request.classes is not None and len(_named(request.classes)) > 2:
+        return pairs, False
+    held: tuple[set[int], set[int]] = (set(), set())
+    for pair in pairs:
+        for labels, found in zip(pair.read(), held, strict=True):
+            found |= set(labels.unique().tolist())
+    predicted, true = held
+    # True maps of 0 and 255 with predictions of 0 alone are masks of which nothing was found, not one class alone.
+    if predicted | true <= {0, _WHITE} and (_WHITE in predicted or true == {0, _WHITE}):
+        return [replace(pair, binary=True) for pair in pairs], True
+    for one, other in ((predicted, true), (true, predicted)):
+        if one == {0, _WHITE} and 1 in other <= {0, 1}:
+            what = "predictions" if one is predicted else "true label maps"
+            raise InputError(
+                f"the {what} hold 0 and 255, the others 0 and 1; write the masks of both folders alike, with 0 and 1 "
+                "or with 0 and 255"
+            )
+    return pairs, False
+
+
+def _named(given: Sequence[str]) -> list[str]:
+    """The names of classes, which may stand in a file, one a line."""
+    names = list(given)
+    if len(names) == 1 and Path(names[0]).is_file():
+        names = [line.strip() for line in Path(names[0]).read_text(encoding="utf-8").splitlines() if line.strip()]
+    return names
+
+
 def _read(path: Path) -> torch.Tensor:
     array: NDArray[Any]
     if path.suffix.lower() == ".npy":
@@ -202,9 +243,7 @@ def _names(request: SegmentationRequest, pairs: Sequence[_Pair]) -> list[str]:
         if most > 4095:
             raise InputError(f"a label map holds the label {most}; name the classes with --classes")
         return [f"class {k}" for k in range(max(2, most + 1))]
-    names = list(given)
-    if len(names) == 1 and Path(names[0]).is_file():
-        names = [line.strip() for line in Path(names[0]).read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = _named(given)
     if len(names) < 2 or len(set(names)) < len(names):
         raise InputError(f"--classes names {len(names)} classes; at least 2 are needed, each once, in their order")
     return names
