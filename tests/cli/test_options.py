@@ -23,6 +23,7 @@ from equipoise.workflows import (
     RecommendRequest,
     SaliencyRequest,
     SegmentationRequest,
+    SegmentRequest,
     SpectrumRequest,
 )
 
@@ -58,6 +59,7 @@ def _options(command, capsys, monkeypatch):
         (["rank"], [RankRequest], []),
         (["embed"], [EmbedRequest], []),
         (["multitask"], [MultitaskRequest], []),
+        (["segment"], [SegmentRequest], []),
         (["spectrum"], [SpectrumRequest], []),
         (["distill"], [DistillRequest], []),
         (["adapt"], [AdaptRequest], []),
