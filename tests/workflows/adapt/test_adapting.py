@@ -1,6 +1,7 @@
 """From a model and texts to an adapter: what is written, that it loads, and what is refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -84,6 +85,11 @@ def test_what_cannot_be_done_is_said_in_a_sentence(files, tmp_path, capsys):
         (["--targets", "query"], "match no module; linear layers are"),
         (["--rank", "0"], "rank=0 must be at least 1"),
         (["--learning-rate", "0"], "learning_rate=0.0 must be greater than 0"),
+        (["--epochs", "inf"], "epochs=inf must be greater than 0, and finite"),
+        (
+            ["--learning-rate", "1e30", "--epochs", "1", "--batch-size", "64"],
+            "the cross-entropy of 4 of 4 held-out texts is nan",
+        ),
     ]:
         with pytest.raises(SystemExit) as left:
             main(["adapt", str(files / "model"), str(files / "rows.jsonl"), *given, "--output", str(tmp_path / "out")])
@@ -93,3 +99,45 @@ def test_what_cannot_be_done_is_said_in_a_sentence(files, tmp_path, capsys):
         assert not list(tmp_path.glob("out*"))
     with pytest.raises(InputError, match="name the adapter"):
         _adapted(files, tmp_path / "out", adapter=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("none.jsonl", None, "there is no file"),
+        ("x.csv", "a,b", "must end in .txt, .jsonl or .json"),
+        ("x.jsonl", "", "holds no text"),
+        ("x.jsonl", '{"prompt": "a"}', "row 1 has prompt, wanted text, messages"),
+        ("x.jsonl", '{"text": NaN}', "row 1: text must be text, not float"),
+        (
+            "x.jsonl",
+            '{"text": "a"}\n{"text": "b \\ud800 c"}',
+            "row 2 holds \\ud800 alone, which is half of a character",
+        ),
+        ("x.jsonl", b'{"text": "\xe9"}', "not written in UTF-8"),
+        ("x.jsonl", '{"text": "the cat"}', "has 0 rows with tokens to learn and 1 to judge by"),
+    ],
+)
+def test_a_file_of_texts_that_is_none_is_one_sentence(files, tmp_path, capsys, name, text, words):
+    path = tmp_path / name
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(SystemExit) as left:
+        main(["adapt", str(files / "model"), str(path), "--output", str(tmp_path / "out")])
+    assert left.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert words in said, said
+    assert "\n" not in said
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_damaged_model_is_one_sentence(files, tmp_path, capsys, name):
+    shutil.copytree(files / "model", tmp_path / "model")
+    (tmp_path / "model" / name).write_text("{}")
+    with pytest.raises(SystemExit) as left:
+        main(["adapt", str(tmp_path / "model"), str(files / "rows.jsonl"), "--output", str(tmp_path / "out")])
+    assert left.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert "cannot be loaded" in said
+    assert "\n" not in said

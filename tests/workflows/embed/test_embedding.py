@@ -170,6 +170,19 @@ def test_a_file_that_is_none_is_one_sentence(tmp_path, capsys, text):
     assert not (tmp_path / "out").exists()
 
 
+def test_item_numbers_with_wide_gaps_are_refused(tmp_path):
+    np.savez(tmp_path / "t.npz", triplets=_answers() * 10**9)
+    with pytest.raises(InputError, match="900 answers name 2,700 of them at most; number the items from 0 on"):
+        embed_triplets(tmp_path / "t.npz", _request(tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_answers_whose_parts_have_no_item_in_common_are_too_few(tmp_path):
+    pd.DataFrame([["a", "b", "c"], ["d", "e", "f"]], columns=["anchor", "near", "far"]).to_csv(tmp_path / "t.csv")
+    with pytest.raises(InputError, match="the 2 answers are too few for folds=2"):
+        embed_triplets(tmp_path / "t.csv", _request(tmp_path, folds=2))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not ORDINAL.is_dir(), reason="EQUIPOISE_DATA names no folder with ordinal/music_triplets.csv")
 def test_real_answers_about_music(tmp_path):

@@ -184,6 +184,31 @@ def test_what_is_wrong_is_said_in_a_sentence(numbers, tmp_path, changes, words):
     assert not (tmp_path / "out").exists()
 
 
+def test_columns_that_do_not_vary_are_nothing_to_predict_from(tmp_path):
+    frame = _frame(tasks=2, each=12)
+    frame[[f"x{k}" for k in range(6)]] = 1.0
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(InputError, match=r"no column of .* but 'school' and 'mark' varies; add features"):
+        fit_tasks(tmp_path / "t.csv", _request(tmp_path, methods=["alone"]))
+
+
+def test_a_class_too_rare_to_choose_by_is_named(tmp_path):
+    frame = _frame(tasks=2, each=40, classes=True)
+    frame["mark"] = "fail"
+    frame.iloc[3, frame.columns.get_loc("mark")] = "pass"
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(InputError, match="no task has both 'fail' and 'pass' among the rows to choose by"):
+        fit_tasks(tmp_path / "t.csv", _request(tmp_path, methods=["alone"], positive="pass"))
+
+
+def test_an_empty_cell_is_named_as_such(tmp_path):
+    frame = _frame(tasks=2, each=12).reset_index(drop=True)
+    frame.loc[4, "mark"] = np.nan
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(InputError, match="holds nan in row 4"):
+        fit_tasks(tmp_path / "t.csv", _request(tmp_path))
+
+
 def test_a_cell_that_is_no_number_is_named(tmp_path):
     frame = _frame(tasks=2, each=12).reset_index(drop=True)
     frame["mark"] = frame["mark"].astype(object)

@@ -321,6 +321,14 @@ def test_a_file_that_is_none_is_one_sentence(tmp_path, capsys, text, words):
     assert not (tmp_path / "out").exists()
 
 
+def test_more_folds_than_answers_are_refused(crowd, tmp_path):
+    with pytest.raises(
+        InputError, match=r"folds=9999 are too many for \d+ answers: 9,\d+ of them would hold no answer"
+    ):
+        rank_items(crowd[0], _request(tmp_path, folds=9999))
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_output_that_is_not_ours_is_left(crowd, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep", encoding="utf-8")

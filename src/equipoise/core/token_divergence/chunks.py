@@ -11,7 +11,7 @@ from torch import Tensor
 InfPolicy: TypeAlias = Literal["error", "mask"]
 """What an entry means that is −∞ for one of the two models only: an error, or an entry to leave out."""
 
-_CPU_BYTES, _DEVICE_BYTES = 5 << 19, 32 << 20
+_CPU_BYTES, _DEVICE_BYTES = 5 << 18, 32 << 20
 _ABSENT = -80.0
 
 

@@ -93,6 +93,7 @@ def read_text_rows(path: str | Path) -> list[TextRow]:
         The rows, in order.
 
     Raises:
+        FileNotFoundError: if there is no such file.
         ValueError: if the file is of another kind, is not what its name says, or a row has none of the forms; it names
             the first such row.
 
@@ -105,6 +106,10 @@ def read_text_rows(path: str | Path) -> list[TextRow]:
     [TextRow(response='4', prompt='2 + 2 = ', messages=(), whole=False)]
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file of texts")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
     name = path.name.removesuffix(".gz")
     if not name.endswith((".txt", ".jsonl", ".json")):
         raise ValueError(f"{path} must end in .txt, .jsonl or .json, perhaps with .gz behind it")
@@ -139,9 +144,16 @@ def _records(text: str, name: str, path: Path) -> Iterator[tuple[int, Any]]:
 
 def _parsed(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is no JSON: {error}") from error
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):x}"
+            raise ValueError(f"{where} holds {half} alone, which is half of a character; write whole ones") from error
+    return found
 
 
 def _row(record: Any, where: str) -> TextRow:

@@ -121,7 +121,8 @@ def adapt_model(
                 objective=DistillationObjective(kd_ratio=0.0),
             )
         progress("judging the model")
-        after = judged(tuned)
+        with dropped_if_refused(states, whole=True):
+            after = judged(tuned)
         save_trained(tuned, tokenizer, request, stage)
         trained = trained_numbers(tuned)
         report = LanguageReport(

@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -169,7 +170,8 @@ def distill_student(
         with dropped_if_refused(states):
             logs = _train(ours, theirs, texts, corpus, objective, request, anew, tokenizer, progress)
         progress("judging the student")
-        after = judged(ours)
+        with dropped_if_refused(states, whole=True):
+            after = judged(ours)
         saved = save_trained(ours, tokenizer, request, stage)
         shown = [coloured_text(ours, theirs, row, tokenizer) for row in texts.held[:EXAMPLES]]
         if request.risk:
@@ -246,10 +248,10 @@ def check_training(request: TrainingRequest) -> None:
             raise InputError(f"{name}={getattr(request, name)} must be at least {2 if name == 'max_length' else 1}")
     if not 0 < request.test_size < 1:
         raise InputError(f"test_size={request.test_size} must lie between 0 and 1")
-    if not request.epochs > 0:
-        raise InputError(f"epochs={request.epochs} must be greater than 0")
-    if request.learning_rate is not None and not request.learning_rate > 0:
-        raise InputError(f"learning_rate={request.learning_rate} must be greater than 0")
+    for name in ("epochs", "learning_rate"):
+        value = getattr(request, name)
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name}={value} must be greater than 0, and finite")
     if torch.cuda.device_count() > 1:
         raise InputError("several GPUs are visible, of which one is used; say which with CUDA_VISIBLE_DEVICES=0")
     if not 0 <= request.seed < 2**32:

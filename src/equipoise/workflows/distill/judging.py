@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from equipoise.language.distillation.measures import token_measures
 from equipoise.language.distillation.modes import evaluating, forward, next_labels
 from equipoise.language.exposure.token_risks import token_risks
 from equipoise.report.language_page import ExampleToken, TokenCost
+from equipoise.workflows.errors import InputError
 
 LEVEL = 0.95
 _LIKELY, _LONGEST, _LEAST = 3, 400, 5
@@ -87,6 +89,13 @@ def judge_student(
                 texts["loss"].append(float(loss(own[one], other[one], wanted[one])))
                 for name, each in found._asdict().items():
                     texts[name].append(float(each.mean()))
+    for name in ("cross_entropy", "loss"):
+        wrong = [value for value in texts.get(name, ()) if not math.isfinite(value)]
+        if wrong:
+            raise InputError(
+                f"the {name.replace('_', '-')} of {len(wrong):,} of {len(rows):,} held-out texts is {wrong[0]}; before "
+                "the training look for damaged weights, after it give a smaller --learning-rate"
+            )
     return HeldOut(dict(texts), torch.cat(values), torch.cat(labels))
 
 

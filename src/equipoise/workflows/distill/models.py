@@ -67,10 +67,12 @@ def load_tokenizer(name: str, what: str) -> Any:
 @contextmanager
 def _told(name: str, what: str) -> Iterator[str]:
     """Where a model lies, and what goes wrong there in a sentence."""
+    from safetensors import SafetensorError
+
     folder = name if Path(name).exists() else _cached(name, what)
     try:
         yield folder
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
         why = " ".join(str(error).split())
         raise InputError(f"the {what} {name!r} cannot be loaded: {why[:300]}") from error
 

@@ -65,12 +65,12 @@ def claim_states(folder: Path, request: TrainingRequest, inputs: Mapping[str, st
 
 
 @contextmanager
-def dropped_if_refused(folder: Path) -> Iterator[None]:
-    """Remove the checkpoints' folder where a request turns out wrong before there is a checkpoint."""
+def dropped_if_refused(folder: Path, *, whole: bool = False) -> Iterator[None]:
+    """Remove the checkpoints' folder where a request turns out wrong before there is one, or with all if `whole`."""
     try:
         yield
     except InputError:
-        if not list(folder.glob(f"checkpoint-*/{_WHOLE}")):
+        if whole or not list(folder.glob(f"checkpoint-*/{_WHOLE}")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from equipoise.crowd import OrdinalEmbedding
 from equipoise.workflows.embed.request import EmbedRequest
+from equipoise.workflows.errors import InputError
 
 METHODS = {name: "distributional" if name == "dmoe" else name for name in EmbedRequest().methods}
 
@@ -58,6 +59,11 @@ def compare(triplets: Tensor, items: int, request: EmbedRequest, progress: Calla
     """Every loss with every number of dimensions, each with its best penalty."""
     fold = torch.from_numpy(question_folds(triplets, request.folds, request.seed))
     parts = [_part(triplets, fold == number, items) for number in range(request.folds)]
+    if not all(len(train) and len(test) for train, test in parts):
+        raise InputError(
+            f"the {len(triplets):,} answers are too few for folds={request.folds}: one of the parts names no items but "
+            "some that the others lack; give more answers"
+        )
     trials = []
     for method in request.methods:
         for dim in request.dims:

@@ -135,6 +135,11 @@ def _check(request: EmbedRequest) -> None:
 
 def _fitting(request: EmbedRequest, table: TripletTable, notice: Callable[[str], None]) -> EmbedRequest:
     """The request without dimensions that so few items cannot have."""
+    if table.num_items > 3 * len(table.triplets):
+        raise InputError(
+            f"items are numbered up to {table.num_items - 1:,}, and {len(table.triplets):,} answers name "
+            f"{3 * len(table.triplets):,} of them at most; number the items from 0 on without gaps"
+        )
     most = table.num_items - 1
     dims = tuple(dim for dim in dict.fromkeys(request.dims) if dim <= most)
     if not dims:

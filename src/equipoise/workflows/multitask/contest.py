@@ -16,6 +16,7 @@ from equipoise.core.curves.intervals import Interval
 from equipoise.crowd import TFCL, MultiTaskLinear
 from equipoise.ranking import MultiTaskAUC
 from equipoise.ranking.metrics.binary_areas import auroc
+from equipoise.workflows.errors import InputError
 from equipoise.workflows.multitask.table import Scaled, TaskTable
 
 METHODS = ("alone", "pooled", "lasso", "trace", "tfcl", "multitask-auc")
@@ -98,7 +99,13 @@ def compete(
         value = _mean(judged(found.weight, table, learned, choosing))
         if value > best:
             best, chosen = value, setting
-    assert chosen is not None
+    if chosen is None:
+        raise InputError(
+            f"no task has both {table.classes[0]!r} and {table.classes[1]!r} among the rows to choose by; the rarer "
+            "one needs more rows"
+            if table.classes is not None
+            else f"{name} has no finite value on the rows to choose by with any setting; leave it out of --methods"
+        )
     progress(f"{name}: fitting the best setting again")
     final = fit(name, chosen, table, whole, table.part < 2)
     return Contender(name, chosen, best, judged(final.weight, table, whole, table.part == 2), final)

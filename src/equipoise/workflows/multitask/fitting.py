@@ -80,6 +80,8 @@ def fit_tasks(
         with mendable():
             rows = read_tasks_table(table, request)
             learned, whole = (scaled(rows, rows.part < until) for until in (1, 2))
+        if not learned.names:
+            raise InputError(f"no column of {table} but {request.task!r} and {request.target!r} varies; add features")
         for words in rows.notes:
             noted(words)
         if rows.left_out:

@@ -154,8 +154,9 @@ def _target(frame: pd.DataFrame, request: MultitaskRequest) -> tuple[Vector, tup
     bad = ~np.isfinite(numbers)
     if bad.any():
         row = int(np.argmax(bad))
+        value = column.iloc[row].item() if isinstance(column.iloc[row], np.generic) else column.iloc[row]
         raise InputError(
-            f"target column {request.target!r} holds {column.iloc[row]!r} in row {row} (from 0), wanted a number "
+            f"target column {request.target!r} holds {value!r} in row {row} (from 0), wanted a number "
             "in every row, or two values; with more values name one of them with --positive"
         )
     if len(distinct) < 2:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from equipoise.crowd import SplitLBIRanker, SplitLBISettings, TieMLE
 from equipoise.crowd.partial_ranking.buckets import tied_buckets
-from equipoise.data import Comparisons
+from equipoise.data import Comparisons, comparison_folds
+from equipoise.workflows.errors import InputError
 from equipoise.workflows.rank.request import RankRequest
 
 
@@ -83,6 +84,12 @@ def find_personal(
         )
         notice(f"{why}, so that there is nobody to compare with: own rankings are that of all together, with its ties")
         return everybody
+    parts = len(comparison_folds(said, request.folds, seed=request.seed).unique())
+    if parts < request.folds:
+        raise InputError(
+            f"folds={request.folds} are too many for {len(said):,} answers: {request.folds - parts:,} of them would "
+            "hold no answer; give fewer --folds"
+        )
     settings = SplitLBISettings(
         num_times=request.num_times, time_ratio=request.time_ratio, min_comparisons=request.min_comparisons
     )
