@@ -32,6 +32,12 @@ def _predicted(generator, n):
     return {"pred": torch.randn(n, 4, generator=generator), "target": torch.arange(n) % 3}
 
 
+def _parts(generator, n):
+    parts = {name: torch.randn(n, 4, generator=generator) for name in ("audio", "video")}
+    return {"parts": parts, "target": torch.arange(n) % 4}
+
+
+_LEARNERS = {"audio": torch.nn.Linear(2, 3)}
 _KL = {"label_weight": 1.0, "reconcile_weight": 0.25, "mode": "kl"}
 
 ENTRIES = [
@@ -62,4 +68,8 @@ ENTRIES = [
     ),
 ]
 
-OTHERS: dict[str, str] = {}
+OTHERS = {
+    "equipoise.multimodal.Accuracies": "a result that the library makes",
+    "equipoise.multimodal.BoostingStage": "a result that the library makes",
+    "equipoise.multimodal.FusionEpoch": "a result that the library makes",
+}

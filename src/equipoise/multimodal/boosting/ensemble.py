@@ -10,7 +10,6 @@ Hua et al., ReconBoost, ICML 2024; as in the authors' code.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -49,7 +48,7 @@ def ensemble_logits(
     if isinstance(per_modality_logits, Tensor):
         names, stacked = len(per_modality_logits), list(per_modality_logits)
     else:
-        names, stacked = list(per_modality_logits), _read(per_modality_logits)
+        names, stacked = list(per_modality_logits), read_parts(per_modality_logits)
     if stacked[0].shape[1] < 2:
         raise ValueError(f"per_modality_logits must have at least 2 classes, got shape {tuple(stacked[0].shape)}")
     left = kept(names, exclude)
@@ -114,7 +113,8 @@ class ModalityEnsemble(nn.Module):
         # No ModuleDict, which refuses names such as "keys" and "a.b".
         self.learners = nn.ModuleList(named.values())
         self.shared_head = shared_head
-        self.boost_rate = nn.Parameter(torch.tensor(float(boost_rate)))
+        device = next((parameter.device for parameter in self.parameters()), None)
+        self.boost_rate = nn.Parameter(torch.tensor(float(boost_rate), device=device))
 
     @checked
     def forward(
@@ -180,8 +180,12 @@ def _list(names: Sequence[str] | int) -> str:
     return ", ".join(map(repr, names))
 
 
-def _read(parts: Mapping[str, Tensor]) -> list[Tensor]:
-    """The logits of each modality, of one shape and in float32 at least."""
+def read_parts(parts: Mapping[str, Tensor]) -> list[Tensor]:
+    """The logits of each modality, of one shape and in float32 at least.
+
+    Raises:
+        ValueError: if there is none, shapes differ, or a value is not finite; the modality is named.
+    """
     if not parts:
         raise ValueError("per_modality_logits is empty; at least one modality is needed")
     found: list[Tensor] = []
@@ -203,15 +207,3 @@ def _read(parts: Mapping[str, Tensor]) -> list[Tensor]:
             check_finite(where, logits)
         found.append(logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits)
     return found
-
-
-def finite_rate(boost_rate: Tensor) -> float:
-    """β as a number.
-
-    Raises:
-        FloatingPointError: if it is not finite.
-    """
-    value = float(boost_rate)
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the boost rate has become {value}; lower the learning rate")
-    return value
