@@ -63,8 +63,15 @@ ENTRIES = [
         {"boost_rate": 0.5, "exclude": 1},
         lambda generator, n: {"per_modality_logits": torch.randn(3, n, 4, generator=generator)},
     ),
+    Function("equipoise.multimodal.ModalityEnsemble", {"learners": _LEARNERS, "boost_rate": 0.5}),
+    Function("equipoise.multimodal.modulation_factors", {"modulation": 0.5}, _parts),
     Function(
-        "equipoise.multimodal.ModalityEnsemble", {"learners": {"audio": torch.nn.Linear(2, 3)}, "boost_rate": 0.5}
+        "equipoise.multimodal.ReconBoostTrainer",
+        {"learners": _LEARNERS, "num_classes": 3, "alpha": 0.25, "lr": 0.1, "rectify_lr": 0.2, "lr_milestones": (3, 5)},
+    ),
+    Function(
+        "equipoise.multimodal.LateFusionTrainer",
+        {"learners": _LEARNERS, "num_classes": 3, "method": "ogm", "modulation": 0.25, "lr": 0.1},
     ),
 ]
 

@@ -191,7 +191,9 @@ class LateFusionTrainer(FusionTrainer):
             self.history.append(
                 FusionEpoch(epoch, sum(losses) / len(losses), **({} if found is None else found._asdict()))
             )
-            for group in groups if found is not None else ():
+            if found is None:
+                continue
+            for group in groups:
                 value = found.by_modality[group[0]] if apart else getattr(found, self.monitor)
                 if group not in best or value > best[group][0]:
                     best[group] = value, self._weights(group, whole=not apart)

@@ -112,7 +112,7 @@ class Loop:
                 found = losses(rows, inputs, target)
                 total = sum_of(found)
                 check_loss(total)
-                scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+                scaler.scale(total).backward()
                 modulate()
                 scaler.step(optimizer)
                 scaler.update()
