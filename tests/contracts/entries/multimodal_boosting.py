@@ -76,6 +76,10 @@ ENTRIES = [
 ]
 
 OTHERS = {
+    "equipoise.workflows.FuseOutcome": "a result that the library makes",
+    "equipoise.workflows.FuseRequest": "a record of options, checked against the file by `fuse_blocks`",
+    "equipoise.workflows.FusionModel": "made by `fuse_blocks`; tests/workflows saves, loads and asks it",
+    "equipoise.workflows.fuse_blocks": "reads and writes files; tests/workflows/fuse gives it bad ones",
     "equipoise.multimodal.Accuracies": "a result that the library makes",
     "equipoise.multimodal.BoostingStage": "a result that the library makes",
     "equipoise.multimodal.FusionEpoch": "a result that the library makes",
