@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from equipoise.multimodal import ReconBoostTrainer, ReconcilementLoss, memory_consolidation_loss, reconcilement_loss
-from multimodal.boosting.worlds import data, head, learners, slow_data, trainer, weights
+from multimodal.boosting.worlds import Counted, data, head, learners, slow_data, trainer, weights
 
 HERE = Path(__file__).parent
 DOUBLE = torch.float64
@@ -101,6 +101,13 @@ def test_a_head_that_moves_during_the_turn_moves_what_the_others_say():
     before = weights(still.ensemble.shared_head)
     still.fit(data(), max_stages=2)
     assert weights(still.ensemble.shared_head).equal(before)
+
+
+def test_a_head_that_moves_speaks_for_the_others_in_evaluation_mode():
+    shared = Counted(head())
+    trainer(shared_head=shared, rectify_epochs=0, warm_start_epochs=1).fit(data(), max_stages=1)
+    assert shared.without == 96 * 2 * 2
+    assert shared.modes == {False}
 
 
 @pytest.mark.parametrize("epochs", [1, 4])
