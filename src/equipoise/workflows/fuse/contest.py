@@ -13,6 +13,7 @@ from torch import Tensor
 
 from equipoise.core.curves.intervals import Interval, paired_interval
 from equipoise.multimodal import BoostingStage, FusionEpoch, LateFusionTrainer, ReconBoostTrainer
+from equipoise.multimodal.boosting.late_fusion import FusionMethod
 from equipoise.workflows.fuse.blocks import Blocks
 from equipoise.workflows.fuse.model import FusionModel, make_learner, moments, standardise
 from equipoise.workflows.fuse.request import FuseRequest
@@ -20,7 +21,7 @@ from equipoise.workflows.fuse.request import FuseRequest
 METHODS = ("reconboost", "joint", "modulated", "independent")
 LEVEL = 0.95
 _TURN, _RECTIFICATION = 2, 1
-_FUSION = {"joint": "joint", "modulated": "ogm", "independent": "independent"}
+_FUSION: dict[str, FusionMethod] = {"joint": "joint", "modulated": "ogm", "independent": "independent"}
 _Labelled = tuple[dict[str, Tensor], Tensor]
 Right = NDArray[np.bool_]
 
