@@ -28,6 +28,7 @@ from equipoise.cli.distill import distill
 from equipoise.cli.embed import embed
 from equipoise.cli.evaluate import evaluate
 from equipoise.cli.fit import fit
+from equipoise.cli.fuse import fuse
 from equipoise.cli.methods import methods
 from equipoise.cli.multitask import multitask
 from equipoise.cli.predict import predict
@@ -45,7 +46,7 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, segment)
+_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, segment, fuse)
 for command in (fit, predict, evaluate, *_ROOMS, methods, datasets, reproduce, bench):
     app.command(command)
 

@@ -1,0 +1,13 @@
+from .boosting.consolidation import memory_consolidation_loss as memory_consolidation_loss
+from .boosting.ensemble import ModalityEnsemble as ModalityEnsemble
+from .boosting.ensemble import ensemble_logits as ensemble_logits
+from .boosting.fusion import Accuracies as Accuracies
+from .boosting.late_fusion import FusionEpoch as FusionEpoch
+from .boosting.late_fusion import LateFusionTrainer as LateFusionTrainer
+from .boosting.late_fusion import modulation_factors as modulation_factors
+from .boosting.macro_accuracy import MacroAccuracy as MacroAccuracy
+from .boosting.reconcilement import ReconcilementLoss as ReconcilementLoss
+from .boosting.reconcilement import reconcilement_loss as reconcilement_loss
+from .boosting.reconcilement import residual_target as residual_target
+from .boosting.trainer import BoostingStage as BoostingStage
+from .boosting.trainer import ReconBoostTrainer as ReconBoostTrainer

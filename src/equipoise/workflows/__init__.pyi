@@ -20,6 +20,10 @@ from .embed.embedding import EmbedOutcome as EmbedOutcome
 from .embed.embedding import embed_triplets as embed_triplets
 from .embed.request import EmbedRequest as EmbedRequest
 from .errors import InputError as InputError
+from .fuse.fusing import FuseOutcome as FuseOutcome
+from .fuse.fusing import fuse_blocks as fuse_blocks
+from .fuse.model import FusionModel as FusionModel
+from .fuse.request import FuseRequest as FuseRequest
 from .mistake_detector import MistakeDetector as MistakeDetector
 from .mistake_detector import Segments as Segments
 from .mistakes import MistakeReport as MistakeReport
