@@ -1,0 +1,17 @@
+from .association.bank import BankedNegatives as BankedNegatives
+from .association.bank import NegativeBank as NegativeBank
+from .association.identity_loss import SharedIdentityClassifier as SharedIdentityClassifier
+from .association.identity_loss import shared_identity_loss as shared_identity_loss
+from .association.matching import MatchingAccuracy as MatchingAccuracy
+from .association.matching import gallery_matching_accuracy as gallery_matching_accuracy
+from .association.matching import matching_accuracy as matching_accuracy
+from .association.npair import cross_modal_npair_loss as cross_modal_npair_loss
+from .association.npair import multimodal_npair_loss as multimodal_npair_loss
+from .association.retrieval import CrossModalRetrievalMAP as CrossModalRetrievalMAP
+from .association.retrieval import cross_modal_retrieval_map as cross_modal_retrieval_map
+from .association.reweighting import IdentityReweighter as IdentityReweighter
+from .association.reweighting import identity_loss_ema as identity_loss_ema
+from .association.two_level import MultimodalAlignmentLoss as MultimodalAlignmentLoss
+from .association.two_level import TwoLevelAlignmentLoss as TwoLevelAlignmentLoss
+from .association.verification import VerificationAUC as VerificationAUC
+from .association.verification import verification_auc as verification_auc
