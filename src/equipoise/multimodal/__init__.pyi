@@ -2,6 +2,8 @@ from .association.bank import BankedNegatives as BankedNegatives
 from .association.bank import NegativeBank as NegativeBank
 from .association.identity_loss import SharedIdentityClassifier as SharedIdentityClassifier
 from .association.identity_loss import shared_identity_loss as shared_identity_loss
+from .association.intervals import AssociationScores as AssociationScores
+from .association.intervals import association_scores as association_scores
 from .association.matching import MatchingAccuracy as MatchingAccuracy
 from .association.matching import gallery_matching_accuracy as gallery_matching_accuracy
 from .association.matching import matching_accuracy as matching_accuracy

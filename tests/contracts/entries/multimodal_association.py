@@ -69,7 +69,7 @@ class _OfThree(_Total):
     """The same for a loss of three modalities."""
 
     def forward(self, face, voice, identity, weight=None):
-        return self.loss([face, voice, face - voice], identity, weight)["loss"]
+        return self.loss([face, voice, face.flip(1)], identity, weight)["loss"]
 
 
 _LEARNED = {"num_identities": 9, "dim": 6}
@@ -104,6 +104,14 @@ ENTRIES = [
     Function("equipoise.multimodal.gallery_matching_accuracy", {"n_way": (2, 4)}, _grouped),
     Function("equipoise.multimodal.verification_auc", {}, _grouped),
     Function("equipoise.multimodal.cross_modal_retrieval_map", {}, _grouped),
+    Function("equipoise.multimodal.association_scores", {"n_way": (2, 4), "resamples": 5}, _grouped),
+    Function("equipoise.data.make_identity_pairs", {"num_train": 9, "num_test": 5, "samples": 2, "features": 6}),
+    Function(
+        "equipoise.data.PairedIdentityBatchSampler",
+        {"batch_size": 3},
+        lambda generator, n: {"first": torch.arange(n) % 7, "second": torch.arange(n + 3) % 6},
+        {"bad_arguments_are_refused_by_name": "arrays are taken too; its test gives it bad ones"},
+    ),
     Measure(
         "equipoise.multimodal.MatchingAccuracy",
         {"n_way": (2, 3), "ties": "optimistic"},
@@ -120,6 +128,9 @@ ENTRIES = [
 ]
 
 OTHERS = {
+    "equipoise.multimodal.AssociationScores": "a result that a function gives",
+    "equipoise.data.IdentityPairs": "a result that the library makes",
+    "equipoise.data.PairedSamples": "a result that the library makes",
     "equipoise.multimodal.BankedNegatives": "rows that a bank gives",
     "equipoise.multimodal.NegativeBank": "a memory with its own tests",
     "equipoise.multimodal.IdentityReweighter": "a running state with its own tests",
