@@ -61,7 +61,7 @@ def make_identity_pairs(
     *,
     samples: Count = 4,
     unlearnable: ProperFraction = 0.3,
-    noise: NonNegative = 1.5,
+    noise: NonNegative = 1.5**0.5,
     shared: Count = 8,
     private: Whole = 4,
     features: Count = 48,
