@@ -20,6 +20,9 @@ from .embed.embedding import EmbedOutcome as EmbedOutcome
 from .embed.embedding import embed_triplets as embed_triplets
 from .embed.request import EmbedRequest as EmbedRequest
 from .errors import InputError as InputError
+from .match.matching import MatchOutcome as MatchOutcome
+from .match.matching import match_embeddings as match_embeddings
+from .match.request import MatchRequest as MatchRequest
 from .mistake_detector import MistakeDetector as MistakeDetector
 from .mistake_detector import Segments as Segments
 from .mistakes import MistakeReport as MistakeReport
