@@ -151,13 +151,13 @@ def _curves(report: MatchReport) -> Element:
     last = float(max(max(sizes), min(sizes) + 1))
     frame = Frame((float(min(sizes)), last), (0.0, 1.0), 520.0, 320.0, 62.0)
     shapes = frame.axes("candidates N", "1:N matching accuracy", [(k / 5, f"{k / 5:g}") for k in range(6)])
-    for (name, points), style in zip(series.items(), _STYLES, strict=True):
+    for (name, points), style in zip(series.items(), _STYLES, strict=False):
         known = [(x, y) for x, y in points if math.isfinite(y)]
         if known:
             path = frame.path(np.array(known))
             shapes.append(node("path", node("title", name), d=path, class_=f"curve {style}"))
     legend = (
-        node("li", node("span", "", class_=f"line {style}"), name) for name, style in zip(series, _STYLES, strict=True)
+        node("li", node("span", "", class_=f"line {style}"), name) for name, style in zip(series, _STYLES, strict=False)
     )
     return node(
         "section",
