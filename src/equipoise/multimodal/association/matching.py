@@ -72,8 +72,8 @@ def matching_accuracy(
     own, others = scores[:, :1], scores[:, 1:]
     best = (others <= own).all(1)
     tied = (others == own).sum(1)
-    won = {"fractional": 1 / (1 + tied).double(), "optimistic": 1.0, "pessimistic": (tied == 0).double()}[ties]
-    return (best.double() * won).mean()
+    credit = {"fractional": 1 / (1 + tied).double(), "optimistic": best.double(), "pessimistic": (tied == 0).double()}
+    return (best * credit[ties]).mean()
 
 
 @checked

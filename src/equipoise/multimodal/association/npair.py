@@ -74,7 +74,7 @@ def cross_modal_npair_loss(
     candidates = torch.cat([rows, bank.identity])
     _warn_without_negatives(rows, candidates, offset)
     own = torch.arange(len(face), device=face.device)
-    losses = sum(
+    losses = [
         info_nce(
             anchors,
             torch.cat([others, banked.to(others)]),
@@ -85,8 +85,8 @@ def cross_modal_npair_loss(
             offset=offset,
         )
         for anchors, others, banked in ((face, voice, bank.second), (voice, face, bank.first))
-    )
-    return reduce_losses(losses / 2, reduction)
+    ]
+    return reduce_losses((losses[0] + losses[1]) / 2, reduction)
 
 
 @checked

@@ -156,7 +156,7 @@ def _judged(
             sides = [_part(side, side.group == code) for side in (query, gallery) if side.group is not None]
             label = f"{request.group} {name}"
             try:
-                scores[label, direction] = _scores(*sides, request)
+                scores[label, direction] = _scores(sides[0], sides[1], request)
             except ValueError:
                 notes.append(f"{label}, {direction}: there is nothing to compare, so it is left out.")
     order = {name: place for place, name in enumerate(dict.fromkeys(key[0] for key in scores))}
