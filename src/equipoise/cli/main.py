@@ -29,6 +29,7 @@ from equipoise.cli.embed import embed
 from equipoise.cli.evaluate import evaluate
 from equipoise.cli.fit import fit
 from equipoise.cli.fuse import fuse
+from equipoise.cli.match import match
 from equipoise.cli.methods import methods
 from equipoise.cli.multitask import multitask
 from equipoise.cli.predict import predict
@@ -46,7 +47,7 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, segment, fuse)
+_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, segment, fuse, match)
 for command in (fit, predict, evaluate, *_ROOMS, methods, datasets, reproduce, bench):
     app.command(command)
 

@@ -12,6 +12,9 @@ from .comparisons.triplets import check_triplets as check_triplets
 from .comparisons.triplets import read_triplets as read_triplets
 from .comparisons.worlds import PartialRankingWorld as PartialRankingWorld
 from .comparisons.worlds import simulate_partial_rankings as simulate_partial_rankings
+from .identity_pairs import IdentityPairs as IdentityPairs
+from .identity_pairs import PairedSamples as PairedSamples
+from .identity_pairs import make_identity_pairs as make_identity_pairs
 from .images.cifar import read_cifar as read_cifar
 from .images.corruptions import CORRUPTIONS as CORRUPTIONS
 from .images.corruptions import corrupt as corrupt
@@ -36,6 +39,7 @@ from .sampling.batches import StratifiedBatchSampler as StratifiedBatchSampler
 from .sampling.identity_batches import IdentityBatchSampler as IdentityBatchSampler
 from .sampling.long_tails import long_tail_counts as long_tail_counts
 from .sampling.long_tails import long_tail_subset as long_tail_subset
+from .sampling.paired_identities import PairedIdentityBatchSampler as PairedIdentityBatchSampler
 from .tables.embedded import DatasetInfo as DatasetInfo
 from .tables.embedded import EmbeddedTable as EmbeddedTable
 from .tables.embedded import list_datasets as list_datasets

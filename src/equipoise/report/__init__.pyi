@@ -6,6 +6,8 @@ from .knowledge_page import KnowledgeReport as KnowledgeReport
 from .knowledge_page import knowledge_page as knowledge_page
 from .language_page import LanguageReport as LanguageReport
 from .language_page import language_page as language_page
+from .match_page import MatchReport as MatchReport
+from .match_page import match_page as match_page
 from .model import ContestRow as ContestRow
 from .model import Cut as Cut
 from .model import DataPart as DataPart

@@ -24,6 +24,9 @@ from .fuse.fusing import FuseOutcome as FuseOutcome
 from .fuse.fusing import fuse_blocks as fuse_blocks
 from .fuse.model import FusionModel as FusionModel
 from .fuse.request import FuseRequest as FuseRequest
+from .match.matching import MatchOutcome as MatchOutcome
+from .match.matching import match_embeddings as match_embeddings
+from .match.request import MatchRequest as MatchRequest
 from .mistake_detector import MistakeDetector as MistakeDetector
 from .mistake_detector import Segments as Segments
 from .mistakes import MistakeReport as MistakeReport

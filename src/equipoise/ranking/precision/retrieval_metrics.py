@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
+from equipoise.core.curves.average_precisions import average_precisions
 from equipoise.core.metrics import SampleMetric, nan_by_name
 from equipoise.core.pairs.means import wide
 from equipoise.core.signature import checked
@@ -90,7 +91,7 @@ def retrieval_metrics(
             query = start + int((~found).nonzero()[0])
             raise ValueError(f"query {query} has nothing of its class to find; no_positive='skip' leaves it out")
         closeness, relevant = closeness[found], relevant[found]
-        precisions.append(_average_precisions(closeness, relevant))
+        precisions.append(average_precisions(closeness, relevant))
         best = torch.where(relevant, closeness, -torch.inf).amax(1, keepdim=True)
         first_hits.append(((closeness >= best) & ~relevant & closeness.isfinite()).sum(1))
     precision, ahead = torch.cat(precisions), torch.cat(first_hits)
@@ -103,19 +104,6 @@ def check_recall_at(recall_at: Sequence[int]) -> None:
     """Raise `ValueError` if no k is named."""
     if not len(recall_at):
         raise ValueError("recall_at is empty; name at least one k, such as recall_at=(1,)")
-
-
-def _average_precisions(closeness: Tensor, relevant: Tensor) -> Tensor:
-    """Of each row: the mean over relevant items of #(relevant as close) / #(items as close)."""
-    ordered, order = closeness.sort(1, descending=True)
-    hits = relevant.gather(1, order)
-    places = torch.arange(closeness.shape[1], device=closeness.device)
-    last = torch.ones_like(hits)
-    last[:, :-1] = ordered[:, :-1] != ordered[:, 1:]
-    # The place where a block of equals ends, for each of them.
-    ends = torch.where(last, places, closeness.shape[1]).flip(1).cummin(1).values.flip(1)
-    precision = hits.cumsum(1).gather(1, ends).double() / (ends + 1)
-    return (precision * hits).sum(1) / hits.sum(1)
 
 
 class RetrievalMetrics(SampleMetric):

@@ -1,0 +1,1 @@
+"""From embeddings of two modalities to how well they match."""
