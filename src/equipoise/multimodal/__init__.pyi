@@ -1,0 +1,16 @@
+from .representation.baselines import nt_xent as nt_xent
+from .representation.baselines import reconstruction_loss as reconstruction_loss
+from .representation.clustering import ClusteringScores as ClusteringScores
+from .representation.clustering import cluster_embeddings as cluster_embeddings
+from .representation.clustering import clustering_scores as clustering_scores
+from .representation.dcr_loss import DCRLoss as DCRLoss
+from .representation.dcr_loss import dcr_loss as dcr_loss
+from .representation.factor_probe import FactorProbe as FactorProbe
+from .representation.gradient_conflict import ConflictMeter as ConflictMeter
+from .representation.gradient_conflict import GradientCosine as GradientCosine
+from .representation.gradient_conflict import gradient_cosine as gradient_cosine
+from .representation.grid import dcr_grid_loss as dcr_grid_loss
+from .representation.paired_accuracy import PairedAccuracy as PairedAccuracy
+from .representation.paired_accuracy import pair_scores as pair_scores
+from .representation.paired_accuracy import paired_detail_accuracy as paired_detail_accuracy
+from .representation.projector import ConditionProjector as ConditionProjector
