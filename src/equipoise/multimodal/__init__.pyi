@@ -1,3 +1,6 @@
+from .representation.augmentation import DetailAugmentation as DetailAugmentation
+from .representation.augmentation import PixelNorm as PixelNorm
+from .representation.augmentation import clip_pixels as clip_pixels
 from .representation.baselines import nt_xent as nt_xent
 from .representation.baselines import reconstruction_loss as reconstruction_loss
 from .representation.clustering import ClusteringScores as ClusteringScores
@@ -10,7 +13,9 @@ from .representation.gradient_conflict import ConflictMeter as ConflictMeter
 from .representation.gradient_conflict import GradientCosine as GradientCosine
 from .representation.gradient_conflict import gradient_cosine as gradient_cosine
 from .representation.grid import dcr_grid_loss as dcr_grid_loss
+from .representation.lora import LoRASettings as LoRASettings
 from .representation.paired_accuracy import PairedAccuracy as PairedAccuracy
 from .representation.paired_accuracy import pair_scores as pair_scores
 from .representation.paired_accuracy import paired_detail_accuracy as paired_detail_accuracy
 from .representation.projector import ConditionProjector as ConditionProjector
+from .representation.trainer import DCRTrainer as DCRTrainer

@@ -105,10 +105,15 @@ ENTRIES = [
         lambda generator, n: {"embeddings": torch.randn(n, 4, generator=generator), "label": torch.arange(n) % 3},
     ),
     Function("equipoise.multimodal.FactorProbe", {"strength": 0.5, "max_steps": 20}),
+    Function("equipoise.multimodal.DetailAugmentation", {"jitter": 0.25, "hue": 0.125, "ratio": 1.5, "noise": 0.5}),
+    Function("equipoise.multimodal.PixelNorm", {"mean": (0.5, 0.25, 0.5), "std": (0.5, 0.25, 0.125)}),
+    Function("equipoise.multimodal.LoRASettings", {"rank": 2, "scale": 4.0, "dropout": 0.5}),
     Function("equipoise.multimodal.ConditionProjector", {"in_dim": 5, "cond_dim": 4, "slots": 3, "hidden": 6}),
 ]
 
 OTHERS = {
+    "equipoise.multimodal.DCRTrainer": "its test gives it bad parts, settings and images",
+    "equipoise.multimodal.clip_pixels": "it takes no argument at all",
     "equipoise.multimodal.ClusteringScores": "a result that the library makes",
     "equipoise.multimodal.GradientCosine": "a result that the library makes",
     "equipoise.multimodal.PairedAccuracy": "a result that the library makes",

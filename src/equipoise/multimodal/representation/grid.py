@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from equipoise.core.reduction import reduce_losses
 from equipoise.core.signature import checked
 from equipoise.core.types import Count
+from equipoise.core.validate import check_finite
 from equipoise.multimodal.representation.dcr_loss import DCRLoss, row_losses
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -63,7 +64,7 @@ def dcr_grid_loss(
         As `dcr_loss`.
 
     Raises:
-        ValueError: on shapes that disagree, negatives without a generator, or a prediction of another shape.
+        ValueError: on shapes that disagree, negatives without a generator, or a prediction that is not finite.
 
     >>> def predict(noisy, steps, condition):
     ...     return noisy * condition
@@ -136,6 +137,7 @@ def _block(
             found = predict(x, steps[first].repeat_interleave(times), given)
         if found.shape != x.shape:
             raise ValueError(f"predict gave shape {tuple(found.shape)} for noisy latents of shape {tuple(x.shape)}")
+        check_finite("the prediction", found)
         return found.reshape(rows, times, -1)
 
     own = condition[first]
