@@ -3,6 +3,9 @@ from .representation.augmentation import PixelNorm as PixelNorm
 from .representation.augmentation import clip_pixels as clip_pixels
 from .representation.baselines import nt_xent as nt_xent
 from .representation.baselines import reconstruction_loss as reconstruction_loss
+from .representation.benchmark import DetailBenchmark as DetailBenchmark
+from .representation.benchmark import EncoderComparison as EncoderComparison
+from .representation.benchmark import EncoderMeasures as EncoderMeasures
 from .representation.clustering import ClusteringScores as ClusteringScores
 from .representation.clustering import cluster_embeddings as cluster_embeddings
 from .representation.clustering import clustering_scores as clustering_scores

@@ -112,6 +112,9 @@ ENTRIES = [
 ]
 
 OTHERS = {
+    "equipoise.multimodal.DetailBenchmark": "its test gives it bad images, labels and pairs",
+    "equipoise.multimodal.EncoderComparison": "a result that the library makes",
+    "equipoise.multimodal.EncoderMeasures": "a result that the library makes",
     "equipoise.multimodal.DCRTrainer": "its test gives it bad parts, settings and images",
     "equipoise.multimodal.clip_pixels": "it takes no argument at all",
     "equipoise.multimodal.ClusteringScores": "a result that the library makes",
