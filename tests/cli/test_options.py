@@ -24,6 +24,7 @@ from equipoise.workflows import (
     SaliencyRequest,
     SegmentationRequest,
     SpectrumRequest,
+    TuneEncoderRequest,
 )
 
 _EVALUATE = ["evaluate", "scores.csv", "--target", "y", "--score", "s"]
@@ -61,6 +62,7 @@ def _options(command, capsys, monkeypatch):
         (["spectrum"], [SpectrumRequest], []),
         (["distill"], [DistillRequest], []),
         (["adapt"], [AdaptRequest], []),
+        (["tune-encoder"], [TuneEncoderRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )
