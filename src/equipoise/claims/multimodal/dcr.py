@@ -139,12 +139,12 @@ def _trainer(encoder: nn.Module, seed: int, loss: str = "dcr", weight: float = 1
 def _world(seed: int, quick: bool) -> _World:
     """Pictures, the coarse encoder, and a projector that is aligned with it: the same start for every arm."""
     counts = (300, 200, 200) if quick else (_TRAINED, _PROBED, _PROBED)
-    parts = [_pictures(count, 1000 + 10 * seed + k) for k, count in enumerate(counts)]
-    encoder = _coarse_encoder(parts[0], seed, 60 if quick else 250)
+    train, probe, test = (_pictures(count, 1000 + 10 * seed + k) for k, count in enumerate(counts))
+    encoder = _coarse_encoder(train, seed, 60 if quick else 250)
     trainer = _trainer(encoder, seed)
     steps = 20 if quick else 250
-    trainer.fit_projector(parts[0].images, steps=steps, batch_size=32, learning_rate=2e-3)
-    return _World(*parts, encoder, trainer.projector.state_dict())
+    trainer.fit_projector(train.images, steps=steps, batch_size=32, learning_rate=2e-3)
+    return _World(train, probe, test, encoder, trainer.projector.state_dict())
 
 
 def _measured(encoder: nn.Module, world: _World, seed: int) -> dict[str, float]:

@@ -47,7 +47,7 @@ class EncoderMeasures:
         >>> EncoderMeasures(ClusteringScores(0.9, 0.8, 0.7), probes={"colour": 0.5}).values()
         {'clusters: accuracy': 0.9, 'clusters: NMI': 0.8, 'clusters: ARI': 0.7, 'probe: colour': 0.5}
         """
-        found = {}
+        found: dict[str, float] = {}
         if self.clusters is not None:
             names = ("clusters: accuracy", "clusters: NMI", "clusters: ARI")
             found.update(zip(names, self.clusters, strict=True))

@@ -87,7 +87,7 @@ class FactorProbe(HasSettings):
             return loss
 
         with torch.enable_grad():
-            solver.step(closure)  # type: ignore[arg-type]
+            solver.step(closure)
         self.weight_, self.bias_ = weight.detach()[:, :-1], weight.detach()[:, -1]
         return self
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.data.shapes import COLOURS, SHAPES, SIZES, ShapesWorld
+from equipoise.data.shapes import COLOURS, SHAPES, SIZES, SceneDistribution, ShapesWorld
 from equipoise.workflows.errors import InputError
 
 SHAPES_WORLD = "shapes"
@@ -42,8 +42,8 @@ class Pictures:
 
 def shapes_pictures(seed: int) -> Pictures:
     """Plain single objects of the shapes world: classes are shapes, details are colour and size."""
-    plain = {"layout": "single", "p_concept": 0.0, "p_style": 0.0}
-    world = ShapesWorld(_OF_WORLD, seed=_UNSEEN + seed, returns=("image", "scene"), **plain).tensors()
+    plain = SceneDistribution(layout="single", p_concept=0.0, p_style=0.0)
+    world = ShapesWorld(_OF_WORLD, seed=_UNSEEN + seed, returns=("image", "scene"), scenes=plain).tensors()
     objects = [scene.objects[0] for scene in world["scene"]]
     colours = list(COLOURS)
     return Pictures(
