@@ -337,3 +337,23 @@ def test_a_loss_that_is_not_finite_stops_the_training():
     nn.init.constant_(denoiser.network.outward.bias, torch.inf)
     with pytest.raises((FloatingPointError, ValueError), match=r"prediction holds|pred holds"):
         _trainer(denoiser=denoiser).fit_encoder(IMAGES, **SHORT)
+
+
+def test_every_step_and_every_view_draws_anew():
+    times, noisy, outputs = [], [], []
+
+    class Drops(_Encoder):
+        def forward(self, x):
+            outputs.append(nn.functional.dropout(super().forward(x), 0.5, self.training))
+            return outputs[-1]
+
+    def look(step):
+        times.append(step.times)
+        noisy.append(step.noisy)
+
+    trainer = _trainer(encoder=Drops(), lora=None, augment=lambda images, generator: images)
+    trainer.fit_encoder(IMAGES[:4], steps=3, batch_size=4, callbacks=[look])
+    assert not times[0].equal(times[1])
+    assert not noisy[1].equal(noisy[2])
+    # The first is of the check that all parts fit; then an image and its view, which are alike here.
+    assert not outputs[1].equal(outputs[2])
