@@ -29,6 +29,7 @@ from equipoise.multimodal import (
     PixelNorm,
 )
 from equipoise.report.encoder_page import EncoderReport, encoder_page
+from equipoise.workflows.distill.models import quiet_transformers
 from equipoise.workflows.errors import InputError, mendable
 from equipoise.workflows.output import staged_folder
 from equipoise.workflows.scores.judging import provenance, write_summary
@@ -94,7 +95,7 @@ def tune_encoder(
     _check(request)
     of_world = str(images) == SHAPES_WORLD
     inputs: list[str | Path] = [*([] if of_world else [images]), *([] if encoder == TINY else [encoder])]
-    with staged_folder(request.output, overwrite=request.overwrite, inputs=inputs) as stage:
+    with staged_folder(request.output, overwrite=request.overwrite, inputs=inputs) as stage, quiet_transformers():
         progress("loading")
         tower = _tower(encoder)
         side, pixels = _sight(tower)
