@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 TINY = "tiny"
 _LOSSES, _DENOISERS = ("dcr", "rec", "con", "con+rec"), ("own", "tiny")
 _ASIDES = (
-    "All measures are of held-out pictures, which neither the denoiser nor the encoder was trained on.",
+    "All measures are of held-out pictures, on which neither the denoiser was trained nor the encoder tuned.",
     "Probes are logistic regressions on embeddings, fitted on half of the held-out pictures, scored on the others.",
     "Clusters are the best of ten runs of k-means on unit embeddings, matched with classes one to one.",
     "Zero-shot accuracy asks which text, a picture of a class, is nearest; the text tower is as it was.",
