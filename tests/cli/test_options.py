@@ -27,6 +27,7 @@ from equipoise.workflows import (
     SegmentationRequest,
     SegmentRequest,
     SpectrumRequest,
+    TuneEncoderRequest,
 )
 
 _EVALUATE = ["evaluate", "scores.csv", "--target", "y", "--score", "s"]
@@ -67,6 +68,7 @@ def _options(command, capsys, monkeypatch):
         (["match"], [MatchRequest], ["--json"]),
         (["distill"], [DistillRequest], []),
         (["adapt"], [AdaptRequest], []),
+        (["tune-encoder"], [TuneEncoderRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )

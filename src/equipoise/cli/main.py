@@ -39,6 +39,7 @@ from equipoise.cli.reproduce import reproduce
 from equipoise.cli.segment import segment
 from equipoise.cli.spectrum import spectrum
 from equipoise.cli.terminal import EVERYWHERE, arguments, print_notice, print_problem
+from equipoise.cli.tune_encoder import tune_encoder
 from equipoise.workflows.errors import InputError
 
 app = App(
@@ -47,7 +48,7 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, segment, fuse, match)
+_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, segment, fuse, match, tune_encoder)
 for command in (fit, predict, evaluate, *_ROOMS, methods, datasets, reproduce, bench):
     app.command(command)
 

@@ -59,3 +59,6 @@ from .spectrum.request import SpectrumRequest as SpectrumRequest
 from .tables.fit import fit_table as fit_table
 from .tables.predict import predict_table as predict_table
 from .tables.request import FitRequest as FitRequest
+from .tune_encoder.request import TuneEncoderRequest as TuneEncoderRequest
+from .tune_encoder.tuning import TuneEncoderOutcome as TuneEncoderOutcome
+from .tune_encoder.tuning import tune_encoder as tune_encoder

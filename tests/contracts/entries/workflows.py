@@ -5,6 +5,9 @@ ENTRIES = ()
 OTHERS = {
     "equipoise.workflows.AdaptOutcome": "a result that the library makes",
     "equipoise.workflows.AdaptRequest": "a record of options, checked by `adapt_model`",
+    "equipoise.workflows.TuneEncoderRequest": "a record of options, checked by `tune_encoder`",
+    "equipoise.workflows.TuneEncoderOutcome": "a result that the library makes",
+    "equipoise.workflows.tune_encoder": "reads and writes files; tests/workflows/tune_encoder gives it bad ones",
     "equipoise.workflows.adapt_model": "reads and writes files; tests/workflows/adapt gives it bad ones",
     "equipoise.workflows.ClickModel": "made by `fit_clicks`; tests/workflows saves, loads and asks it",
     "equipoise.workflows.ClicksOutcome": "a result that the library makes",

@@ -1,0 +1,1 @@
+"""From an image encoder and pictures to an encoder that sees more of them."""
