@@ -1,0 +1,12 @@
+from .audit.detection import Calibration as Calibration
+from .audit.detection import attack_labels as attack_labels
+from .audit.detection import binomial_p_value as binomial_p_value
+from .audit.detection import calibrate_threshold as calibrate_threshold
+from .audit.detection import detection_metrics as detection_metrics
+from .audit.detection import fisher_p_value as fisher_p_value
+from .audit.detection import rate_interval as rate_interval
+from .audit.mirror_match import MatchResult as MatchResult
+from .audit.mirror_match import mirror_match as mirror_match
+from .audit.mirror_verify import VerifyResult as VerifyResult
+from .audit.mirror_verify import mirror_verify as mirror_verify
+from .audit.mirror_verify import yes_no_probability as yes_no_probability

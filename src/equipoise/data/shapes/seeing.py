@@ -302,10 +302,10 @@ def _fit(
                 if v < best[k][0]:
                     best[k] = (v, t, dy, dx)
     fits = []
-    for k, (error, t, dy, dx) in enumerate(best):
+    for k, (least, t, dy, dx) in enumerate(best):
         mx, my = bank.middles[t]
         middle = ((columns[k] + dx + mx + 0.5) / size, (rows[k] + dy + my + 0.5) / size)
-        misfit = math.sqrt(max(error, 0.0) / float(bank.squares[t].sum()))
+        misfit = math.sqrt(max(least, 0.0) / float(bank.squares[t].sum()))
         fits.append((bank.shapes[t], middle, bank.radii[t], misfit))
     return fits
 
