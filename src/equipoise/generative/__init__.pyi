@@ -1,3 +1,6 @@
+from .audit.baselines import ClipDeviationDetector as ClipDeviationDetector
+from .audit.baselines import GlobalSimilarityDetector as GlobalSimilarityDetector
+from .audit.black_mirror import BlackMirrorDetector as BlackMirrorDetector
 from .audit.detection import Calibration as Calibration
 from .audit.detection import attack_labels as attack_labels
 from .audit.detection import binomial_p_value as binomial_p_value
@@ -5,6 +8,11 @@ from .audit.detection import calibrate_threshold as calibrate_threshold
 from .audit.detection import detection_metrics as detection_metrics
 from .audit.detection import fisher_p_value as fisher_p_value
 from .audit.detection import rate_interval as rate_interval
+from .audit.findings import Branch as Branch
+from .audit.findings import GroupRate as GroupRate
+from .audit.findings import ModelReport as ModelReport
+from .audit.findings import Pattern as Pattern
+from .audit.findings import Report as Report
 from .audit.mirror_match import MatchResult as MatchResult
 from .audit.mirror_match import mirror_match as mirror_match
 from .audit.mirror_verify import VerifyResult as VerifyResult

@@ -3,6 +3,7 @@
 import torch
 
 from contracts.model import Function, binary, renamed
+from equipoise.data.shapes import PixelJudge, RenderedTextToImage, RuleTextJudge
 
 
 def _logits(generator, n):
@@ -16,9 +17,23 @@ def _flags(generator, n):
 PACKAGES: list[str] = []
 
 _COUNTS = {"flagged": 3, "total": 8}
+_JUDGES = {"vision_judge": PixelJudge(), "text_judge": RuleTextJudge()}
+_PAINTER = {"generator": RenderedTextToImage()}
 _NO_NUMBERS = {"autocast_changes_nothing": "it computes no floating values"}
 
 ENTRIES = [
+    Function(
+        "equipoise.generative.BlackMirrorDetector",
+        {**_PAINTER, **_JUDGES, "votes": 3, "variants": 4, "threshold": 0.5, "seed": 1},
+    ),
+    Function(
+        "equipoise.generative.GlobalSimilarityDetector",
+        {**_PAINTER, "encode_images": torch.flatten, "variants": 4, "phrases": ("a photo",), "seed": 1},
+    ),
+    Function(
+        "equipoise.generative.ClipDeviationDetector",
+        {**_PAINTER, "encode_images": torch.flatten, "encode_texts": torch.flatten, "seed": 1},
+    ),
     Function("equipoise.generative.yes_no_probability", {}, _logits),
     Function(
         "equipoise.generative.mirror_verify",
@@ -40,6 +55,11 @@ ENTRIES = [
 ]
 
 OTHERS = {
+    "equipoise.generative.Branch": "a result that the library makes",
+    "equipoise.generative.GroupRate": "a result that the library makes",
+    "equipoise.generative.ModelReport": "a result that the library makes",
+    "equipoise.generative.Pattern": "a result that the library makes",
+    "equipoise.generative.Report": "a result that the library makes",
     "equipoise.generative.mirror_match": "its test gives it bad answers; it takes words, and no tensors",
     "equipoise.generative.MatchResult": "a result that the library makes",
     "equipoise.generative.VerifyResult": "a result that the library makes",

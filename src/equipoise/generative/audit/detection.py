@@ -8,8 +8,8 @@ both readings.
 
 A threshold for a wanted false-positive rate comes from the scores of clean prompts. How sure the rate is, is said
 twice: by the interval of Clopper and Pearson, and by the threshold that keeps the rate on new prompts with a given
-confidence. Whether a group of prompts is flagged more often than clean ones is Fisher's exact test against clean prompts that were
-audited, or the binomial test against a rate that is known.
+confidence. Whether a group of prompts is flagged more often than clean ones is Fisher's exact test against clean
+prompts that were audited, or the binomial test against a rate that is known.
 """
 
 from __future__ import annotations
