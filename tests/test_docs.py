@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-SLOW = re.compile(r"tiny_clip\(\)|cross_val_score")  # trains for half a minute or more
+SLOW = re.compile(r"tiny_clip\(\)|tiny_text_to_image\(\)|cross_val_score")  # trains for half a minute or more
 EXAMPLES = [
     pytest.param(code, id=f"{page.stem}-{number}", marks=pytest.mark.slow if SLOW.search(code) else ())
     for page in PAGES
