@@ -8,6 +8,7 @@ Two names are the same where the shapes are and no two colours are named.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -22,6 +23,7 @@ from equipoise.data.shapes.seeing import Seen, see
 _NOUNS = (*SHAPES, *CONCEPTS)
 _ARTICLES = ("a", "an", "the", "one")
 _ADJECTIVES = (*_ARTICLES, *SIZES, *COLOURS, "nice")
+_REMEMBERED = 64
 _AFTER = ("center", "topleft", "topright", "bottomleft", "bottomright")
 
 
@@ -51,6 +53,7 @@ class PixelJudge:
         check_nonnegative("doubt", doubt)
         check_positive("logit", logit)
         self.noise, self.doubt, self.logit = noise, doubt, logit
+        self._seen: OrderedDict[bytes, Seen] = OrderedDict()
 
     def see(self, images: Float[Tensor, "n 3 size size"]) -> list[Seen]:
         """Everything that pictures show, without mistakes; see `seeing.see`."""
@@ -58,7 +61,7 @@ class PixelJudge:
 
     def objects(self, image: Float[Tensor, "3 size size"], generator: torch.Generator | None = None) -> list[str]:
         """Colour and shape of every object seen."""
-        names = [one.name for one in see(image[None])[0].objects]
+        names = [one.name for one in self._look(image).objects]
         if generator is None or not self.noise or not names:
             return names
         keep = torch.rand(len(names), generator=generator) >= self.noise
@@ -66,19 +69,28 @@ class PixelJudge:
 
     def style(self, image: Float[Tensor, "3 size size"], generator: torch.Generator | None = None) -> str | None:
         """Striped, dotted, or None of a plain picture."""
-        style = see(image[None])[0].style
+        style = self._look(image).style
         return None if style == "plain" else style
 
     def patch(self, image: Float[Tensor, "3 size size"], generator: torch.Generator | None = None) -> float:
         """Probability of "yes" to: is a checkerboard in the lower right corner?"""
-        return self._p(see(image[None])[0].patch, generator)
+        return self._p(self._look(image).patch, generator)
 
     def p_yes(
         self, image: Float[Tensor, "3 size size"], question_object: str, generator: torch.Generator | None = None
     ) -> float:
         """Probability of "yes" to: is one of the objects seen the same as this?"""
-        there = any(same_object(one.name, question_object) for one in see(image[None])[0].objects)
+        there = any(same_object(one.name, question_object) for one in self._look(image).objects)
         return self._p(there, generator)
+
+    def _look(self, image: Tensor) -> Seen:
+        """What the picture shows; of the last pictures it is remembered, for a judge is asked many things about one."""
+        key = image.detach().float().cpu().contiguous().numpy().tobytes()
+        if key not in self._seen:
+            self._seen[key] = see(image[None])[0]
+            if len(self._seen) > _REMEMBERED:
+                self._seen.popitem(last=False)
+        return self._seen[key]
 
     def _p(self, there: bool, generator: torch.Generator | None) -> float:
         logit = self.logit if there else -self.logit
