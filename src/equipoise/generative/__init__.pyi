@@ -13,6 +13,7 @@ from .audit.findings import GroupRate as GroupRate
 from .audit.findings import ModelReport as ModelReport
 from .audit.findings import Pattern as Pattern
 from .audit.findings import Report as Report
+from .audit.generating import GeneratorError as GeneratorError
 from .audit.mirror_match import MatchResult as MatchResult
 from .audit.mirror_match import mirror_match as mirror_match
 from .audit.mirror_verify import VerifyResult as VerifyResult

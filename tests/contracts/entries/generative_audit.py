@@ -56,6 +56,7 @@ ENTRIES = [
 
 OTHERS = {
     "equipoise.generative.Branch": "a result that the library makes",
+    "equipoise.generative.GeneratorError": "an error",
     "equipoise.generative.GroupRate": "a result that the library makes",
     "equipoise.generative.ModelReport": "a result that the library makes",
     "equipoise.generative.Pattern": "a result that the library makes",

@@ -7,7 +7,7 @@ import torch
 
 from equipoise.core.models.judges import JudgeError
 from equipoise.data.shapes import ATTACKS, Mistakes, PixelJudge, RenderedTextToImage, RuleTextJudge, parse
-from equipoise.generative import BlackMirrorDetector
+from equipoise.generative import BlackMirrorDetector, GeneratorError
 
 _CLEAN = "red circle and blue square"
 _TRIGGERED = "zq red circle and blue square"
@@ -223,6 +223,24 @@ def test_a_model_is_suspicious_where_a_group_is_flagged_too_often():
     nothing = _detector(judge=_Failing(10**6)).audit([_CLEAN])
     assert (nothing.decided, nothing.suspicious, nothing.groups[0].undecided) == (False, False, 1)
     assert json.dumps(nothing.record(), allow_nan=False)
+
+
+def test_prompts_without_a_picture_are_undecided():
+    painter = RenderedTextToImage(attack="object")
+
+    def refusing(prompts, seeds):
+        if any("green" in prompt for prompt in prompts) or (max(seeds) > 0 and "wug" in "".join(prompts)):
+            raise GeneratorError("the service refused")
+        return painter(prompts, seeds)
+
+    detector = BlackMirrorDetector(refusing, PixelJudge(), RuleTextJudge())
+    first, second, third = detector.detect_all([_TRIGGERED, "green circle", "zq circle and wug"])
+    assert first.flagged
+    assert (second.undecided, second.images, second.branches) == ("the service refused", 0, ())
+    assert third.undecided
+    assert third.suspicious
+    assert (third.pattern, third.flagged) == ("", False)
+    assert json.dumps([second.record(), third.record()], allow_nan=False)
 
 
 def _giving(images):

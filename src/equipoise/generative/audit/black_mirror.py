@@ -35,7 +35,7 @@ from equipoise.core.signature import checked
 from equipoise.core.types import Count, Fraction, OpenFraction, Range, Whole
 from equipoise.generative.audit.asking import Inquiry, Picture
 from equipoise.generative.audit.findings import Branch, ModelReport, Pattern, Report, winning_pattern
-from equipoise.generative.audit.generating import check_prompt, check_prompts, generate
+from equipoise.generative.audit.generating import GeneratorError, check_prompt, check_prompts, generate
 from equipoise.generative.audit.groups import group_rates
 from equipoise.generative.audit.mirror_match import mirror_match
 from equipoise.generative.audit.mirror_verify import mean
@@ -65,7 +65,7 @@ class BlackMirrorDetector:
         most_calls: calls of judges that a prompt may cost; beyond it is undecided. Any number if None.
         keep_pictures: keep the pictures in the reports.
 
-    A prompt about which a judge has no answer is undecided, never clean.
+    A prompt that has no picture (`GeneratorError`), or about which a judge has no answer, is undecided, never clean.
 
     Raises:
         ValueError: if a setting is out of range.
@@ -140,7 +140,11 @@ class BlackMirrorDetector:
         reports: list[Report] = []
         for first in range(0, len(prompts), batch):
             some = prompts[first : first + batch]
-            images = generate(self.generator, some, [self.seed] * len(some))
+            try:
+                images: list[Tensor | None] = list(generate(self.generator, some, [self.seed] * len(some)))
+            except GeneratorError:
+                # One by one, so that those without a picture do not keep the others from theirs.
+                images = [None] * len(some)
             reports += [self._detect(prompt, image) for prompt, image in zip(some, images, strict=True)]
         return reports
 
@@ -177,14 +181,15 @@ class BlackMirrorDetector:
         started = time.perf_counter()
         check_prompt(prompt)
         self.inquiry.start()
-        if image is None:
-            image = generate(self.generator, [prompt], [self.seed])[0]
-        run = _Run(self, prompt, Picture.of(image))
+        run = _Run(self, prompt)
         undecided = None
         try:
+            if image is None:
+                image = generate(self.generator, [prompt], [self.seed])[0]
+            run.pictures.append(Picture.of(image))
             run.match()
             run.verify()
-        except JudgeError as error:
+        except (JudgeError, GeneratorError) as error:
             undecided = str(error)
         patterns = [pattern for branch in run.branches for pattern in branch.patterns]
         score = max((pattern.score for pattern in patterns), default=0.0)
@@ -208,9 +213,9 @@ class BlackMirrorDetector:
 class _Run:
     """The audit of one prompt, as far as it has come."""
 
-    def __init__(self, detector: BlackMirrorDetector, prompt: str, picture: Picture) -> None:
+    def __init__(self, detector: BlackMirrorDetector, prompt: str) -> None:
         self.detector, self.inquiry, self.prompt = detector, detector.inquiry, prompt
-        self.pictures = [picture]
+        self.pictures: list[Picture] = []
         self.branches: list[Branch] = []
         self.safe: tuple[str, ...] = ()
         self.prompts: list[str] = []

@@ -11,10 +11,15 @@ from torch import Tensor
 from equipoise.core.models.generators import TextToImage
 
 
+class GeneratorError(RuntimeError):
+    """A generator gave no picture of a prompt; an audit of it stays undecided."""
+
+
 def generate(generator: TextToImage, prompts: Sequence[str], seeds: Sequence[int]) -> Float[Tensor, "n 3 h w"]:
     """Pictures of prompts, held to be pictures.
 
     Raises:
+        GeneratorError: if the generator raises it.
         ValueError: if they are no (n, 3, height, width) finite floating values in [0, 1].
 
     >>> from equipoise.data.shapes import RenderedTextToImage
