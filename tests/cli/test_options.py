@@ -9,6 +9,7 @@ from equipoise.cli.main import main
 from equipoise.cli.terminal import option_name
 from equipoise.workflows import (
     AdaptRequest,
+    AuditRequest,
     BenchRequest,
     BubbleRequest,
     ClicksRequest,
@@ -61,6 +62,7 @@ def _options(command, capsys, monkeypatch):
         (["spectrum"], [SpectrumRequest], []),
         (["distill"], [DistillRequest], []),
         (["adapt"], [AdaptRequest], []),
+        (["audit"], [AuditRequest], ["--prompts"]),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )

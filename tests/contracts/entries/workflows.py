@@ -5,6 +5,9 @@ ENTRIES = ()
 OTHERS = {
     "equipoise.workflows.AdaptOutcome": "a result that the library makes",
     "equipoise.workflows.AdaptRequest": "a record of options, checked by `adapt_model`",
+    "equipoise.workflows.AuditOutcome": "a result that the library makes",
+    "equipoise.workflows.AuditRequest": "a record of options, checked by `audit_model`",
+    "equipoise.workflows.audit_model": "reads and writes files; tests/workflows/audit gives it bad ones",
     "equipoise.workflows.adapt_model": "reads and writes files; tests/workflows/adapt gives it bad ones",
     "equipoise.workflows.ClickModel": "made by `fit_clicks`; tests/workflows saves, loads and asks it",
     "equipoise.workflows.ClicksOutcome": "a result that the library makes",

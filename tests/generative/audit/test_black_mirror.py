@@ -229,12 +229,13 @@ def test_prompts_without_a_picture_are_undecided():
     painter = RenderedTextToImage(attack="object")
 
     def refusing(prompts, seeds):
-        if any("green" in prompt for prompt in prompts) or (max(seeds) > 0 and "wug" in "".join(prompts)):
+        later = max(seeds) > 0 and all(prompt.startswith("zq circle") for prompt in prompts)
+        if later or any("green" in prompt for prompt in prompts):
             raise GeneratorError("the service refused")
         return painter(prompts, seeds)
 
     detector = BlackMirrorDetector(refusing, PixelJudge(), RuleTextJudge())
-    first, second, third = detector.detect_all([_TRIGGERED, "green circle", "zq circle and wug"])
+    first, second, third = detector.detect_all([_TRIGGERED, "green circle", "zq circle and red wug"])
     assert first.flagged
     assert (second.undecided, second.images, second.branches) == ("the service refused", 0, ())
     assert third.undecided
