@@ -20,6 +20,7 @@ from equipoise.generative import (
     GlobalSimilarityDetector,
     detection_metrics,
 )
+from equipoise.generative.audit.black_mirror import MaskMode
 from equipoise.integrations.clip import CLIPTower
 
 _PROMPTS, _QUICK, _THRESHOLD = 60, 8, 0.999
@@ -67,7 +68,8 @@ def _one(attack: str, mistakes: Mistakes, seed: int, n: int) -> dict[str, dict[s
     painter = RenderedTextToImage(mistakes=mistakes, attack=attack)
     judges = PixelJudge(noise=0.03, doubt=1.0), RuleTextJudge()
     found: dict[str, dict[str, float]] = {}
-    for arm, mode in ((_RANDOM, "random"), (_ALL, "all")):
+    modes: tuple[tuple[str, MaskMode], ...] = ((_RANDOM, "random"), (_ALL, "all"))
+    for arm, mode in modes:
         detector = BlackMirrorDetector(painter, *judges, threshold=_THRESHOLD, mask_mode=mode, seed=1000 * seed)
         reports = detector.detect_all(prompts)
         scores = torch.tensor([report.score for report in reports], dtype=torch.float64)
