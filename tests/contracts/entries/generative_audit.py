@@ -56,7 +56,7 @@ ENTRIES = [
 
 OTHERS = {
     "equipoise.generative.Branch": "a result that the library makes",
-    "equipoise.generative.GeneratorError": "an error",
+    "equipoise.generative.GeneratorError": "an error that a generator raises; tests of the detector raise it",
     "equipoise.generative.GroupRate": "a result that the library makes",
     "equipoise.generative.ModelReport": "a result that the library makes",
     "equipoise.generative.Pattern": "a result that the library makes",

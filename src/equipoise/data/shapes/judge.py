@@ -23,7 +23,7 @@ from equipoise.data.shapes.seeing import Seen, see
 _NOUNS = (*SHAPES, *CONCEPTS)
 _ARTICLES = ("a", "an", "the", "one")
 _ADJECTIVES = (*_ARTICLES, *SIZES, *COLOURS, "nice")
-_REMEMBERED = 64
+_REMEMBERED = 1024
 _AFTER = ("center", "topleft", "topright", "bottomleft", "bottomright")
 
 

@@ -198,19 +198,17 @@ def _objects(images: Float32[Tensor, "n 3 s s"], hidden: Tensor, size: int) -> l
         (nearest < _NEAR) & (high > _BRIGHT) & ((high - low > _COLOURFUL) | (colour == _NAMES.index("white"))) & ~hidden
     )
     planes = (colour[:, None] == torch.arange(len(_NAMES))[:, None, None]) & ink[:, None]
-    codes, counts = _connected(planes).flatten(2).long(), {}
-    for k, plane in enumerate(codes.flatten(0, 1)):
-        for code, count in zip(*(each.tolist() for each in plane.unique(return_counts=True)), strict=True):
-            if code and count >= _FEWEST_PIXELS * (size / 16) ** 2:
-                counts[k, code] = count
-    places = list(counts)
+    codes = _connected(planes).flatten(0, 1).long()
+    # A number for every group of pixels in every plane, 0 for no group.
+    names = torch.where(codes > 0, codes + (size * size + 1) * torch.arange(len(codes))[:, None, None], 0)
+    groups, counts = names.unique(return_counts=True)
+    groups = groups[(groups > 0) & (counts >= _FEWEST_PIXELS * (size / 16) ** 2)]
     found: list[list[SeenObject]] = [[] for _ in range(len(images))]
-    if not places:
+    if not len(groups):
         return found
-    flat = codes.flatten(0, 1).unflatten(1, (size, size))
-    masks = torch.stack([flat[k] == code for k, code in places])
-    picture = torch.tensor([k // len(_NAMES) for k, _ in places])
-    tint = torch.tensor([k % len(_NAMES) for k, _ in places])
+    plane = groups // (size * size + 1)
+    masks = names[plane] == groups[:, None, None]
+    picture, tint = plane // len(_NAMES), plane % len(_NAMES)
     for where, hue, one in zip(
         picture.tolist(), tint.tolist(), _fit(images, ink, hidden, masks, picture, tint), strict=True
     ):
@@ -286,26 +284,22 @@ def _fit(
     pad = [half + 1] * 4
     alpha, weight = F.pad(alpha * weight, pad), F.pad(weight, pad, value=1.0)
     rows, columns = _middles(masks.any(2)), _middles(masks.any(1))
-    best: list[tuple[float, int, int, int]] = [(math.inf, 0, 0, 0)] * len(masks)
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            at = [(r + dy + 1, c + dx + 1) for r, c in zip(rows, columns, strict=True)]
-            a, w = (
-                torch.stack([each[k, y : y + bank.window, x : x + bank.window] for k, (y, x) in enumerate(at)]).flatten(
-                    1
-                )
-                for each in (alpha, weight)
-            )
-            error = a.square().sum(1, keepdim=True) - 2 * a @ bank.flat.T + w @ bank.squares.T
-            value, which = error.min(1)
-            for k, (v, t) in enumerate(zip(value.tolist(), which.tolist(), strict=True)):
-                if v < best[k][0]:
-                    best[k] = (v, t, dy, dx)
+    shifts = torch.tensor([(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
+    at = torch.stack([rows, columns], 1)[:, None] + shifts + 1
+    which = torch.arange(len(masks))[:, None]
+    a, w = (
+        each.unfold(1, bank.window, 1).unfold(2, bank.window, 1)[which, at[..., 0], at[..., 1]].flatten(2)
+        for each in (alpha, weight)
+    )
+    error = a.square().sum(2, keepdim=True) - 2 * a @ bank.flat.T + w @ bank.squares.T
+    least, best = error.flatten(1).min(1)
     fits = []
-    for k, (least, t, dy, dx) in enumerate(best):
+    for k, (value, one) in enumerate(zip(least.tolist(), best.tolist(), strict=True)):
+        shift, t = divmod(one, len(bank.shapes))
+        dy, dx = (int(step) for step in shifts[shift])
         mx, my = bank.middles[t]
-        middle = ((columns[k] + dx + mx + 0.5) / size, (rows[k] + dy + my + 0.5) / size)
-        misfit = math.sqrt(max(least, 0.0) / float(bank.squares[t].sum()))
+        middle = ((int(columns[k]) + dx + mx + 0.5) / size, (int(rows[k]) + dy + my + 0.5) / size)
+        misfit = math.sqrt(max(value, 0.0) / float(bank.squares[t].sum()))
         fits.append((bank.shapes[t], middle, bank.radii[t], misfit))
     return fits
 
@@ -317,9 +311,9 @@ def _ground(images: Tensor, left_out: Tensor) -> Tensor:
     return torch.where(middle.isnan(), images.flatten(2).median(2).values, middle)
 
 
-def _middles(taken: Tensor) -> list[int]:
+def _middles(taken: Tensor) -> Tensor:
     """Of every row (m, s) the whole pixel in the middle between its first and its last set one."""
     length = taken.shape[1]
     first = taken.float().argmax(1)
     last = length - 1 - taken.flip(1).float().argmax(1)
-    return ((first + last) // 2).tolist()
+    return (first + last) // 2
