@@ -9,6 +9,7 @@ from equipoise.cli.main import main
 from equipoise.cli.terminal import option_name
 from equipoise.workflows import (
     AdaptRequest,
+    AuditRequest,
     BenchRequest,
     BubbleRequest,
     ClicksRequest,
@@ -69,6 +70,7 @@ def _options(command, capsys, monkeypatch):
         (["distill"], [DistillRequest], []),
         (["adapt"], [AdaptRequest], []),
         (["tune-encoder"], [TuneEncoderRequest], []),
+        (["audit"], [AuditRequest], ["--prompts"]),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )

@@ -1,7 +1,7 @@
 """The `equipoise` command: arguments in, a workflow called, what it found printed.
 
 Exit code 0 means done, 2 that the request cannot be carried out as given (one sentence on standard error says why), and
-130 that Ctrl-C stopped it.
+130 that Ctrl-C stopped it. `audit` leaves with 3 where a model is suspicious and 4 where it cannot be decided.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError
 
 from equipoise import __version__
 from equipoise.cli.adapt import adapt
+from equipoise.cli.audit import audit
 from equipoise.cli.bench import bench
 from equipoise.cli.bubble import bubble
 from equipoise.cli.clicks import clicks
@@ -48,7 +49,7 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, segment, fuse, match, tune_encoder)
+_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, segment, fuse, match, tune_encoder, audit)
 for command in (fit, predict, evaluate, *_ROOMS, methods, datasets, reproduce, bench):
     app.command(command)
 

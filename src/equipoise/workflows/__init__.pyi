@@ -1,6 +1,9 @@
 from .adapt.adapting import AdaptOutcome as AdaptOutcome
 from .adapt.adapting import adapt_model as adapt_model
 from .adapt.request import AdaptRequest as AdaptRequest
+from .audit.auditing import AuditOutcome as AuditOutcome
+from .audit.auditing import audit_model as audit_model
+from .audit.request import AuditRequest as AuditRequest
 from .bench.request import BenchRequest as BenchRequest
 from .bench.tabular_benchmark import bench_tabular as bench_tabular
 from .bubble.measure import BubbleOutcome as BubbleOutcome
