@@ -1,0 +1,15 @@
+from .curation.clusters import ThresholdedCluster as ThresholdedCluster
+from .curation.clusters import auto_threshold_cluster as auto_threshold_cluster
+from .curation.clusters import greedy_cluster as greedy_cluster
+from .curation.clusters import largest_consistent_cluster as largest_consistent_cluster
+from .curation.combining import combine_cleaners as combine_cleaners
+from .curation.leakage import IdentityCentres as IdentityCentres
+from .curation.leakage import LeakageCheck as LeakageCheck
+from .curation.leakage import SimilarityHistogram as SimilarityHistogram
+from .curation.leakage import calibrate_leakage_threshold as calibrate_leakage_threshold
+from .curation.leakage import identity_centres as identity_centres
+from .curation.leakage import leakage_check as leakage_check
+from .curation.leakage import similarity_histogram as similarity_histogram
+from .curation.replacing import Replacement as Replacement
+from .curation.replacing import replace_small_identities as replace_small_identities
+from .curation.separation import greedy_separation as greedy_separation
