@@ -33,6 +33,7 @@ _FILES = (
     "distillation",
     "semisup",
     "saliency",
+    "leakage",
 )
 
 

@@ -136,10 +136,13 @@ def nearest_rows(
     best = torch.full((len(queries),), -torch.inf, dtype=dtype, device=queries.device)
     index = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
     for rows, columns, cosines in cosine_blocks(queries, reference, names=names, block=block):
-        # Maxima alone are much faster than with their places, and few rows improve in a later block.
+        # Maxima alone are faster than with their places, and in later blocks few rows improve.
         most = cosines.amax(1)
         better = (most > best[rows]).nonzero()[:, 0]
-        if len(better):
-            best[rows.start + better] = most[better]
-            index[rows.start + better] = columns.start + cosines[better].argmax(1)
+        if not len(better):
+            continue
+        many = 4 * len(better) > len(most)
+        place = cosines.max(1).indices[better] if many else cosines[better].max(1).indices
+        best[rows.start + better] = most[better]
+        index[rows.start + better] = columns.start + place
     return NearestRows(best.clamp_(-1.0, 1.0), index)
