@@ -1,8 +1,8 @@
 """The exact leakage check beside a bare product of the same blocks, and one tree beside DBSCAN run by run.
 
 `python benchmarks/leakage.py [--quick] [--whole]`. The memory is the peak of a process that holds both sides, 100,000
-rows of 512 each, and checks 8,192 candidates; with `--whole`, all of them, which takes minutes. The bare product multiplies
-unit rows that are at hand and forgets what it finds.
+rows of 512 each, and checks 8,192 candidates; with `--whole`, all of them, which takes minutes. The bare product
+multiplies unit rows that are at hand and forgets what it finds.
 """
 
 from __future__ import annotations

@@ -18,13 +18,13 @@ def test_the_nearest_row_is_that_of_the_whole_matrix(block):
     whole = torch.nn.functional.cosine_similarity(queries[:, None], reference[None], dim=2)
     found = nearest_rows(queries, reference, block=block)
     torch.testing.assert_close(found.similarity, whole.amax(1))
-    assert found.index.tolist() == whole.argmax(1).tolist()
+    assert found.row.tolist() == whole.argmax(1).tolist()
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_of_equal_rows_the_first_is_named(block):
     reference = torch.eye(3).repeat(4, 1)
-    assert nearest_rows(torch.eye(3), reference, block=block).index.tolist() == [0, 1, 2]
+    assert nearest_rows(torch.eye(3), reference, block=block).row.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("block", BLOCKS)

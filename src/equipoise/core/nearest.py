@@ -1,6 +1,6 @@
 """Cosines of many rows with many others, block by block: the whole matrix is never held.
 
-    similarity_i = max_j a_i · b_j / (|a_i| |b_j|)        index_i = the first j that reaches it
+    similarity_i = max_j a_i · b_j / (|a_i| |b_j|)        row_i = the first j that reaches it
 
 Rows are divided by their norms block by block, so that the inputs are not copied either. What is held is one block of
 each side and one of products; every product is computed, none is estimated.
@@ -23,11 +23,11 @@ class NearestRows(NamedTuple):
 
     Attributes:
         similarity: (n,) cosine with it.
-        index: (n,) its number; the first of equal ones.
+        row: (n,) its number; the first of equal ones.
     """
 
     similarity: Float[Tensor, " n"]
-    index: Int[Tensor, " n"]
+    row: Int[Tensor, " n"]
 
 
 class CosineBlock(NamedTuple):
@@ -90,11 +90,14 @@ def cosine_blocks(
         upper: leave out blocks that lie wholly on or below the diagonal, where `first` and `second` are the same rows.
 
     Raises:
-        ValueError: if a row is not finite, or zero.
+        ValueError: if the two differ in width, or a row is not finite, or zero.
 
     >>> [part.cosines.tolist() for part in cosine_blocks(torch.eye(2), torch.eye(2), block=(1, 2))]
     [[[1.0, 0.0]], [[0.0, 1.0]]]
     """
+    if first.shape[1] != second.shape[1]:
+        wide = f"{names[1]} must have d = {first.shape[1]} columns as {names[0]} has"
+        raise ValueError(f"{wide}, got {second.shape[1]}")
     dtype = working_dtype(first, second)
     room = torch.empty(min(block[0], len(first)) * min(block[1], len(second)), dtype=dtype, device=first.device)
     for top in range(0, len(first), block[0]):
@@ -129,12 +132,12 @@ def nearest_rows(
     Raises:
         ValueError: if a row is not finite, or zero.
 
-    >>> nearest_rows(torch.tensor([[1.0, 2.0]]), torch.eye(2)).index
+    >>> nearest_rows(torch.tensor([[1.0, 2.0]]), torch.eye(2)).row
     tensor([1])
     """
     dtype = working_dtype(queries, reference)
     best = torch.full((len(queries),), -torch.inf, dtype=dtype, device=queries.device)
-    index = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+    row = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
     for rows, columns, cosines in cosine_blocks(queries, reference, names=names, block=block):
         # Maxima alone are faster than with their places, and in later blocks few rows improve.
         most = cosines.amax(1)
@@ -144,5 +147,5 @@ def nearest_rows(
         many = 4 * len(better) > len(most)
         place = cosines.max(1).indices[better] if many else cosines[better].max(1).indices
         best[rows.start + better] = most[better]
-        index[rows.start + better] = columns.start + place
-    return NearestRows(best.clamp_(-1.0, 1.0), index)
+        row[rows.start + better] = columns.start + place
+    return NearestRows(best.clamp_(-1.0, 1.0), row)

@@ -82,7 +82,7 @@ def leakage_check(candidates: Candidates, reference: Reference, threshold: OpenF
     ([True, False], [0, 0])
     """
     found = nearest_rows(candidates, reference, names=("candidates", "reference"))
-    return LeakageCheck(found.similarity, found.index, found.similarity >= threshold)
+    return LeakageCheck(found.similarity, found.row, found.similarity >= threshold)
 
 
 @checked
