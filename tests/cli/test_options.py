@@ -13,6 +13,7 @@ from equipoise.workflows import (
     BubbleRequest,
     ClicksRequest,
     CompleteRequest,
+    CurateRequest,
     DistillRequest,
     EmbedRequest,
     EvaluateRequest,
@@ -61,6 +62,7 @@ def _options(command, capsys, monkeypatch):
         (["spectrum"], [SpectrumRequest], []),
         (["distill"], [DistillRequest], []),
         (["adapt"], [AdaptRequest], []),
+        (["curate"], [CurateRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )

@@ -65,6 +65,9 @@ ENTRIES = [
 ]
 
 OTHERS = {
+    "equipoise.workflows.CurateOutcome": "a result that the library makes",
+    "equipoise.workflows.CurateRequest": "a record of options, checked by `curate_folder`",
+    "equipoise.workflows.curate_folder": "reads and writes files; tests/workflows/curate gives it bad ones",
     "equipoise.generative.Cleaner": "a protocol, which has no values",
     "equipoise.generative.CleanerDecision": "a result that the library makes",
     "equipoise.generative.Expander": "a protocol, which has no values",

@@ -18,7 +18,7 @@ from equipoise.generative.curation.leakage import SimilarityHistogram, similarit
 
 Source: TypeAlias = Literal["real", "augmented", "synthetic"]
 Verdict: TypeAlias = Literal[
-    "kept", "near copy", "outlier", "leaked", "surplus", "identity too small", "identity leaked"
+    "kept", "near copy", "outlier", "leaked", "surplus", "identity too small", "identity leaked", "not embedded"
 ]
 
 
