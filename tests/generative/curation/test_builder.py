@@ -272,7 +272,7 @@ def test_a_dry_run_makes_nothing_and_counts():
 
 
 def test_a_stopped_build_goes_on(tmp_path):
-    source = _source(people=150, samples=8, wrong=2)
+    source = _source(people=80, samples=8, wrong=2)
     whole = _builder(**MAKING, separation_threshold=0.9).build(source, num_synthetic=3)
     embedded, taken = [], {}
 
@@ -295,7 +295,7 @@ def test_a_stopped_build_goes_on(tmp_path):
         builder = IdentityDatasetBuilder(embed, min_count=4, target_count=12, **MAKING, separation_threshold=0.9)
         return builder.build(source, num_synthetic=3, sink=until(count), progress=tmp_path / "progress.jsonl")
 
-    for count in (200, 700, 925):
+    for count in (200, 330, 500):
         with pytest.raises(Stopped):
             build(count)
         with (tmp_path / "progress.jsonl").open("a") as file:

@@ -8,7 +8,7 @@ turn uncovers repeats the border.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, TypeAlias
 
 import torch
@@ -54,17 +54,17 @@ class IdentityAugmentation(HasSettings):
         self,
         flip: Probability = 0.5,
         jitter: Probability = 0.8,
-        colours: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
+        colours: Sequence[float] = (0.4, 0.4, 0.4, 0.1),
         grey: Probability = 0.2,
         affine: Probability = 0.5,
         degrees: NonNegative = 10.0,
         shift: ProperFraction = 0.05,
-        scale: tuple[float, float] = (0.95, 1.05),
+        scale: Sequence[float] = (0.95, 1.05),
         shear: NonNegative = 5.0,
         rotate: Probability = 0.5,
         turn: NonNegative = 5.0,
         blur: Probability = 1.0,
-        sigma: tuple[float, float] = (0.1, 2.0),
+        sigma: Sequence[float] = (0.1, 2.0),
         halve: Probability = 1.0,
     ) -> None:
         if len(colours) != 4 or not all(0 <= each <= 1 for each in colours):
@@ -132,7 +132,7 @@ def _grey(x: Tensor) -> Tensor:
     return (x * x.new_tensor(_GREY)[:, None, None]).sum(1, keepdim=True)
 
 
-def _jittered(x: Tensor, draw: _Draws, colours: tuple[float, float, float, float]) -> Tensor:
+def _jittered(x: Tensor, draw: _Draws, colours: Sequence[float]) -> Tensor:
     brightness, contrast, saturation, hue = (draw.around(each)[:, None, None, None] for each in colours)
     x = (x * (1 + brightness)).clamp(0, 1)
     mean = _grey(x).mean((2, 3), keepdim=True)

@@ -70,7 +70,7 @@ class ClusterCleaner(HasSettings):
         max_fraction: Probability = 0.8,
         step: Positive = 0.02,
         max_iter: Count = 10,
-        bounds: tuple[float, float] = (0.3, 0.9),
+        bounds: Sequence[float] = (0.3, 0.9),
         mode: Literal["grid", "exact"] = "grid",
         min_samples: Count = 2,
     ) -> None:

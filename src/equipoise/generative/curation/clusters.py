@@ -12,6 +12,7 @@ added here.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -108,7 +109,7 @@ def auto_threshold_cluster(
     max_fraction: Probability = 0.8,
     step: Positive = 0.02,
     max_iter: Count = 10,
-    bounds: tuple[float, float] = (0.3, 0.9),
+    bounds: Sequence[float] = (0.3, 0.9),
     mode: Literal["grid", "exact"] = "grid",
     *,
     min_samples: Count = 2,
@@ -203,7 +204,7 @@ def greedy_cluster(embeddings: IdentityRows, threshold: OpenFraction = 0.6) -> I
     return torch.from_numpy(largest).to(embeddings.device)
 
 
-def _checked_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
+def _checked_bounds(bounds: Sequence[float]) -> tuple[float, float]:
     try:
         low, high = (float(each) for each in bounds)
     except (TypeError, ValueError):

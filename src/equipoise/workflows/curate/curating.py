@@ -284,9 +284,10 @@ def _report(
     lines = []
     for who in pictures.of:
         rows = [row for row in manifest.rows if row.identity == who]
-        verdicts = Counter(row.verdict for row in rows)
+        verdicts: Counter[str] = Counter(row.verdict for row in rows)
         kept = verdicts.pop("kept", 0)
         lines.append(IdentityLine(who, len(rows), kept, dict(verdicts)))
+    left_out: Counter[str] = Counter(row.verdict for row in manifest.rows if not row.kept)
     near = None
     if request.reference is not None and any(row.kept for row in manifest.rows):
         found = manifest.privacy(_BINS)
@@ -301,7 +302,7 @@ def _report(
         ],
         identities=lines,
         out=len(manifest.order),
-        left_out=dict(Counter(row.verdict for row in manifest.rows if not row.kept)),
+        left_out=dict(left_out),
         nearest=near,
         leakage_threshold=threshold,
         largest_before=max(looked) if looked else None,
