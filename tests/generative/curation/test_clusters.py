@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from equipoise.generative import auto_threshold_cluster, greedy_cluster, largest_consistent_cluster
+from equipoise.generative.curation.clusters import _Clusters
 
 DBSCAN = pytest.importorskip("sklearn.cluster").DBSCAN
 
@@ -199,3 +200,13 @@ def test_settings_out_of_range_are_refused(settings, words):
 def test_embeddings_without_directions_are_refused(function, rows, words):
     with pytest.raises(ValueError, match=words):
         function(rows)
+
+
+def test_every_merge_within_the_bounds_is_among_the_thresholds():
+    for seed in range(10):
+        clusters = _Clusters(_identity(seed, n=15, spread=0.4), 2)
+        thresholds = clusters.attainable(0.3, 0.9)
+        found = {tuple(clusters.largest(threshold).tolist()) for threshold in thresholds}
+        merges = [d for d in clusters.tree.step if 0.3 < 1 - d < 0.9]
+        assert merges
+        assert {tuple(clusters.tree.largest(d).tolist()) for d in merges} <= found

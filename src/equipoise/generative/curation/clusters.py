@@ -11,7 +11,6 @@ added here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple, TypeAlias
 
@@ -72,8 +71,8 @@ class _Clusters:
     def attainable(self, low: float, high: float) -> list[float]:
         """A threshold for each set of clusters that the bounds allow, strict ones first: those of the merges."""
         merges = [] if self.tree is None else np.unique(self.tree.step).tolist()
-        # 1 − (1 − d) may come out below d, which would undo the merge.
-        found = [t if 1 - t >= d else math.nextafter(t, 0.0) for d in merges for t in [1 - d]]
+        # Exact: distances are 1 less a cosine, so that 1 less a distance is that cosine again.
+        found = [1 - d for d in merges]
         return [high, *(t for t in found if low < t < high), low]
 
 
