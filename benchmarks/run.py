@@ -34,6 +34,7 @@ _FILES = (
     "semisup",
     "saliency",
     "association",
+    "leakage",
 )
 
 

@@ -14,6 +14,7 @@ from equipoise.workflows import (
     BubbleRequest,
     ClicksRequest,
     CompleteRequest,
+    CurateRequest,
     DistillRequest,
     EmbedRequest,
     EvaluateRequest,
@@ -71,6 +72,7 @@ def _options(command, capsys, monkeypatch):
         (["adapt"], [AdaptRequest], []),
         (["tune-encoder"], [TuneEncoderRequest], []),
         (["audit"], [AuditRequest], ["--prompts"]),
+        (["curate"], [CurateRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
     ],
 )

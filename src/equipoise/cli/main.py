@@ -24,6 +24,7 @@ from equipoise.cli.bench import bench
 from equipoise.cli.bubble import bubble
 from equipoise.cli.clicks import clicks
 from equipoise.cli.complete import complete
+from equipoise.cli.curate import curate
 from equipoise.cli.datasets import datasets
 from equipoise.cli.distill import distill
 from equipoise.cli.embed import embed
@@ -49,7 +50,7 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, segment, fuse, match, tune_encoder, audit)
+_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, segment, fuse, match, tune_encoder, audit, curate)
 for command in (fit, predict, evaluate, *_ROOMS, methods, datasets, reproduce, bench):
     app.command(command)
 

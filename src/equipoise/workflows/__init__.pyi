@@ -16,6 +16,9 @@ from .clicks.request import ClicksRequest as ClicksRequest
 from .complete.completing import CompleteOutcome as CompleteOutcome
 from .complete.completing import complete_graph as complete_graph
 from .complete.request import CompleteRequest as CompleteRequest
+from .curate.curating import CurateOutcome as CurateOutcome
+from .curate.curating import curate_folder as curate_folder
+from .curate.request import CurateRequest as CurateRequest
 from .distill.distilling import DistillOutcome as DistillOutcome
 from .distill.distilling import distill_student as distill_student
 from .distill.request import DistillRequest as DistillRequest
