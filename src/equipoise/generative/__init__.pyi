@@ -1,0 +1,12 @@
+from .bridges.geometric_mean import GaussianMean as GaussianMean
+from .bridges.geometric_mean import gaussian_geometric_mean as gaussian_geometric_mean
+from .bridges.geometric_mean import gaussian_label_average as gaussian_label_average
+from .bridges.nearest_target import nearest_target_index as nearest_target_index
+from .bridges.reallocation import ReallocationTerms as ReallocationTerms
+from .bridges.reallocation import WeightReallocationLoss as WeightReallocationLoss
+from .bridges.reallocation import router_entropy as router_entropy
+from .bridges.reallocation import weight_reallocation_loss as weight_reallocation_loss
+from .bridges.reallocation import weight_reallocation_terms as weight_reallocation_terms
+from .bridges.schedule import BridgePosterior as BridgePosterior
+from .bridges.schedule import BridgeSchedule as BridgeSchedule
+from .bridges.schedule import space_indices as space_indices
