@@ -58,10 +58,11 @@ def test_the_marginals_are_those_of_the_bridge():
     # Each sample with noise of its own: one picture of n values.
     BridgeSampler(schedule, 10)(lambda x, step: predict(x.T, step).T, x1.T)
     for step in (15, 10, 4):
-        mean = 0.3 * schedule.mu_x0[step] - 0.8 * schedule.mu_x1[step]
-        # x_{N−1} is x_1 itself, where the bridge has begun to leave it.
-        assert float(seen[step].mean()) == pytest.approx(float(mean), abs=0.02)
-        assert float(seen[step].std()) == pytest.approx(float(schedule.std_bridge[step]), rel=0.1)
+        # Of a Brownian bridge that is at x_1 in step N − 1: there the schedule's own has begun to leave it.
+        share = float(schedule.std_fwd[step] / schedule.std_fwd[19]) ** 2
+        assert float(seen[step].mean()) == pytest.approx(0.3 * (1 - share) - 0.8 * share, abs=0.004)
+        assert float(seen[step].std()) == pytest.approx(float(schedule.std_fwd[step]) * (1 - share) ** 0.5, rel=0.02)
+    assert float(seen[4].std()) == pytest.approx(float(schedule.std_bridge[4]), rel=0.02)
 
 
 def test_the_seed_decides_and_the_batch_does_not():

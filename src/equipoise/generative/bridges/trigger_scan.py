@@ -156,8 +156,9 @@ class TriggerScan:
                     tried.append((row, column, side, value))
         changes = self._changes(images, plain, tried).tolist()
         strong = [k for k, change in enumerate(changes) if change >= _NEARLY * max(changes)]
-        # A larger patch covers what a smaller one does: of those that do nearly as much, the smallest.
-        best = min(strong, key=lambda k: (tried[k][2], -changes[k]))
+        # A larger or a brighter patch disturbs more than the trigger: of those that do nearly as much, the smallest,
+        # then the one most like the candidate, whose z was the highest.
+        best = min(strong, key=lambda k: (tried[k][2], abs(tried[k][3] - start.value), -changes[k]))
         return PatchCandidate(*tried[best], changes[best], start.z)
 
     def _changes(self, images: Tensor, plain: Tensor, patches: Sequence[tuple[int, int, int, float]]) -> Tensor:
