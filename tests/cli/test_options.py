@@ -10,6 +10,7 @@ from equipoise.cli.terminal import option_name
 from equipoise.workflows import (
     AdaptRequest,
     BenchRequest,
+    BridgesRequest,
     BubbleRequest,
     ClicksRequest,
     CompleteRequest,
@@ -62,6 +63,7 @@ def _options(command, capsys, monkeypatch):
         (["distill"], [DistillRequest], []),
         (["adapt"], [AdaptRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
+        (["bench", "bridges"], [BridgesRequest], ["--json"]),
     ],
 )
 def test_the_help_lists_every_field_of_the_request_once(command, requests, more, capsys, monkeypatch):

@@ -1,6 +1,9 @@
 from .adapt.adapting import AdaptOutcome as AdaptOutcome
 from .adapt.adapting import adapt_model as adapt_model
 from .adapt.request import AdaptRequest as AdaptRequest
+from .bench.bridges_benchmark import BridgesOutcome as BridgesOutcome
+from .bench.bridges_benchmark import bench_bridges as bench_bridges
+from .bench.bridges_request import BridgesRequest as BridgesRequest
 from .bench.request import BenchRequest as BenchRequest
 from .bench.tabular_benchmark import bench_tabular as bench_tabular
 from .bubble.measure import BubbleOutcome as BubbleOutcome
