@@ -63,6 +63,6 @@ def test_bench_bridges_says_what_is_wrong(tmp_path, capsys):
         (["--learning-rate", "0"], "learning-rate=0.0 must be above 0"),
     ):
         with pytest.raises(SystemExit):
-            main(["bench", "bridges", *_TINY, *arguments, "--output", str(tmp_path / "out")])
+            main(["bench", "bridges", *arguments, "--output", str(tmp_path / "out")])
         assert message in capsys.readouterr().err
         assert not (tmp_path / "out").exists()

@@ -148,6 +148,9 @@ def test_an_audit_reads_the_router_and_takes_experts_out_one_by_one():
     assert float(report.error_without[1]) == pytest.approx(
         float((model(0.5 * clean) - clean).square().mean()), rel=1e-4
     )
+    model.network = mixture
+    assert RouterAudit(1e6).run(model, clean, 0.5 * clean).suspicious == (1,)
+    model.network = mixture.without([1])
     alone = RouterAudit().run(model, clean, 0.5 * clean)
     assert alone.suspicious == ()
     assert bool(alone.error_without.isnan().all())

@@ -39,7 +39,8 @@ class RouterReport:
         separation: share of the weights' variance that lies between clusters, 0 to 1; NaN where weights are all alike.
         error: mean squared error on the clean pairs.
         error_without: (K,) the same without each expert; NaN where it is the only one.
-        suspicious: experts whose removal raises the error by no more than the tolerance.
+        suspicious: experts whose removal raises the error by no more than the tolerance; never the one that is missed
+            most, so that all of them can be taken out.
     """
 
     mean_weight: Tensor
@@ -108,6 +109,7 @@ class RouterAudit:
                 without[m] = self._error(model, clean, degraded)
         finally:
             model.network = mixture
+        needed = int(without.nan_to_num(-math.inf).argmax())
         return RouterReport(
             weights.mean(0),
             weights.var(0, unbiased=False),
@@ -116,7 +118,7 @@ class RouterAudit:
             *clusters,
             error,
             without,
-            tuple(m for m in kept if float(without[m]) <= error * (1 + self.tolerance)),
+            tuple(m for m in kept if m != needed and float(without[m]) <= error * (1 + self.tolerance)),
         )
 
     def _error(self, model: BridgeModel, clean: Tensor, degraded: Tensor) -> float:
