@@ -58,7 +58,7 @@ def test_pairs_are_what_they_say(benchmark):
 
 
 def test_the_benchmark_is_the_same_each_time(benchmark):
-    again = ToyBackdoorBenchmark(_world(1500), attacks=2, targets=2, test=48, components=48, width=64, sampling_steps=5)
+    again = ToyBackdoorBenchmark(_world(800), attacks=2, targets=2, test=48, **_SMALL)
     one, two = (each.train_single(steps=20) for each in (benchmark, again))
     degraded = benchmark.test_pairs[0].degraded
     # Products of matrices are rounded by where they lie in memory.

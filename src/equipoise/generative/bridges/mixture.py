@@ -76,10 +76,10 @@ class RoutedMixture(nn.Module):
             ValueError: unless either `x1` or `weights` is given; if given weights are negative, do not sum to 1 or are
                 not one for each expert; if experts differ in the shape of their outputs, or as `route`.
         """
-        if (x1 is None) == (weights is None):
-            raise ValueError("give either x1, to be routed, or weights")
-        if weights is None:
+        if weights is None and x1 is not None:
             weights = self.route(x1)
+        elif weights is None or x1 is not None:
+            raise ValueError("give either x1, to be routed, or weights")
         else:
             if weights.ndim != 2 or weights.shape != (len(x), len(self.experts)):
                 raise ValueError(

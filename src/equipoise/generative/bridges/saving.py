@@ -89,7 +89,7 @@ def _described(network: nn.Module) -> dict[str, Any] | None:
             "width": network.inward.out_features,
             "blocks": len(network.norms),
             "time_features": network.time_features,
-            "hidden": network.bodies[0][0].out_features,  # type: ignore[index, union-attr]
+            "hidden": network.bodies[0][0].out_features,  # type: ignore[index]
         }
     if type(network) is nn.Linear:
         return {"kind": "linear", "sizes": [network.in_features, network.out_features]}
