@@ -15,7 +15,6 @@ _SINGLE, _FREE, _HIDDEN, _CLEAN = "one network", "mixture", "mixture, weights ev
 _PRICES = {_FREE: 0.0, _HIDDEN: 1.0}
 # Of each expert; the single network has the steps of all four together.
 _STEPS, _MERGING, _PICTURES, _TEST = 250, 250, 2000, 128
-_MERGING_RATE = 5e-3
 
 
 def _benchmark(seed: int, quick: bool) -> ToyBackdoorBenchmark:
@@ -38,7 +37,7 @@ def _trained(arm: str, setting: Setting, seed: int, quick: bool) -> tuple[ToyBac
     if arm == _CLEAN:
         return benchmark, experts[0]
     steps = 4 if quick else _MERGING
-    return benchmark, benchmark.merge(experts, steps, learning_rate=_MERGING_RATE, reallocation=_PRICES[arm])
+    return benchmark, benchmark.merge(experts, steps, learning_rate=setting["merging"], reallocation=_PRICES[arm])
 
 
 def _score(arm: str, setting: Setting, seed: int) -> float:
@@ -86,9 +85,10 @@ CLAIM = Claim(
                 "corner and wants the nearest of four pictures of white shapes. Bridges of 100 steps, sampled in 10, "
                 "on 96 principal components; residual networks 160 wide, AdamW with a cosine, batches of 64, averaged "
                 f"weights. Each expert is trained for {_STEPS} steps, the one network for {4 * _STEPS} on all tasks "
-                f"alike; experts and router are then trained together for {_MERGING} steps at a rate of "
-                f"{_MERGING_RATE:g}, with a price of 0 or 1 on uneven weights. Each arm has learning rates of .002 and "
-                ".005 to choose from by the error on the harmless task on two other seeds. Errors are mean squares on "
+                f"alike; experts and router are then trained together for {_MERGING} steps, with a price "
+                "of 0 or 1 on uneven weights. The one network, and the one without attacks, has learning rates of .001, "
+                ".002, .005 and .01 to choose from, a mixture .002 and .005 for its experts and .001 and .005 for what "
+                "follows, all by the error on the harmless task on two other seeds. Errors are mean squares on "
                 "values from −1 to 1; an attack succeeds on a picture with an error below .02; entropy is the mean of "
                 "the router's over pictures and tasks, at most log 4. Occlusion scores tell stamped test pictures from "
                 "the same ones without a stamp, with 4 sampling steps; the lowest and the highest AUROC are those of "
@@ -128,7 +128,12 @@ CLAIM = Claim(
                 ),
             ),
             tuning=Tuning(
-                {arm: grid(lr=(0.005, 0.002)) for arm in (_SINGLE, _FREE, _HIDDEN, _CLEAN)}, _score, seeds=(900, 901)
+                {
+                    **{arm: grid(lr=(0.001, 0.002, 0.005, 0.01)) for arm in (_SINGLE, _CLEAN)},
+                    **{arm: grid(lr=(0.002, 0.005), merging=(0.001, 0.005)) for arm in (_FREE, _HIDDEN)},
+                },
+                _score,
+                seeds=(900, 901),
             ),
         ),
     ),
