@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -35,3 +37,32 @@ def test_bench_tabular_says_what_is_wrong(tables, tmp_path, capsys):
         with pytest.raises(SystemExit):
             main(["bench", "tabular", "--data", str(tables), "--output", str(tmp_path / "out"), *arguments])
         assert message in capsys.readouterr().err
+
+
+_TINY = ["--pictures", "100", "--test", "8", "--steps", "2", "--merge-steps", "2", "--repair-steps", "2"]
+
+
+def test_bench_bridges_prints_its_tables(tmp_path, capsys):
+    out = tmp_path / "out"
+    main(["bench", "bridges", *_TINY, "--attacks", "1", "--output", str(out)])
+    printed = capsys.readouterr().out
+    assert all(title in printed for title in ("utility", "specificity", "stealth", "detection", "scan", "repair"))
+    assert str(out / "results.json") in printed.replace("\n", "")
+    main(["bench", "bridges", *_TINY, "--attacks", "1", "--json", "--output", str(out), "--overwrite"])
+    tables = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in tables["utility"]] == ["no attack", "one network", "mixture", "mixture, price 1"]
+
+
+def test_bench_bridges_says_what_is_wrong(tmp_path, capsys):
+    for arguments, message in (
+        (["--attacks", "4"], "attacks=4 must be at most 3"),
+        (["--task", "colouring"], "colouring"),
+        (["--trigger-size", "20"], "trigger_size=20 must be at most 16"),
+        (["--steps", "0"], "steps=0 must be at least 1"),
+        (["--pictures", "5"], "pictures=5 must be at least 96"),
+        (["--learning-rate", "0"], "learning-rate=0.0 must be above 0"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["bench", "bridges", *arguments, "--output", str(tmp_path / "out")])
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()

@@ -11,6 +11,7 @@ from equipoise.workflows import (
     AdaptRequest,
     AuditRequest,
     BenchRequest,
+    BridgesRequest,
     BubbleRequest,
     ClicksRequest,
     CompleteRequest,
@@ -74,6 +75,7 @@ def _options(command, capsys, monkeypatch):
         (["audit"], [AuditRequest], ["--prompts"]),
         (["curate"], [CurateRequest], []),
         (["bench", "tabular"], [BenchRequest], ["--held-out"]),
+        (["bench", "bridges"], [BridgesRequest], ["--json"]),
     ],
 )
 def test_the_help_lists_every_field_of_the_request_once(command, requests, more, capsys, monkeypatch):

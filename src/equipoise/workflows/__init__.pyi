@@ -4,6 +4,9 @@ from .adapt.request import AdaptRequest as AdaptRequest
 from .audit.auditing import AuditOutcome as AuditOutcome
 from .audit.auditing import audit_model as audit_model
 from .audit.request import AuditRequest as AuditRequest
+from .bench.bridges_benchmark import BridgesOutcome as BridgesOutcome
+from .bench.bridges_benchmark import bench_bridges as bench_bridges
+from .bench.bridges_request import BridgesRequest as BridgesRequest
 from .bench.request import BenchRequest as BenchRequest
 from .bench.tabular_benchmark import bench_tabular as bench_tabular
 from .bubble.measure import BubbleOutcome as BubbleOutcome
