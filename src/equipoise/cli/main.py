@@ -50,7 +50,24 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, segment, fuse, match, tune_encoder, audit, curate)
+_ROOMS = (
+    recommend,
+    clicks,
+    bubble,
+    complete,
+    rank,
+    embed,
+    multitask,
+    distill,
+    adapt,
+    spectrum,
+    segment,
+    fuse,
+    match,
+    tune_encoder,
+    audit,
+    curate,
+)
 for command in (fit, predict, evaluate, *_ROOMS, methods, datasets, reproduce, bench):
     app.command(command)
 
