@@ -38,7 +38,6 @@ def _by_hand(anchors, candidates, positive, groups, candidate_groups, normalized
 def test_it_is_the_definition(normalized, offset, positive, block_rows):
     anchors, candidates = _sides()
     groups, others = torch.tensor([0, 1, 2, 2, 0, 5, 6]), torch.tensor([0, 1, 2, 3, 4, 2, 6, 7, 1])
-    groups, others = torch.tensor([0, 1, 2, 2, 0, 5, 6]), torch.tensor([0, 1, 2, 3, 4, 0, 6, 7, 1])
     for labels in ((None, None), (groups, others)):
         found = info_nce(
             anchors,
