@@ -1,0 +1,16 @@
+from .fairness.balance import attribute_centers as attribute_centers
+from .fairness.balance import attribute_distances as attribute_distances
+from .fairness.balance import equalized_odds_loss as equalized_odds_loss
+from .fairness.balance import equalized_quality_loss as equalized_quality_loss
+from .fairness.balance import equalized_radii as equalized_radii
+from .fairness.bias import AttributeBias as AttributeBias
+from .fairness.bias import AttributeBiasValues as AttributeBiasValues
+from .fairness.bias import attribute_bias as attribute_bias
+from .fairness.bias import bias_amplification as bias_amplification
+from .fairness.bias import intersect_attributes as intersect_attributes
+from .fairness.bias import text_skew as text_skew
+from .fairness.equidistant import equidistant_projection as equidistant_projection
+from .fairness.kernel_distance import kernel_inception_distance as kernel_inception_distance
+from .fairness.quality_gap import QualityGap as QualityGap
+from .fairness.two_stage import TwoStagePlan as TwoStagePlan
+from .fairness.two_stage import two_stage_conditioning as two_stage_conditioning
