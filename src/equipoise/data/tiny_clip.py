@@ -13,9 +13,6 @@ import hashlib
 import json
 import logging
 import math
-import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equipoise.data.kept_models import kept_folder
 from equipoise.data.shapes import KINDS, VOCABULARY, ShapesWorld, kind_images, kind_name, tokenize
 from equipoise.data.shapes.captions import END, PAD, START, UNKNOWN_WORD
 
@@ -96,24 +94,14 @@ def tiny_clip(config: TinyCLIPConfig | None = None, cache_dir: str | Path | None
         ImportError: if transformers is not installed.
     """
     config = config or TinyCLIPConfig()
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "equipoise"
-    folder = Path(cache_dir or root) / f"tiny-clip-{config.key()}"
-    if not folder.exists():
-        _log.info("training a tiny CLIP of %d steps into %s", config.steps, folder)
-        model = train_tiny_clip(config)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Written aside and moved, so that a run that is cut off, or a second one beside it, leaves no half a model.
-        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix="writing-"))
-        try:
-            model.save_pretrained(aside)
-            tiny_tokenizer(config.context_length).save_pretrained(aside)
-            (aside / "recipe.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
-            os.replace(aside, folder)
-        except OSError:
-            shutil.rmtree(aside, ignore_errors=True)
-            if not folder.exists():
-                raise
-    return folder
+
+    def write(folder: Path) -> None:
+        _log.info("training a tiny CLIP of %d steps", config.steps)
+        train_tiny_clip(config).save_pretrained(folder)
+        tiny_tokenizer(config.context_length).save_pretrained(folder)
+        (folder / "recipe.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
+
+    return kept_folder(f"tiny-clip-{config.key()}", write, cache_dir)
 
 
 def untrained_tiny_clip(config: TinyCLIPConfig | None = None) -> Any:
