@@ -1,3 +1,5 @@
+from .fairness.adapter_file import FairAdapter as FairAdapter
+from .fairness.adapter_file import load_fair_adapter as load_fair_adapter
 from .fairness.balance import attribute_centers as attribute_centers
 from .fairness.balance import attribute_distances as attribute_distances
 from .fairness.balance import equalized_odds_loss as equalized_odds_loss
@@ -9,8 +11,18 @@ from .fairness.bias import attribute_bias as attribute_bias
 from .fairness.bias import bias_amplification as bias_amplification
 from .fairness.bias import intersect_attributes as intersect_attributes
 from .fairness.bias import text_skew as text_skew
+from .fairness.debiaser import ConceptReport as ConceptReport
+from .fairness.debiaser import FairStep as FairStep
+from .fairness.debiaser import LightFairDebiaser as LightFairDebiaser
 from .fairness.equidistant import equidistant_projection as equidistant_projection
+from .fairness.foreground import attention_foreground as attention_foreground
+from .fairness.foreground import weigh_foreground as weigh_foreground
 from .fairness.kernel_distance import kernel_inception_distance as kernel_inception_distance
+from .fairness.prompts import FairPrompts as FairPrompts
 from .fairness.quality_gap import QualityGap as QualityGap
+from .fairness.references import References as References
+from .fairness.references import draw_references as draw_references
+from .fairness.references import embed_pictures as embed_pictures
 from .fairness.two_stage import TwoStagePlan as TwoStagePlan
 from .fairness.two_stage import two_stage_conditioning as two_stage_conditioning
+from .fairness.two_stage_sampler import TwoStageSampler as TwoStageSampler
