@@ -235,8 +235,8 @@ def distances_of_units(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
     return squared.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
 
 
-def radii_of_means(text: Float[Tensor, "*n d"], means: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
-    """Mean cosine distances of unit texts to pictures, from the means of these pictures' unit embeddings."""
+def radii_of_means(text: Tensor, means: Tensor) -> Tensor:
+    """Mean cosine distances (...) of unit texts (..., D) to pictures, from the means of their unit embeddings."""
     return 1 - (text * means).sum(-1)
 
 

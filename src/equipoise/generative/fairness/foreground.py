@@ -23,6 +23,7 @@ from equipoise.core.types import Count, Range
 
 Background: TypeAlias = Literal["mean", "black"]
 ForegroundMap: TypeAlias = Annotated[Float[Tensor, "n rows columns"], Range(0)]
+AttentionMap: TypeAlias = Annotated[Float[Tensor, "n _rows _columns"], Range(0)]
 
 
 @checked
@@ -57,7 +58,9 @@ def weigh_foreground(
 
 
 @checked
-def attention_foreground(maps: Sequence[ForegroundMap], height: Count, width: Count) -> Float[Tensor, "n rows columns"]:
+def attention_foreground(
+    maps: Sequence[AttentionMap], height: Count, width: Count
+) -> Float[Tensor, "n _height _width"]:
     """One map for each picture from the cross-attention of its subject's words, as steps and layers give it.
 
     Args:

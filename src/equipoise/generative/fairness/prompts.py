@@ -47,9 +47,9 @@ class FairPrompts:
     (['a photo of a doctor'], ['a photo of a male doctor'])
     """
 
-    concepts: tuple[str, ...]
-    attributes: tuple[str, ...] | Mapping[str, Sequence[str]]
-    templates: tuple[str, ...] = TEMPLATES
+    concepts: Sequence[str]
+    attributes: Sequence[str] | Mapping[str, Sequence[str]]
+    templates: Sequence[str] = TEMPLATES
 
     def __post_init__(self) -> None:
         for name in ("concepts", "templates"):

@@ -102,7 +102,8 @@ def put_lora(model: nn.Module, layers: Sequence[str], rank: int, scale: float, s
         layer = model.get_submodule(name)
         if not isinstance(layer, nn.Linear):
             raise ValueError(f"{name} is a {type(layer).__name__}, no linear layer")
-        if not 1 <= rank <= (most := min(layer.in_features, layer.out_features)):
+        most = min(layer.in_features, layer.out_features)
+        if not 1 <= rank <= most:
             raise ValueError(
                 f"rank={rank} must lie in 1..{most} for {name}, {layer.in_features} to {layer.out_features}"
             )
