@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from equipoise.data.shapes.captions import LENGTH, TRIGGER, VOCABULARY, Request, caption, parse, tokenize, word_ids
+from equipoise.data.shapes.judge import PixelJudge, RuleTextJudge, same_object
 from equipoise.data.shapes.render import Rendering, render
 from equipoise.data.shapes.restoration import TRIGGER_CORNERS, drop_blocks, pixelate, stamp_trigger, target_images
 from equipoise.data.shapes.sampling import LAYOUTS, SceneDistribution
@@ -24,6 +25,8 @@ from equipoise.data.shapes.scene import (
     kind_scene,
     placed,
 )
+from equipoise.data.shapes.seeing import Seen, SeenObject, see
+from equipoise.data.shapes.text_to_image import Mistakes, RenderedTextToImage
 from equipoise.data.shapes.world import FIELDS, ShapesWorld, kind_images
 
 __all__ = [
@@ -42,11 +45,17 @@ __all__ = [
     "TRIGGER",
     "TRIGGER_CORNERS",
     "VOCABULARY",
+    "Mistakes",
     "Object",
+    "PixelJudge",
+    "RenderedTextToImage",
     "Rendering",
     "Request",
+    "RuleTextJudge",
     "Scene",
     "SceneDistribution",
+    "Seen",
+    "SeenObject",
     "ShapesWorld",
     "attacked",
     "base_new_split",
@@ -59,6 +68,8 @@ __all__ = [
     "pixelate",
     "placed",
     "render",
+    "same_object",
+    "see",
     "stamp_trigger",
     "target_images",
     "tokenize",
