@@ -3,6 +3,8 @@
 import torch
 
 from contracts.model import Function, Measure
+from equipoise.generative import FairPrompts
+from fair_tower import SquareTower, draw_squares
 
 # The room is that of `entries/generative.py`.
 PACKAGES: list[str] = []
@@ -45,9 +47,78 @@ def _judged(generator, n):
     return {"quality": torch.rand(n, generator=generator), **_classified(generator, n)}
 
 
+def _images(generator, n):
+    return {
+        "images": torch.rand(n, 3, 4, 4, generator=generator),
+        "foreground": torch.rand(n, 4, 4, generator=generator) + 0.1,
+    }
+
+
+def _maps(generator, n):
+    return {"maps": [torch.rand(n, 2, 2, generator=generator), torch.rand(n, 4, 4, generator=generator)]}
+
+
+def encode(prompts):
+    return torch.zeros(len(prompts), 2)
+
+
+_PROMPTS = {"concepts": ("dax",), "templates": ("{}", "a {}")}
+_ENCODES = {
+    "bad_arguments_are_refused_by_name": "pictures are whatever the encoder takes",
+    "autocast_changes_nothing": "the encoder is the caller's and runs as autocast has it",
+}
+
 _COUNTS = {"bad_arguments_are_refused_by_name": "counts may be whole numbers or shares; its test gives it bad ones"}
 
 ENTRIES = [
+    Function("equipoise.generative.FairPrompts", {**_PROMPTS, "attributes": ("red", "blue")}),
+    Function(
+        "equipoise.generative.LightFairDebiaser",
+        {
+            **_PROMPTS,
+            "attributes": ("red", "blue"),
+            "tower": SquareTower(),
+            "generator": draw_squares,
+            "rank": 2,
+            "scale": 4.0,
+            "lambda_q": 0.5,
+            "pull": 0.1,
+            "keep": 1.0,
+            "steps": 3,
+            "learning_rate": 0.01,
+            "concepts_per_step": 2,
+            "batch_size": 8,
+            "seed": 0,
+        },
+    ),
+    Function(
+        "equipoise.generative.TwoStageSampler",
+        {
+            "denoiser": None,
+            "original": encode,
+            "debiased": encode,
+            "switch_fraction": 0.9,
+            "count": 10,
+            "eta": 0.0,
+        },
+    ),
+    Function("equipoise.generative.attention_foreground", {"height": 4, "width": 4}, _maps),
+    Function(
+        "equipoise.generative.draw_references",
+        {
+            "tower": SquareTower(),
+            "generator": draw_squares,
+            "prompts": FairPrompts(("dax",), ("red", "blue")),
+            "n": 2,
+            "batch_size": 8,
+        },
+    ),
+    Function(
+        "equipoise.generative.embed_pictures",
+        {"tower": SquareTower(), "pictures": torch.rand(2, 3, 4, 4), "prompts": ("a", "b")},
+        exempt=_ENCODES,
+    ),
+    Function("equipoise.generative.weigh_foreground", {"background": "black"}, _images),
     Measure("equipoise.generative.AttributeBias", {"num_prompts": 2, "num_attributes": 3}, _classified),
     Measure("equipoise.generative.QualityGap", {"num_prompts": 2, "num_attributes": 3}, _judged),
     Function("equipoise.generative.attribute_bias", {}, _counts, exempt=_COUNTS),
@@ -72,6 +143,11 @@ ENTRIES = [
 ]
 
 OTHERS = {
+    "equipoise.generative.ConceptReport": "a result that the library makes",
+    "equipoise.generative.FairAdapter": "a result that the library makes",
+    "equipoise.generative.FairStep": "a result that the library makes",
+    "equipoise.generative.References": "made of embeddings; its test gives it bad ones",
+    "equipoise.generative.load_fair_adapter": "reads a folder; its test gives it bad ones",
     "equipoise.generative.AttributeBiasValues": "a result that the library makes",
     "equipoise.generative.TwoStagePlan": "a result that the library makes",
 }

@@ -270,7 +270,7 @@ def test_what_comes_too_early_or_does_not_fit_is_refused():
     debiaser = _debiaser()
     with pytest.raises(RuntimeError, match="no references yet"):
         debiaser.fit()
-    with pytest.raises(ValueError, match="n=0 must be at least 1"):
+    with pytest.raises(ValueError, match="n=0 must be"):
         debiaser.collect_references(0)
     rows = torch.randn(2, 8)
     with pytest.raises(ValueError, match="other concepts or values"):

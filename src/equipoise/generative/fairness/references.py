@@ -15,6 +15,8 @@ from torch import Tensor
 
 from equipoise.core.models.generators import TextToImage
 from equipoise.core.models.two_tower import TwoTower
+from equipoise.core.signature import checked
+from equipoise.core.types import Count, Whole
 from equipoise.generative.fairness.balance import attribute_centers, unit
 from equipoise.generative.fairness.foreground import weigh_foreground
 from equipoise.generative.fairness.prompts import FairPrompts
@@ -70,16 +72,17 @@ class References:
 
 
 @torch.no_grad()
+@checked
 def draw_references(
     tower: TwoTower,
     generator: TextToImage,
     prompts: FairPrompts,
-    n: int,
+    n: Count,
     *,
     pixels: Pixels | None = None,
     foreground: Maps | None = None,
-    seed: int = 0,
-    batch_size: int = 32,
+    seed: Whole = 0,
+    batch_size: Count = 32,
 ) -> References:
     """Draw n pictures for every concept and value, with the templates in turn, and embed them.
 
@@ -96,8 +99,6 @@ def draw_references(
     Raises:
         ValueError: if n is below 1.
     """
-    if n < 1:
-        raise ValueError(f"n={n} must be at least 1: a value without a picture has no centre")
     found = []
     for concept in prompts.concepts:
         row = []
