@@ -13,6 +13,9 @@ from .clicks.request import ClicksRequest as ClicksRequest
 from .complete.completing import CompleteOutcome as CompleteOutcome
 from .complete.completing import complete_graph as complete_graph
 from .complete.request import CompleteRequest as CompleteRequest
+from .debias.debiasing import DebiasOutcome as DebiasOutcome
+from .debias.debiasing import debias_pipeline as debias_pipeline
+from .debias.request import DebiasRequest as DebiasRequest
 from .distill.distilling import DistillOutcome as DistillOutcome
 from .distill.distilling import distill_student as distill_student
 from .distill.request import DistillRequest as DistillRequest
