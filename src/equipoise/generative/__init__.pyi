@@ -24,5 +24,6 @@ from .fairness.references import References as References
 from .fairness.references import draw_references as draw_references
 from .fairness.references import embed_pictures as embed_pictures
 from .fairness.two_stage import TwoStagePlan as TwoStagePlan
+from .fairness.two_stage import choose_switch_fraction as choose_switch_fraction
 from .fairness.two_stage import two_stage_conditioning as two_stage_conditioning
 from .fairness.two_stage_sampler import TwoStageSampler as TwoStageSampler

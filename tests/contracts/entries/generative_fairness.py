@@ -132,6 +132,10 @@ ENTRIES = [
     ),
     Function("equipoise.generative.equalized_quality_loss", {"pull": 0.1}, _pictures),
     Function("equipoise.generative.equalized_radii", {"distance": "euclidean"}, _pictures),
+    Function(
+        "equipoise.generative.choose_switch_fraction",
+        {"bias": {0.0: 0.9, 1.0: 0.3}, "quality": {0.0: 0.8, 1.0: 0.8}, "tolerance": 0.05},
+    ),
     Function("equipoise.generative.equidistant_projection", {}, _texts),
     Function("equipoise.generative.intersect_attributes", {"attributes": {"a": ["b", "c"]}}),
     Function("equipoise.generative.kernel_inception_distance", {"degree": 3, "gamma": 0.2, "coef": 1.0}, _features),

@@ -1,6 +1,6 @@
 import pytest
 
-from equipoise.generative import two_stage_conditioning
+from equipoise.generative import choose_switch_fraction, two_stage_conditioning
 
 
 @pytest.mark.parametrize(("train", "steps", "fraction"), [(1000, 50, 0.8), (200, 40, 0.55), (7, 7, 0.5), (10, 1, 0.9)])
@@ -44,3 +44,30 @@ def test_halves_are_rounded_to_even():
 def test_bad_input_is_refused_in_a_sentence(given, words):
     with pytest.raises(ValueError, match=words):
         two_stage_conditioning(*given)
+
+
+def test_the_least_biased_fraction_that_keeps_quality_is_chosen():
+    bias = {0.0: 0.9, 0.4: 0.7, 0.8: 0.4, 1.0: 0.2}
+    quality = {0.0: 0.8, 0.4: 0.82, 0.8: 0.77, 1.0: 0.6}
+    assert choose_switch_fraction(bias, quality, 0.05) == 0.8
+    assert choose_switch_fraction(bias, quality, 0.03) == 0.4
+    assert choose_switch_fraction(bias, quality, 0.5) == 1.0
+    assert choose_switch_fraction({0.0: 0.5, 0.5: 0.9}, {0.0: 0.8, 0.5: 0.8}) == 0.0
+    assert choose_switch_fraction({0.0: 0.5, 1.0: 0.1}, {0.0: 0.8, 1.0: 0.1}) == 0.0
+
+
+@pytest.mark.usefixtures("plain_inputs")
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (({0.5: 0.1}, {0.5: 0.1}), "measure both at the same, with 0"),
+        (({0.0: 0.1}, {0.0: 0.1, 1.0: 0.1}), "measure both at the same, with 0"),
+        (({0.0: 0.1, 2.0: 0.1}, {0.0: 0.1, 2.0: 0.1}), "must lie in"),
+        (({0.0: float("nan")}, {0.0: 0.1}), "must be a finite number"),
+        (({0.0: 0.1}, {0.0: 0.0}), "must be greater than 0"),
+        (({0.0: 0.1}, {0.0: 0.1}, 1.5), "tolerance=1.5 must lie in"),
+    ],
+)
+def test_measures_that_do_not_fit_are_refused(given, words):
+    with pytest.raises(ValueError, match=words):
+        choose_switch_fraction(*given)

@@ -107,7 +107,16 @@ class LightFairDebiaser:
     Raises:
         ValueError: if a setting is out of range, there are fewer than two values, or a concept or template names one.
 
-    See `docs/generative.md` for a run with a small model that is trained on the spot.
+    >>> from equipoise.data.shapes import RenderedTextToImage
+    >>> from equipoise.data.tiny_clip import tiny_tokenizer, untrained_tiny_clip
+    >>> from equipoise.integrations.clip import CLIPTower
+    >>> tower, painter = CLIPTower(untrained_tiny_clip(), tiny_tokenizer()), RenderedTextToImage()
+    >>> debiaser = LightFairDebiaser(tower, painter, ["dax"], ["red", "blue"], pixels=lambda x: 2 * x - 1, steps=5)
+    >>> len(debiaser.collect_references(4).embeddings[0])
+    2
+    >>> history = debiaser.fit()
+    >>> history[-1].loss < history[0].loss
+    True
     """
 
     @checked

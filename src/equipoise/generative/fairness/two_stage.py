@@ -13,12 +13,15 @@ one last; how τ is counted is inferred.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, Probability
+from equipoise.core.validate import check_fraction
 
 
 class TwoStagePlan(NamedTuple):
@@ -68,3 +71,40 @@ def reads_debiased(timestep: float, num_train_steps: int, switch_fraction: float
     (True, False)
     """
     return timestep < switch_fraction * num_train_steps
+
+
+@checked
+def choose_switch_fraction(
+    bias: Mapping[float, float], quality: Mapping[float, float], tolerance: Probability = 0.05
+) -> float:
+    """Of the fractions that were measured the least biased one that keeps the quality of the original.
+
+    Args:
+        bias: switch fraction → bias of pictures; 0, the original, must be among them.
+        quality: switch fraction → quality, higher is better, above 0 at 0.
+        tolerance: ε: a fraction may be chosen where its quality is at least (1 − ε) that of the original.
+
+    Returns:
+        The fraction; the smaller one of several with the same bias, 0 where none else keeps the quality.
+
+    Raises:
+        ValueError: if fractions differ or lie outside [0, 1], 0 is missing, a value is not finite, the original's
+            quality is not above 0, or the tolerance is outside [0, 1].
+
+    >>> bias = {0.0: 0.9, 0.8: 0.5, 1.0: 0.3}
+    >>> choose_switch_fraction(bias, {0.0: 0.80, 0.8: 0.78, 1.0: 0.60})
+    0.8
+    """
+    if set(bias) != set(quality) or 0 not in bias:
+        raise ValueError(
+            f"bias is of {sorted(bias)} and quality of {sorted(quality)}; measure both at the same, with 0"
+        )
+    for name, values in (("bias", bias), ("quality", quality)):
+        for fraction, value in values.items():
+            check_fraction(f"a fraction of {name}", fraction, zero=True)
+            if not math.isfinite(value):
+                raise ValueError(f"{name}[{fraction}]={value} must be a finite number")
+    if not quality[0] > 0:
+        raise ValueError(f"quality[0]={quality[0]} must be greater than 0: what is kept is a share of it")
+    kept = [fraction for fraction in sorted(bias) if quality[fraction] >= (1 - tolerance) * quality[0]]
+    return min(kept, key=lambda fraction: bias[fraction])

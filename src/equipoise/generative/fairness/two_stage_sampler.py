@@ -39,6 +39,14 @@ class TwoStageSampler:
 
     Raises:
         ValueError: if a setting is out of range.
+
+    >>> from equipoise.data.tiny_diffusion import TinyDiffusionConfig, untrained_tiny_diffusion
+    >>> _, denoiser = untrained_tiny_diffusion(TinyDiffusionConfig())
+    >>> def read(prompts):
+    ...     return torch.ones(len(prompts), 48)
+    >>> draw = TwoStageSampler(denoiser, read, lambda prompts: -read(prompts), switch_fraction=0.8, count=5)
+    >>> draw(["a dax", "a wug"], [0, 1]).shape
+    torch.Size([2, 128])
     """
 
     @checked
