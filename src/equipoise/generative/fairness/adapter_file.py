@@ -124,7 +124,7 @@ def load_fair_adapter(model: nn.Module, folder: str | Path) -> FairAdapter:
 def _print_of(model: nn.Module, name: str) -> list[float]:
     """Some weights of a layer, by which it is known again, also in half precision."""
     layer: Any = model.get_submodule(name)
-    base = layer.base if isinstance(layer, LoRALinear) else getattr(layer, "base_layer", layer)
+    base: Any = layer.base if isinstance(layer, LoRALinear) else getattr(layer, "base_layer", layer)
     flat = base.weight.detach().flatten()
     picked = flat[torch.linspace(0, len(flat) - 1, min(_SAMPLED, len(flat)), device=flat.device).long()]
     return [float(value) for value in picked]

@@ -301,7 +301,7 @@ class LightFairDebiaser:
 
     @property
     def _logit_scale(self) -> float:
-        return float(self.tower.logit_scale)  # type: ignore[arg-type]
+        return float(self.tower.logit_scale.detach())  # type: ignore[operator]
 
     @staticmethod
     def _read(tower: nn.Module, texts: Sequence[str]) -> Float[Tensor, "texts d"]:

@@ -125,7 +125,8 @@ def lora_pairs(model: nn.Module) -> dict[str, LowRankPair]:
         if isinstance(part, LoRALinear):
             found[name] = LowRankPair(part.lora_a, part.lora_b)
         elif _is_peft(part):
-            found[name] = LowRankPair(part.lora_A[ADAPTER].weight, part.lora_B[ADAPTER].weight)  # type: ignore[index,union-attr]
+            layer: Any = part
+            found[name] = LowRankPair(layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight)
     return found
 
 
@@ -144,8 +145,9 @@ def merged(model: nn.Module) -> nn.Module:
         if isinstance(part, LoRALinear):
             _put(model, name, part.merged().requires_grad_(False))
         elif _is_peft(part):
-            part.merge()  # type: ignore[operator]
-            _put(model, name, part.get_base_layer())  # type: ignore[operator]
+            layer: Any = part
+            layer.merge()
+            _put(model, name, layer.get_base_layer())
     return model
 
 
