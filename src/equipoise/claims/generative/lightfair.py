@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,11 @@ def _references(seed: int, quick: bool) -> References:
 
 def _debiaser(arm: str, setting: Setting, seed: int, quick: bool) -> LightFairDebiaser:
     world = _world(_model_of(seed), quick)
-    given = {"steps": 3 if quick else 100, "learning_rate": 2e-3, **({"lambda_q": 0.0} if arm == _ODDS else {})}
+    given: dict[str, Any] = {
+        "steps": 3 if quick else 100,
+        "learning_rate": 2e-3,
+        **({"lambda_q": 0.0} if arm == _ODDS else {}),
+    }
     return LightFairDebiaser(
         world.tower,
         world.pipeline,
@@ -178,7 +182,8 @@ def _run(seed: int, quick: bool, settings: dict[str, Setting]) -> dict[str, dict
         tower = _trained(arm, setting, seed, quick)
         found[arm] = _judged(world, _reader(tower), seed, quick)
         found[arm]["named colour shown"] = _named_shown(world, _reader(tower), seed, quick)
-        cosines = (encode_texts(tower, _UNSEEN) * encode_texts(world.tower, _UNSEEN)).sum(1)
+        texts = encode_texts(tower, _UNSEEN)  # type: ignore[arg-type]
+        cosines = (texts * encode_texts(world.tower, _UNSEEN)).sum(1)
         found[arm]["cosine of other texts"] = float(cosines.min())
         if arm == _FULL:
             for fraction in _FRACTIONS:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -219,7 +219,7 @@ class LightFairDebiaser:
         ids = prompt_tokens(self._changed, [(text, 0, "") for text in texts]).ids  # type: ignore[arg-type]
         with torch.no_grad():
             before = self._read(self.tower, texts[len(neutral) + len(named) :]) if self.keep > 0 else None
-        device = self.tower.logit_scale.device
+        device = self._device
         centers, means = held.centers.to(device), held.means.to(device)
         count, forms, values = len(prompts.concepts), len(prompts.templates), len(prompts.values)
         rows = torch.arange(len(texts), device=device)
@@ -275,13 +275,14 @@ class LightFairDebiaser:
             ImportError: if safetensors is not installed.
         """
         names = ("lambda_q", "pull", "keep", "steps", "learning_rate", "seed")
+        attributes = self.prompts.attributes
         adapter = FairAdapter(
             self.rank,
             self.scale,
-            self.prompts.concepts,
-            self.prompts.attributes,
-            self.prompts.templates,
-            self.target,  # type: ignore[arg-type]
+            tuple(self.prompts.concepts),
+            attributes if isinstance(attributes, Mapping) else tuple(attributes),
+            tuple(self.prompts.templates),
+            None if self.target is None else tuple(self.target),
             {name: getattr(self, name) for name in names},
         )
         return write_adapter(self._changed, adapter, folder)
@@ -303,6 +304,11 @@ class LightFairDebiaser:
     def _logit_scale(self) -> float:
         return float(self.tower.logit_scale.detach())  # type: ignore[operator]
 
+    @property
+    def _device(self) -> torch.device:
+        scale: Tensor = self.tower.logit_scale  # type: ignore[assignment]
+        return scale.device
+
     @staticmethod
     def _read(tower: nn.Module, texts: Sequence[str]) -> Float[Tensor, "texts d"]:
         return unit("the embeddings of texts", encode_texts(tower, texts).float())  # type: ignore[arg-type]
@@ -320,7 +326,7 @@ class LightFairDebiaser:
         )
 
     def _reported(self, concept: str, held: References, *, trained: bool) -> ConceptReport:
-        centers = held.centers[held.at(concept)].to(self.tower.logit_scale.device)
+        centers = held.centers[held.at(concept)].to(self._device)
         neutral = self.prompts.neutral(concept)
         row = centers.expand(len(neutral), *centers.shape)
         skew, odds, faithful, named = [], [], [], []
@@ -344,7 +350,7 @@ class LightFairDebiaser:
     def _warn_of_unfaithful(self) -> None:
         lost = []
         for concept, centers in zip(self.prompts.concepts, self.references.centers, strict=True):
-            here = centers.to(self.tower.logit_scale.device)
+            here = centers.to(self._device)
             before, after = (_nearest(self._named(t, concept), here) for t in (self.tower, self._changed))
             for k in (before & ~after).any(1).nonzero()[:, 0].tolist():
                 lost.append(f"{self.prompts.values[k]} {concept}")

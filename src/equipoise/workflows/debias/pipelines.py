@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +115,7 @@ def _diffusers(folder: Path, clip: Path, request: DebiasRequest, progress: Calla
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pipeline = load_pipeline(folder.resolve()).to(device)
     tower = CLIPTower.from_pretrained(clip).to(device)
-    settings = {"num_inference_steps": request.sampling_steps, "guidance_scale": request.guidance}
+    settings: dict[str, Any] = {"num_inference_steps": request.sampling_steps, "guidance_scale": request.guidance}
 
     def pixels(images: Tensor) -> Tensor:
         if tower.image_processor is None:
