@@ -109,7 +109,7 @@ def _shapes(request: DebiasRequest, progress: Callable[[str], None]) -> Subject:
 
 def _diffusers(folder: Path, clip: Path, request: DebiasRequest, progress: Callable[[str], None]) -> Subject:
     from equipoise.integrations.clip import CLIPTower
-    from equipoise.integrations.diffusers import TwoStagePipeline, debiased_text_encoder, load_pipeline
+    from equipoise.integrations.fair_diffusers import TwoStagePipeline, debiased_text_encoder, load_pipeline
 
     progress("loading the pipeline")
     device = "cuda" if torch.cuda.is_available() else "cpu"

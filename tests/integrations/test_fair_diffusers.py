@@ -9,7 +9,7 @@ import torch
 from equipoise.data.tiny_clip import tiny_tokenizer, untrained_tiny_clip
 from equipoise.generative import LightFairDebiaser, References
 from equipoise.integrations.clip import CLIPTower
-from equipoise.integrations.diffusers import (
+from equipoise.integrations.fair_diffusers import (
     SwitchPromptEmbeds,
     TwoStagePipeline,
     debiased_text_encoder,
