@@ -25,7 +25,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, one_hot
 
-from equipoise.dense import ClassGroups, SegmentationAUCLoss, SegmentationMeter, TailMemoryBank, tail_classes_by_pixels
+from equipoise.data.pretrained import image_encoder
+from equipoise.dense import (
+    ClassGroups,
+    PyramidSegmenter,
+    SegmentationAUCLoss,
+    SegmentationMeter,
+    TailMemoryBank,
+    tail_classes_by_pixels,
+)
 
 _MEAN, _STD = torch.tensor([0.41, 0.42, 0.43]).view(3, 1, 1), torch.tensor([0.3, 0.3, 0.3]).view(3, 1, 1)
 # Arm → the values of its one setting, as many for each.
@@ -67,6 +75,20 @@ class Network(nn.Module):
         size = found[0].shape[2:]
         maps = (head(each) for head, each in zip(self.heads, found, strict=True))
         return torch.stack([interpolate(each, size=size, mode="bilinear", align_corners=False) for each in maps]).sum(0)
+
+
+class OnEncoder(nn.Module):
+    """A pyramid on the frozen encoder; what the other network reads is undone, for the encoder normalises by itself."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        encoder = image_encoder()
+        channels = [each.shape[1] for each in encoder.pyramid(torch.full((1, 3, 64, 64), 0.5))]
+        self.network = PyramidSegmenter(encoder.pyramid, channels, classes, seed=int(torch.initial_seed() % 2**31))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits at half the size of the images."""
+        return self.network((x * _STD + _MEAN).clamp(0, 1))
 
 
 def load(path: Path, part: str, scale: int, most: int | None) -> tuple[Tensor, Tensor]:
@@ -209,7 +231,9 @@ def main() -> None:
         void = int(archive["void"])
         pixels = archive["train_class_pixels"][:void]
     network: Callable[[int], nn.Module] = Network
-    if options.network:
+    if options.network == "encoder":
+        network = OnEncoder
+    elif options.network:
         module, _, name = options.network.partition(":")
         network = getattr(importlib.import_module(module), name)
     data |= {"void": void, "pixels": torch.from_numpy(pixels), "network": network}

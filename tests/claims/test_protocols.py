@@ -1,5 +1,7 @@
 """What the protocols of tuned claims promise: the same batches and first weights for every arm, and losses as named."""
 
+import re
+
 import pytest
 import torch
 
@@ -79,3 +81,19 @@ def test_a_protocol_that_speaks_of_tuning_is_tuned(slug):
     for experiment in load_claim(slug).experiments:
         assert ("to choose from" in experiment.protocol) == (experiment.tuning is not None)
         assert "tuned alike" not in experiment.protocol
+
+
+def _written(rate):
+    """Ways to write a rate: .04, 0.04, 4e-2."""
+    plain = f"{rate:f}".rstrip("0").rstrip(".")
+    digits, exponent = f"{rate:.0e}".split("e")
+    return {plain, plain.removeprefix("0"), f"{digits}e{int(exponent)}"}
+
+
+@pytest.mark.parametrize("slug", available_claims())
+def test_every_learning_rate_that_is_tried_stands_in_the_protocol(slug):
+    for experiment in load_claim(slug).experiments:
+        grids = {} if experiment.tuning is None else experiment.tuning.grids
+        tried = {setting["lr"] for settings in grids.values() for setting in settings if "lr" in setting}
+        named = set(re.findall(r"(?<![\w.])(?:\d*\.)?\d+(?:e-?\d+)?", experiment.protocol))
+        assert [rate for rate in sorted(tried) if not _written(rate) & named] == []

@@ -103,6 +103,63 @@ def test_one_image_has_no_interval(folders):
     assert found["low"] is found["high"] is None
 
 
+def _masks(folder, ones):
+    """Masks of one class, written with other numbers in each of the two folders."""
+    generator = np.random.default_rng(1)
+    for name in ("pred", "true"):
+        for path in (folder / name).iterdir():
+            path.unlink()
+        for k in range(4):
+            mask = generator.random((12, 9)) < (0.3 if name == "true" else 0.4)
+            Image.fromarray(np.where(mask, ones[name], 0).astype(np.uint8)).save(folder / name / f"scene_{k}.png")
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--ignore-index", "-1"), ("--classes", "back", "front"), ("--ignore-index", "254")]
+)
+def test_masks_of_black_and_white_are_two_classes(folders, options):
+    _masks(folders, {"pred": 1, "true": 1})
+    main(_arguments(folders))
+    wanted = json.loads((folders / "out" / "metrics.json").read_text())
+    _masks(folders, {"pred": 255, "true": 255})
+    main(_arguments(folders, "--overwrite", *options))
+    found = json.loads((folders / "out" / "metrics.json").read_text())
+    assert found["measures"] == wanted["measures"]
+    assert len(found["classes"]) == 2
+    front = "front" if "front" in options else "class 1"
+    assert found["notes"][-1] == f"The label maps hold 0 and 255 alone: 255 is {front}, and no pixel is ignored for it."
+    assert found["notes"][:-1] == wanted["notes"]
+
+
+def test_masks_of_which_nothing_is_found_are_no_perfect_score(folders):
+    _masks(folders, {"pred": 0, "true": 255})
+    main(_arguments(folders))
+    found = json.loads((folders / "out" / "metrics.json").read_text())
+    assert found["classes"]["class 1"]["iou"]["estimate"] == 0
+
+
+def test_black_and_white_beside_three_names_stays_class_0_and_ignored(folders, capsys):
+    _masks(folders, {"pred": 0, "true": 255})
+    main(_arguments(folders, "--classes", *_NAMES))
+    assert json.loads((folders / "out" / "metrics.json").read_text())["measures"]["pixel_accuracy"]["estimate"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("ones", "options", "words"),
+    [
+        ({"pred": 255, "true": 1}, (), "the predictions hold 0 and 255, the others 0 and 1; write the masks"),
+        ({"pred": 1, "true": 255}, (), "the true label maps hold 0 and 255, the others 0 and 1; write the masks"),
+        ({"pred": 1, "true": 255}, ("--ignore-index", "-1"), "the true label maps hold 0 and 255, the others 0 and 1"),
+    ],
+)
+def test_masks_that_are_written_in_two_ways_are_refused(folders, capsys, ones, options, words):
+    _masks(folders, ones)
+    with pytest.raises(SystemExit) as stop:
+        main(_arguments(folders, *options))
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+
+
 def _without(folder):
     (folder / "pred" / "scene_2.png").unlink()
 

@@ -24,6 +24,7 @@ from equipoise.workflows import (
     RecommendRequest,
     SaliencyRequest,
     SegmentationRequest,
+    SegmentRequest,
     SpectrumRequest,
 )
 
@@ -59,6 +60,7 @@ def _options(command, capsys, monkeypatch):
         (["rank"], [RankRequest], []),
         (["embed"], [EmbedRequest], []),
         (["multitask"], [MultitaskRequest], []),
+        (["segment"], [SegmentRequest], []),
         (["spectrum"], [SpectrumRequest], []),
         (["debias"], [DebiasRequest], []),
         (["distill"], [DistillRequest], []),

@@ -1,26 +1,20 @@
 """Two gloo processes give what one process gives on the union, also where one of them has no data."""
 
 import importlib
-import os
-import socket
 import warnings
 
-import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import distributed
 
 from contracts.model import Loss, Measure
 from contracts.registry import entered
+from two_processes import in_two_processes, needs_two_processes
 
 GATHERING = [entry for entry in entered(Loss) if entry.gather]
 
 
-def _work(rank, port, queue):
+def _work(rank):
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
     wrong = []
     for entry in entered(Measure):
         if "two_processes" in entry.exempt:
@@ -72,25 +66,11 @@ def _work(rank, port, queue):
             torch.testing.assert_close(mine[name].grad / 2, whole[name].grad[cut])
         except AssertionError as error:
             wrong.append(f"{entry} on rank {rank}: {error}"[:600])
-    queue.put(wrong)
-    distributed.destroy_process_group()
+    return wrong
 
 
-def _free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
-
-
-@pytest.mark.skipif(not distributed.is_gloo_available(), reason="gloo is not there")
+@needs_two_processes
 def test_two_processes_are_as_one():
-    context = mp.get_context("spawn")
-    queue, port = context.SimpleQueue(), _free_port()
-    workers = [context.Process(target=_work, args=(rank, port, queue)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(240)
-    assert all(worker.exitcode == 0 for worker in workers), "a process did not end in time, or crashed"
-    wrong = queue.get() + queue.get()
+    first, second = in_two_processes(_work)
+    wrong = first + second
     assert not wrong, "\n".join(wrong)

@@ -35,6 +35,7 @@ from equipoise.cli.predict import predict
 from equipoise.cli.rank import rank
 from equipoise.cli.recommend import recommend
 from equipoise.cli.reproduce import reproduce
+from equipoise.cli.segment import segment
 from equipoise.cli.spectrum import spectrum
 from equipoise.cli.terminal import EVERYWHERE, arguments, print_notice, print_problem
 from equipoise.workflows.errors import InputError
@@ -45,7 +46,7 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, debias)
+_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, segment, debias)
 for command in (fit, predict, evaluate, *_ROOMS, methods, datasets, reproduce, bench):
     app.command(command)
 

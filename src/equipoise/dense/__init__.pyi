@@ -25,6 +25,7 @@ from .segmentation.paste import paste_class_patch as paste_class_patch
 from .segmentation.pixel_auc import PixelAUCLoss as PixelAUCLoss
 from .segmentation.pixel_auc import pixel_auc_loss as pixel_auc_loss
 from .segmentation.pixel_auc import pixel_auc_pair_losses as pixel_auc_pair_losses
+from .segmentation.pyramid_network import PyramidSegmenter as PyramidSegmenter
 from .segmentation.tails import ClassGroups as ClassGroups
 from .segmentation.tails import coverage_batch_size as coverage_batch_size
 from .segmentation.tails import tail_classes_by_pixels as tail_classes_by_pixels

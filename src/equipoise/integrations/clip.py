@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from equipoise.data.local_models import local_model
+
 
 class CLIPTower(nn.Module):
     """A CLIP model and its tokenizer behind the protocol `core.models.two_tower.TwoTower`.
@@ -72,6 +74,7 @@ class CLIPTower(nn.Module):
             import transformers
         except ImportError as error:
             raise ImportError("CLIP needs transformers: pip install 'equipoise[transformers]'") from error
+        name_or_path = local_model(name_or_path, allow_download=allow_download)
         options: dict[str, Any] = {"local_files_only": not allow_download}
         try:
             model = transformers.CLIPModel.from_pretrained(name_or_path, use_safetensors=True, **options)

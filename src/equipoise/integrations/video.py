@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from equipoise.data.local_models import local_model
 from equipoise.longtail.mistakes.video_features import MeanPoolVideoEncoder
 
 KINDS = ("vivit", "clip", "qwen_vl")
@@ -60,15 +61,16 @@ class VideoEncoder(nn.Module):
         """
         import transformers
 
+        found = local_model(name_or_path, allow_download=allow_download)
         options: dict[str, Any] = {"local_files_only": not allow_download}
-        config = transformers.AutoConfig.from_pretrained(str(name_or_path), **options)
+        config = transformers.AutoConfig.from_pretrained(found, **options)
         kind = _kind(config.model_type)
         if kind == "vivit":
-            model: Any = transformers.VivitModel.from_pretrained(str(name_or_path), **options)
+            model: Any = transformers.VivitModel.from_pretrained(found, **options)
         elif kind == "clip":
-            model = transformers.CLIPVisionModelWithProjection.from_pretrained(str(name_or_path), **options)
+            model = transformers.CLIPVisionModelWithProjection.from_pretrained(found, **options)
         else:
-            model = transformers.AutoModelForImageTextToText.from_pretrained(str(name_or_path), **options)
+            model = transformers.AutoModelForImageTextToText.from_pretrained(found, **options)
             model = model.model.visual
         return cls(model, kind).requires_grad_(False).eval()
 

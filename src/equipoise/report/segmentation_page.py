@@ -85,6 +85,7 @@ class SegmentationReport:
         notes: sentences on how the numbers were made.
         provenance: of the run.
         confidence: of the intervals.
+        overline: the command that made it, above the title.
     """
 
     title: str
@@ -96,6 +97,7 @@ class SegmentationReport:
     notes: Sequence[str]
     provenance: Provenance
     confidence: float
+    overline: str = "equipoise evaluate --segmentation"
 
 
 def segmentation_page(report: SegmentationReport) -> str:
@@ -118,7 +120,7 @@ def segmentation_page(report: SegmentationReport) -> str:
     ]
     header = node(
         "header",
-        node("p", "equipoise evaluate --segmentation", class_="overline"),
+        node("p", report.overline, class_="overline"),
         node("h1", report.title),
         node("p", *(node("span", fact) for fact in report.facts), class_="facts"),
     )

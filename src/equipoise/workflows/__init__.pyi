@@ -45,6 +45,10 @@ from .scores.requests import EvaluateRequest as EvaluateRequest
 from .scores.requests import OpenRequest as OpenRequest
 from .scores.requests import SegmentationRequest as SegmentationRequest
 from .scores.segmentation import evaluate_segmentation as evaluate_segmentation
+from .segment.request import SegmentRequest as SegmentRequest
+from .segment.segmenting import SegmentOutcome as SegmentOutcome
+from .segment.segmenting import load_segmenter as load_segmenter
+from .segment.segmenting import segment_images as segment_images
 from .spectrum.measure import SpectrumOutcome as SpectrumOutcome
 from .spectrum.measure import measure_spectrum as measure_spectrum
 from .spectrum.request import SpectrumRequest as SpectrumRequest

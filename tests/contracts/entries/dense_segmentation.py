@@ -101,6 +101,10 @@ ENTRIES = [
         {"the_type_of_a_target_does_not_matter": "a label map keeps its own type"},
     ),
     Function("equipoise.dense.tail_classes_by_pixels", {"counts": [9, 5, 1], "k": 1}),
+    Function(
+        "equipoise.dense.PyramidSegmenter",
+        {"maps": lambda images: [images], "channels": [3], "num_classes": 4, "width": 8, "seed": 1},
+    ),
     Function("equipoise.dense.coverage_batch_size", {"p_min": 0.1, "num_classes": 4, "delta": 0.1}),
 ]
 

@@ -227,12 +227,20 @@ def test_skewed_mixtures_are_bounded():
     assert float(value(student, teacher, AlphaBeta(0.5, 0.5))) == pytest.approx(4)
 
 
+def test_a_mixture_of_both_kls_without_weights_cannot_be_made():
+    with pytest.raises(TypeError, match="_weights"):
+        WeightedKL.__mro__[1]()
+
+
 def test_names_and_settings(plain_inputs):
     assert resolve_divergence("forward_kl") is FORWARD_KL
     assert resolve_divergence("tvd") == TotalVariation()
     assert resolve_divergence(JensenShannon(0.2)) == JensenShannon(0.2)
     with pytest.raises(ValueError, match="divergence='kl' is not known; choose one of 'forward_kl'"):
         resolve_divergence("kl")
+    for wrong, named in ((None, "None"), (5, "5"), (AlphaBeta, "AlphaBeta")):
+        with pytest.raises(ValueError, match=f"divergence={named} is no divergence; pass a name"):
+            resolve_divergence(wrong)
     with pytest.raises(ValueError, match=r"beta=1.5 must lie in \[0, 1\]"):
         JensenShannon(1.5)
     with pytest.raises(ValueError, match="alpha=nan must be a finite number"):

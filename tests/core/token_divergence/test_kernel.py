@@ -212,6 +212,34 @@ def test_hidden_states_give_the_terms_and_gradients_of_their_logits(family, scal
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: LinearHead([1.0]), "weight of an output layer must be a floating-point torch.Tensor, got list"),
+        (lambda: LinearHead(torch.ones(5, 3).long()), "weight of an output layer must be .*, got torch.int64"),
+        (lambda: LinearHead(torch.ones(5)), r"weight .* must have shape \(vocabulary, width\), got \(5,\)"),
+        (lambda: LinearHead(torch.ones(0, 3)), r"weight .* must have shape \(vocabulary, width\), got \(0, 3\)"),
+        (lambda: LinearHead(torch.ones(5, 3), torch.ones(5, 1)), r"bias .* must have shape \(vocabulary,\)"),
+        (lambda: LinearHead(torch.ones(5, 3), torch.ones(1)), "bias has 1 entries and weight 5"),
+        (lambda: LinearHead(torch.ones(5, 3), soft_cap=0.0), "soft_cap=0.0 must be greater than 0"),
+    ],
+)
+def test_an_output_layer_of_another_form_is_refused(plain_inputs, make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_hidden_states_of_another_width_than_the_output_layer_are_refused():
+    hidden, weight, _, teacher_hidden, teacher_weight = heads()
+    student, teacher = LinearHead(weight), LinearHead(teacher_weight)
+    with pytest.raises(ValueError, match="student_hidden has 4 features, the student's output layer takes 3"):
+        fused_token_terms(teacher_hidden, student, teacher_hidden, teacher, FORWARD_KL)
+    with pytest.raises(ValueError, match="teacher_hidden has 3 features, the teacher's output layer takes 4"):
+        fused_token_terms(hidden, student, hidden, teacher, FORWARD_KL)
+    with pytest.raises(ValueError, match="teacher_hidden has 3 features, the teacher's output layer takes 4"):
+        fused_certainty(hidden, teacher)
+
+
 def test_logits_of_half_precision_weights_are_not_rounded():
     hidden, weight, _, teacher_hidden, teacher_weight = (each.bfloat16() for each in heads())
     found = fused_token_terms(hidden, LinearHead(weight), teacher_hidden, LinearHead(teacher_weight), JensenShannon())

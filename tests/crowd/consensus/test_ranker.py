@@ -1,17 +1,13 @@
 """The consensus as an estimator: what it names, how sure it is, what it keeps, and counts of parts."""
 
-import os
-import socket
-
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
-from torch import distributed
 
 from equipoise.crowd import ConsensusRanker, bradley_terry_mle, elo_ratings, thurstone_mle
 from equipoise.crowd.consensus.resampling import count_replicates, intervals_of, ranks_within
 from equipoise.data import Comparisons, PairCounts
+from two_processes import in_two_processes, needs_two_processes
 
 METHODS = ["bradley_terry", "thurstone", "hodge", "elo"]
 
@@ -206,31 +202,16 @@ def test_parts_that_are_merged_rank_as_the_whole():
         ConsensusRanker("elo").fit(parts[0])
 
 
-def _share(rank, port, queue):
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
+def _share(rank):
     said = _crowd()
     cut = torch.arange(150) if rank == 0 else torch.arange(150, len(said))
     scores = ConsensusRanker().fit(PairCounts.of(said.take(cut)).gathered()).scores_
-    queue.put(float((scores - ConsensusRanker().fit(said).scores_).abs().max()))
-    distributed.destroy_process_group()
+    return float((scores - ConsensusRanker().fit(said).scores_).abs().max())
 
 
-@pytest.mark.skipif(not distributed.is_gloo_available(), reason="gloo is not there")
+@needs_two_processes
 def test_two_processes_rank_as_one():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
-    context = mp.get_context("spawn")
-    queue = context.SimpleQueue()
-    workers = [context.Process(target=_share, args=(rank, port, queue)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    assert all(worker.exitcode == 0 for worker in workers)
-    assert max(queue.get(), queue.get()) < 1e-12
+    assert max(in_two_processes(_share)) < 1e-12
 
 
 @pytest.mark.usefixtures("plain_inputs")

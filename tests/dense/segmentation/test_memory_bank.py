@@ -163,6 +163,49 @@ def test_images_of_another_size_and_bytes_can_be_filled():
     assert (found.image[0] == 99).equal(found.label == 3)
 
 
+def _one_class(dtype=torch.long):
+    label = torch.zeros(8, 8, dtype=dtype)
+    label[2:5, 2:5] = 3
+    return label
+
+
+@pytest.mark.parametrize(
+    "pixels", [torch.rand(3, 8, 8) * 0.9 + 0.05, torch.full((3, 8, 8), -0.5), 300 * torch.ones(3, 8, 8)]
+)
+def test_bytes_hold_only_pixels_of_their_scale(pixels):
+    with pytest.raises(ValueError, match=r"keeps pixels from 0 to 255, those of the image lie from .*float16"):
+        TailMemoryBank([3], storage=torch.uint8)(pixels, _one_class())
+    half = TailMemoryBank([3], storage=torch.float16)
+    half(pixels, _one_class())
+    found = half(torch.zeros(3, 8, 8), torch.zeros(8, 8, dtype=torch.long))
+    torch.testing.assert_close(found.image.flatten(1).sum(1), pixels[:, 2:5, 2:5].flatten(1).sum(1), rtol=1e-3, atol=0)
+
+
+def test_pixels_kept_in_bytes_are_rounded():
+    bank = TailMemoryBank([3], storage=torch.uint8)
+    bank(torch.full((3, 8, 8), 254.6), _one_class())
+    found = bank(torch.zeros(3, 8, 8), torch.zeros(8, 8, dtype=torch.long))
+    assert found.image.unique().tolist() == [0, 255]
+    assert found.image.dtype is torch.float32
+
+
+@pytest.mark.usefixtures("plain_inputs")
+def test_bytes_and_floating_point_are_not_mixed():
+    of_bytes, floating = torch.full((3, 8, 8), 200, dtype=torch.uint8), torch.rand(3, 8, 8)
+    for first, then in ((of_bytes, floating), (floating, of_bytes)):
+        bank = TailMemoryBank([3])
+        bank(first, _one_class())
+        loaded = TailMemoryBank([3])
+        loaded.load_state_dict(bank.state_dict())
+        for each in (bank, loaded):
+            with pytest.raises(ValueError, match="whose scale differs; convert all images alike"):
+                each(then, torch.zeros(8, 8, dtype=torch.long))
+            with pytest.raises(ValueError, match="whose scale differs; convert all images alike"):
+                each.fill_batch(then[None], torch.zeros(1, 8, 8, dtype=torch.long))
+        with pytest.raises(ValueError, match="whose scale of pixels differs"):
+            paste_class_patch(then, _one_class(), first, _one_class(), 3)
+
+
 def _run(bank, n=20, seed=2):
     return [bank(image, label) for image, label in _worlds(n, seed)]
 

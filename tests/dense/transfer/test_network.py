@@ -114,6 +114,35 @@ def test_bad_images_and_settings_are_refused(plain_inputs):
         ASPP(8, ())
 
 
+@pytest.mark.parametrize("size", [(32, 32), (33, 32), (64, 64)])
+def test_one_image_is_refused_in_training_before_anything_moves(plain_inputs, size):
+    model = IceHrNet.tiny(2)
+    before = {name: each.clone() for name, each in model.named_buffers()}
+    images = torch.rand(1, 3, *size)
+    with pytest.raises(ValueError, match="a batch of one image cannot be trained on"):
+        model(images)
+    assert all(each.equal(before[name]) for name, each in model.named_buffers())
+    assert model.eval()(images).shape == (1, 2, *size)
+
+
+def test_one_image_is_trained_on_with_frozen_batch_norms():
+    model = IceHrNet.tiny(2)
+    for each in model.modules():
+        if isinstance(each, torch.nn.BatchNorm2d):
+            each.eval()
+    assert model.training
+    model(torch.rand(1, 3, 32, 32)).square().mean().backward()
+    assert model.backbone.conv1.weight.grad.isfinite().all()
+
+
+def test_a_backbone_refuses_one_image_whose_coarsest_map_is_a_pixel(plain_inputs):
+    backbone = HRNetBackbone(8, **_SMALL)
+    with pytest.raises(ValueError, match="one image of 32 × 32 pixels cannot be trained on"):
+        backbone(torch.rand(1, 3, 32, 32))
+    assert backbone(torch.rand(1, 3, 32, 33)).high.isfinite().all()
+    assert backbone.eval()(torch.rand(1, 3, 32, 32)).high.isfinite().all()
+
+
 @pytest.mark.slow
 def test_four_images_are_learnt_by_heart():
     generator = torch.Generator().manual_seed(0)

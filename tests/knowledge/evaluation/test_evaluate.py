@@ -1,16 +1,14 @@
 """Link prediction: both directions of every triple, whatever the batches, the ties and the processes."""
 
 import math
-import os
-import socket
 
 import pytest
 import torch
-import torch.multiprocessing as mp
-from torch import distributed, nn
+from torch import nn
 
 from equipoise.data import KGDataset, make_family_graph
 from equipoise.knowledge import evaluate_link_prediction, filtered_ranking, rank_metrics, relation_types
+from two_processes import in_two_processes, needs_two_processes
 
 
 class _Factors(nn.Module):
@@ -233,10 +231,7 @@ def test_a_graph_of_one_entity():
     assert report.metrics()["mrr"] == 1
 
 
-def _work(rank, port, queue):
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
+def _work(rank):
     graph, model = make_family_graph(3, 4), _Factors(60, 4)
     whole = evaluate_link_prediction(model, graph.train, graph.known(), training=graph.train)
     wrong = []
@@ -246,21 +241,9 @@ def _work(rank, port, queue):
         same = [torch.equal(a, b) for a, b in zip(found._tensors(), whole._tensors(), strict=True)]
         if not all(same) or found.metrics() != whole.metrics():
             wrong.append(f"shards at {cut} on rank {rank}: {same}")
-    queue.put(wrong)
-    distributed.destroy_process_group()
+    return wrong
 
 
-@pytest.mark.skipif(not distributed.is_gloo_available(), reason="gloo is not there")
+@needs_two_processes
 def test_two_processes_are_as_one():
-    context = mp.get_context("spawn")
-    queue = context.SimpleQueue()
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
-    workers = [context.Process(target=_work, args=(rank, port, queue)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    assert all(worker.exitcode == 0 for worker in workers), "a process did not end in time, or crashed"
-    assert queue.get() + queue.get() == []
+    assert in_two_processes(_work) == [[], []]

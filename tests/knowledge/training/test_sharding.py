@@ -1,15 +1,12 @@
 """Two processes with some of the entities each train the model of one process with all of them."""
 
-import sys
-
 import pytest
 import torch
-from torch import distributed
-from torch import multiprocessing as mp
 
 from equipoise.core.epochs import fit_epochs
 from equipoise.knowledge import EntityShards, EquivarianceRegularizer, KGTrainer
 from knowledge.small_models import SMALL, Diagonal, random_triples
+from two_processes import in_two_processes, needs_two_processes
 
 # An odd number of entities, and a last batch of one triple, of which one process has nothing.
 N, M, D, TRIPLES, BATCH, EPOCHS = 11, 3, 4, 8, 5, 3
@@ -49,9 +46,8 @@ def _train(trainer):
     }
 
 
-def _of_a_process(rank, folder, results):
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
+def _of_a_process(rank, folder):
+    results = {}
     for name in SMALL:
         for case in CASES:
             # The processes begin at the weights of the first one.
@@ -76,18 +72,16 @@ def _of_a_process(rank, folder, results):
         EntityShards(Diagonal(1, 1, 2))
     except ValueError as error:
         results["few", rank] = str(error)
-    distributed.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    with mp.get_context("spawn").Manager() as manager:
-        results = manager.dict()
-        mp.spawn(_of_a_process, args=(tmp_path_factory.mktemp("gloo"), results), nprocs=2)
-        return dict(results)
+    first, second = in_two_processes(_of_a_process, tmp_path_factory.mktemp("gloo"))
+    return first | second
 
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gloo over a file is not used on Windows")
+pytestmark = needs_two_processes
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,14 +1,10 @@
 """Two gloo processes hold the same centroids, take the same route, and train as one on the union."""
 
-import os
-import socket
-
-import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import distributed, nn
 
 from equipoise.language import TuckASettings, apply_tucka
+from two_processes import in_two_processes, needs_two_processes
 
 
 def _batches():
@@ -23,10 +19,7 @@ def _model():
     return model
 
 
-def _work(rank, port, queue):
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
+def _work(rank):
     model = _model()
     # Processes may have been seeded differently; the draw is that of the first.
     model[0].router.seed = rank
@@ -39,27 +32,12 @@ def _work(rank, port, queue):
     found = [router.centroids.detach().tolist(), int(last.group), last.weights.tolist(), router.centroids.grad.tolist()]
     model.eval()
     model(_batches()[rank])
-    queue.put((rank, [*found, model[0].route.last.weights.tolist()]))
-    distributed.destroy_process_group()
+    return [*found, model[0].route.last.weights.tolist()]
 
 
-def _free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
-
-
-@pytest.mark.skipif(not distributed.is_gloo_available(), reason="gloo is not there")
+@needs_two_processes
 def test_two_processes_route_as_one():
-    context = mp.get_context("spawn")
-    queue, port = context.SimpleQueue(), _free_port()
-    workers = [context.Process(target=_work, args=(rank, port, queue)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(240)
-    assert all(worker.exitcode == 0 for worker in workers), "a process did not end in time, or crashed"
-    found = dict(queue.get() for _ in range(2))
+    found = in_two_processes(_work)
     model = _model()
     model(torch.cat(_batches())).square().mean().backward()
     router, last = model[0].router, model[0].route.last

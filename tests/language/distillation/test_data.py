@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from equipoise.language.distillation.data import TextRow, collate_tokens, encode_texts, read_text_rows
+from equipoise.language.distillation.data import TextRow, TokenRow, collate_tokens, encode_texts, read_text_rows
 from equipoise.language.distillation.vocabulary import check_same_tokens
 from tiny_language import TEMPLATE, tiny_tokenizer
 
@@ -134,6 +134,12 @@ def test_tokenizers_that_differ_are_told_apart_by_their_first_text(plain_inputs)
         check_same_tokens(one, other, ["<unk>", "b a", "the"])
     with pytest.raises(ValueError, match="rows is empty"):
         collate_tokens([])
+
+
+@pytest.mark.parametrize("labels", [[5], [5, 6], [5, 6, 7, 8]])
+def test_labels_are_not_spread_over_tokens(plain_inputs, labels):
+    with pytest.raises(ValueError, match=rf"rows\[1\] has 3 input_ids and {len(labels)} labels; give each token"):
+        collate_tokens([TokenRow([1], [1], 0), TokenRow([1, 2, 3], labels, 1)])
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="needs the texts")

@@ -112,6 +112,11 @@ def test_vocabularies_that_differ_by_padding():
         ({"reduction": "sum", "num_items_in_batch": 4}, "num_items_in_batch divides a mean"),
         ({"num_items_in_batch": 0}, "num_items_in_batch=0 must be at least 1"),
         ({"divergence": "kl"}, "divergence='kl' is not known"),
+        ({"divergence": None}, "divergence=None is no divergence"),
+        (
+            {"student_logits": torch.zeros(3, 5, 0), "teacher_logits": torch.zeros(3, 5, 0), "labels": None},
+            "over a vocabulary of 0 entries",
+        ),
         ({"student_logits": torch.zeros(3, 5, 7, dtype=torch.long)}, "student_logits must be floating point"),
     ],
 )

@@ -255,6 +255,33 @@ def test_a_curriculum_goes_from_hard_to_soft_and_is_saved_with_its_step():
         HybridKDLoss("entropy", curriculum=CurriculumSchedule(10))
 
 
+@pytest.mark.parametrize("policy", ["error", "mask"])
+def test_a_masked_label_has_no_part_where_hard_labels_have_no_weight(policy):
+    student, teacher, labels = batch()
+    at = (0, 1, int(labels[0, 1]))
+    student[at] = -torch.inf
+    if policy == "error":
+        teacher[at] = -torch.inf
+    leaf = student.requires_grad_()
+    found = HybridKDLoss("static", lam=1.0, inf_policy=policy)(leaf, teacher, labels)
+    expected = token_divergence_loss(leaf, teacher, "forward_kl", labels=labels, inf_policy=policy)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(each, leaf)[0] for each in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    assert torch.isfinite(gradients[0]).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_masked_label_that_has_a_weight_is_refused(mode):
+    student, teacher, labels = batch()
+    for each in (student, teacher):
+        each[1, 2, labels[1, 2]] = -torch.inf
+    with pytest.raises(ValueError, match=r"the hard label of token 7 has a student logit of -inf.*ignore_index"):
+        hybrid_kd_loss(student, teacher, labels, mode=mode, lam=0.9)
+    labels[1, 2] = -100
+    assert torch.isfinite(hybrid_kd_loss(student, teacher, labels, mode=mode, lam=0.9))
+
+
 def test_curriculum_weights_by_hand():
     assert [curriculum_soft_weight(k, 7, 0.5, 0.9) for k in range(5)] == pytest.approx([0, 0.3, 0.6, 0.9, 0.9])
     assert curriculum_soft_weight(0, 3, 0.3) == 1  # ⌊0.9⌋ steps of warm-up are none
@@ -282,6 +309,8 @@ def test_vocabularies_that_differ_by_padding_are_cropped_when_asked():
         ({"labels": torch.full((3, 5), 7)}, "labels hold 7, wanted classes from 0 to 6"),
         ({"labels": torch.zeros(3, 4, dtype=torch.long)}, r"labels must have shape .* got \(3, 4\)"),
         ({"divergence": "earth_mover"}, "earth_mover"),
+        ({"divergence": None}, "divergence=None is no divergence"),
+        ({"student_logits": torch.zeros(3, 5, 0), "teacher_logits": torch.zeros(3, 5, 0)}, "vocabulary of 0 entries"),
         ({"num_items_in_batch": 4, "reduction": "sum"}, "num_items_in_batch divides a mean"),
     ],
 )

@@ -1,8 +1,5 @@
 import copy
 import functools
-import gc
-import os
-import socket
 import warnings
 
 import pytest
@@ -11,11 +8,13 @@ import torch
 from equipoise.language.distillation.data import collate_tokens
 from equipoise.language.distillation.divergence_loss import ABDivergenceLoss, TokenDivergenceLoss
 from equipoise.language.distillation.hybrid import HybridKDLoss
+from equipoise.language.distillation.hybrid_weights import CurriculumSchedule
 from equipoise.language.distillation.objective import DistillationObjective
 from equipoise.language.distillation.offline import write_teacher_cache
 from equipoise.language.distillation.prefixes import Sampling, StudentPrefixes
 from equipoise.language.distillation.replay import AdaptiveReplay
 from tiny_language import tiny_model, tiny_rows
+from two_processes import in_two_processes, needs_two_processes
 
 SAMPLING = Sampling(max_new_tokens=5, eos_token_ids=(1,))
 
@@ -118,6 +117,14 @@ def test_a_hybrid_loss_says_what_it_mixed(tmp_path):
     assert logs["hard"] > 0
 
 
+def test_a_curriculum_goes_on_with_the_steps_of_the_trainer(tmp_path):
+    loss = HybridKDLoss("static", curriculum=CurriculumSchedule(4, warmup_ratio=1.0, lam_max=0.8))
+    settings = {"max_steps": 4, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    trainer = _trained(tmp_path, objective=DistillationObjective(loss), settings=settings)
+    weights = [entry["soft_weight"] for entry in trainer.state.log_history if "soft_weight" in entry]
+    assert weights == pytest.approx([0, 0.2, 0.4, 0.6])
+
+
 def test_generated_batches_are_divided_by_their_own_tokens(tmp_path):
     """A step of four small batches of the student's answers is the mean over all their tokens."""
     seen = []
@@ -201,32 +208,19 @@ def test_labels_alone_need_no_teacher(tmp_path):
     assert trainer.state.log_history[0]["loss"] > 0
 
 
-def _in_a_process(rank, port, folder, fused, queue):
+def _in_a_process(rank, folder, fused):
     warnings.simplefilter("ignore")
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
     objective = DistillationObjective(ABDivergenceLoss(), kd_ratio=0.7, lm_coef=0.3, fused=fused)
     settings = {"per_device_train_batch_size": 4, "optim": "sgd", "ddp_backend": "gloo"}
     trainer = _trained(folder, objective=objective, settings=settings, corpus=tiny_rows(5, seed=8))
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if rank == 0:
-        torch.save((_weights(trainer), losses), folder / "found.pt")
-    # A process that takes its group down with a wrapped model alive, or before the other is done, may wait for ever.
-    del trainer
-    gc.collect()
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    return _weights(trainer), [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 @pytest.mark.slow
+@needs_two_processes
 @pytest.mark.parametrize("fused", [False, True])
 def test_two_processes_make_the_step_of_one(tmp_path, fused):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_in_a_process, (port, tmp_path, fused, None), nprocs=2)
-    weights, losses = torch.load(tmp_path / "found.pt", weights_only=True)
+    weights, losses = in_two_processes(_in_a_process, tmp_path, fused, own_group=True)[0]
     objective = DistillationObjective(ABDivergenceLoss(), kd_ratio=0.7, lm_coef=0.3, fused=fused)
     one = _trained(tmp_path, objective=objective, settings={"optim": "sgd"}, corpus=tiny_rows(5, seed=8))
     torch.testing.assert_close(weights, _weights(one), rtol=1e-4, atol=1e-6)

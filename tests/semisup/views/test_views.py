@@ -87,6 +87,28 @@ def test_an_erased_square_has_its_side_and_lies_inside():
     assert ImageAugmentation(erase=1.0)(torch.ones(1, 1, 4, 6), _seeded()).sum() == 8
 
 
+@pytest.mark.parametrize(("size", "share", "side"), [(12, 0.375, 5), (28, 0.375, 11), (20, 0.125, 3), (4, 0.1, 1)])
+def test_a_half_is_rounded_up_and_a_share_is_never_nothing(size, share, side):
+    views = ImageAugmentation(erase=share)(torch.ones(5, 1, size, size + 3), _seeded())
+    assert (views == 0).sum((1, 2, 3)).tolist() == [side**2] * 5
+    masked = SignalAugmentation(mask=share)(_batch((5, size)), _seeded()) != _batch((5, size))
+    assert masked.sum(1).tolist() == [side] * 5
+
+
+@pytest.mark.usefixtures("plain_inputs")
+def test_views_of_bytes_are_those_of_pixels_from_0_to_1():
+    images = torch.randint(256, (40, 3, 9, 8), dtype=torch.uint8, generator=_seeded(1))
+    kept = images.clone()
+    assert ImageAugmentation()(images, _seeded()).equal(images)
+    for view in (ImageAugmentation.weak(flip=True), ImageAugmentation.strong(), ImageAugmentation(contrast=0.9)):
+        found, wanted = view(images, _seeded()), view(images.float() / 255, _seeded())
+        assert found.dtype is torch.uint8
+        torch.testing.assert_close(found.float() / 255, wanted.clamp(0, 1), rtol=0, atol=0.5 / 255 + 1e-6)
+    noise = ImageAugmentation(noise=0.1)(torch.full((50, 1, 8, 8), 128, dtype=torch.uint8), _seeded()).float()
+    assert float(noise.std()) == pytest.approx(25.5, rel=0.03)
+    assert images.equal(kept)
+
+
 def test_intensity_contrast_and_noise_have_their_size():
     batch = torch.full((4000, 1, 2, 2), 0.5)
     factors = ImageAugmentation(intensity=0.3)(batch, _seeded())[:, 0, 0, 0] / 0.5

@@ -97,6 +97,30 @@ def test_each_way_of_training_runs(files, tmp_path, changes):
     assert (outcome.folder / outcome.saved).is_dir()
 
 
+@pytest.mark.parametrize(
+    ("asked", "lam"),
+    [
+        ({"hybrid": "static"}, 0.2),
+        ({"hybrid": "static", "lam": 1.0}, 1.0),
+        ({"hybrid": "confidence"}, 1.0),
+        ({"hybrid": "entropy", "lam": 0.5}, 0.5),
+    ],
+)
+def test_the_weight_of_a_hybrid_is_what_its_authors_take(files, tmp_path, monkeypatch, asked, lam):
+    from equipoise.workflows.distill import distilling
+
+    found = []
+
+    def stop(student, teacher, texts, corpus, objective, *_):
+        found.append(objective.loss.lam)
+        raise InputError("far enough")
+
+    monkeypatch.setattr(distilling, "_train", stop)
+    with pytest.raises(InputError, match="far enough"):
+        _distil(files, tmp_path, **asked)
+    assert found == [lam]
+
+
 def test_running_text_beside_a_corpus_and_sizes_of_a_student(files, tmp_path):
     outcome = _distil(
         files,
@@ -153,6 +177,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(files, tmp_path, capsys):
         ([few, small, data, "--allow-vocab-crop"], "the student has 23 tokens, and the texts hold token 2"),
         ([teacher, student, data, "--hybrid", "some"], "hybrid='some' is not known"),
         ([teacher, student, data, "--hybrid", "static", "--temperature", "2"], "--hybrid mixes token by token"),
+        ([teacher, student, data, "--lam", "0.2"], "--lam is the weight of --hybrid"),
         ([teacher, student, data, "--rank", "2"], "--rank is that of an adapter"),
         ([teacher, student, data, "--epochs", "0"], "epochs=0.0 must be greater than 0"),
         ([teacher, student, data, "--top-k", "99"], "k=99 is more than the 23 tokens"),

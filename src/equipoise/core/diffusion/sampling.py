@@ -80,6 +80,7 @@ def ddim_sample(
     guidance: float | None = None,
     unconditional: Tensor | None = None,
     spacing: Spacing = "leading",
+    steps: Sequence[int] | None = None,
     callback: Callable[[int, Tensor], Tensor | None] | None = None,
 ) -> Tensor:
     """Samples of a denoiser, one for every seed.
@@ -93,6 +94,7 @@ def ddim_sample(
         guidance: factor w of unconditional + w (conditional − unconditional), on what the denoiser predicts.
         unconditional: (n, ...) condition of the empty text, for guidance.
         spacing: see `sampling_steps`.
+        steps: the steps themselves, decreasing, in place of `count` and `spacing`; −1 ends without noise.
         callback: see `reverse`.
 
     Returns:
@@ -109,14 +111,14 @@ def ddim_sample(
     start = noise(denoiser.shape) if like is None else noise(denoiser.shape).to(like)
 
     def predict_x0(x: Tensor, step: int) -> Tensor:
-        steps = torch.full((len(x),), step, device=x.device)
+        at = torch.full((len(x),), step, device=x.device)
         given = condition(step) if callable(condition) else condition
-        predicted = denoiser.predict(x, steps, given)
+        predicted = denoiser.predict(x, at, given)
         if guidance is not None:
-            free = denoiser.predict(x, steps, unconditional)
+            free = denoiser.predict(x, at, unconditional)
             predicted = free + guidance * (predicted - free)
-        return schedule.to_x0(predicted, x, steps, denoiser.prediction_type)
+        return schedule.to_x0(predicted, x, at, denoiser.prediction_type)
 
-    steps = sampling_steps(schedule.num_steps, count, spacing)
+    way = sampling_steps(schedule.num_steps, count, spacing) if steps is None else steps
     step_back = partial(schedule.reverse_step, eta=eta)
-    return reverse(step_back, predict_x0, start, steps, noise if eta > 0 else None, callback)
+    return reverse(step_back, predict_x0, start, way, noise if eta > 0 else None, callback)

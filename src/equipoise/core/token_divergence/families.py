@@ -22,6 +22,7 @@ Sources: Cichocki et al. 2011 by way of Wang et al., "ABKD", ICML 2025; generali
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -288,11 +289,12 @@ class TotalVariation:
         return torch.exp(log_q).mul_(torch.sign(delta)).mul_(-0.5)
 
 
-class _BothKLs:
+class _BothKLs(ABC):
     """w_f KL(p‖q) + w_r KL(q‖p) with weights of every row, which carry no gradient."""
 
+    @abstractmethod
     def _weights(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+        """(rows,) w_f and w_r."""
 
     def rows(self, log_p: Tensor, log_q: Tensor, delta: Tensor, *, safe: bool = False) -> Rows:
         """Value, Σ g, and the two weights."""
@@ -427,12 +429,18 @@ def resolve_divergence(divergence: DivergenceName | TokenDivergence) -> TokenDiv
     """The family of a name with its usual settings, or the family itself.
 
     Raises:
-        ValueError: if the name is not known.
+        ValueError: if the name is not known, or the object is no family.
 
     >>> resolve_divergence("jsd")
     JensenShannon(beta=0.5)
     """
     if not isinstance(divergence, str):
+        if isinstance(divergence, type) or not isinstance(divergence, TokenDivergence):
+            given = divergence.__name__ if isinstance(divergence, type) else repr(divergence)
+            raise ValueError(
+                f"divergence={given} is no divergence; pass a name such as 'forward_kl', or an object such as "
+                "JensenShannon(0.1)"
+            )
         return divergence
     if divergence not in _NAMED:
         raise ValueError(f"divergence={divergence!r} is not known; choose one of {', '.join(map(repr, _NAMED))}")

@@ -47,6 +47,31 @@ class LinearHead:
     scale: float = 1.0
     soft_cap: float | None = None
 
+    def __post_init__(self) -> None:
+        for name, value, rank in (("weight", self.weight, 2), ("bias", self.bias, 1)):
+            if name == "bias" and value is None:
+                continue
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                given = value.dtype if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"{name} of an output layer must be a floating-point torch.Tensor, got {given}")
+            if value.ndim != rank or not value.numel():
+                wanted = "(vocabulary, width)" if rank == 2 else "(vocabulary,)"
+                raise ValueError(f"{name} of an output layer must have shape {wanted}, got {tuple(value.shape)}")
+        if self.bias is not None and len(self.bias) != len(self.weight):
+            raise ValueError(
+                f"bias has {len(self.bias)} entries and weight {len(self.weight)}; both are over one vocabulary"
+            )
+        if self.soft_cap is not None and not self.soft_cap > 0:
+            raise ValueError(f"soft_cap={self.soft_cap!r} must be greater than 0, or None for no cap")
+
+    def check_width(self, hidden: Tensor, whose: str) -> None:
+        """Raise `ValueError` unless hidden states (..., H) are as wide as the layer takes them."""
+        if hidden.shape[-1] != self.weight.shape[1]:
+            raise ValueError(
+                f"{whose}_hidden has {hidden.shape[-1]} features, the {whose}'s output layer takes "
+                f"{self.weight.shape[1]}; its weight must be (vocabulary, width), the width that of the hidden states"
+            )
+
     def logits(self, hidden: Tensor, tile: slice, dtype: torch.dtype) -> Tensor:
         """(rows, columns of the tile), in a dtype, without gradient."""
         weight = self.weight[tile]
@@ -98,13 +123,15 @@ def fused_token_terms(
         The terms, float32, or float64 where a hidden state is.
 
     Raises:
-        ValueError: as in `token_terms`.
+        ValueError: as in `token_terms`, or if hidden states and output layers differ in width.
 
     >>> from equipoise.core.token_divergence.families import FORWARD_KL
     >>> head, wide = LinearHead(torch.eye(3)), LinearHead(torch.ones(3, 5))
     >>> fused_token_terms(torch.eye(3), head, torch.ones(3, 5), wide, FORWARD_KL).divergence
     tensor([0.1195, 0.1195, 0.1195])
     """
+    student_head.check_width(student_hidden, "student")
+    teacher_head.check_width(teacher_hidden, "teacher")
     if index is None:
         index = torch.arange(len(student_hidden), device=student_hidden.device)
     settings = (student_head, teacher_head, divergence, temperature, inf_policy)
@@ -143,6 +170,7 @@ def fused_certainty(
     >>> fused_certainty(torch.zeros(1, 2), LinearHead(torch.ones(4, 2))).entropy
     tensor([1.3863])
     """
+    head.check_width(hidden, name.removesuffix("_logits"))
     if index is None:
         index = torch.arange(len(hidden), device=hidden.device)
     rows = max(1, _budget(hidden.device) // (4 * len(head.weight)))

@@ -59,7 +59,8 @@ class TailMemoryBank:
         sample_ratio: R_S, which part of the missing classes is pasted. The authors take .05 on ADE20K, 1 on Cityscapes.
         resize_ratio: R_R, of the stored frame; .4 and 1 there.
         ignore_index: label of pixels that do not count, which is no class.
-        storage: dtype to keep images in, such as float16; their own if absent.
+        storage: dtype to keep images in, such as float16; their own if absent. torch.uint8 is for pixels from 0 to 255
+            and rounds them; pixels in [0, 1], or normalised ones, are refused.
         seed: of the own generator. In a worker it is joined with the worker's, so that workers differ.
 
     >>> bank = TailMemoryBank([1])
@@ -93,6 +94,7 @@ class TailMemoryBank:
         self.storage, self.seed = storage, seed
         self._entries: dict[int, list[Cutout]] = {c: [] for c in self.tail_classes}
         self._seen, self._before, self._after = 0, 0, 0
+        self._bytes: bool | None = None
         self._generator, self._worker = Generator().manual_seed(seed), -1
 
     @checked
@@ -109,6 +111,10 @@ class TailMemoryBank:
 
         Returns:
             Image and label map; the given ones where nothing was pasted.
+
+        Raises:
+            ValueError: if images of bytes (uint8) and of floating point take turns, or `storage` cannot hold the
+                pixels.
         """
         self._store(image, label)
         present = set(label.unique().tolist())
@@ -135,6 +141,9 @@ class TailMemoryBank:
 
         Returns:
             Images and label maps; the given ones where nothing was pasted.
+
+        Raises:
+            ValueError: as of one image.
         """
         for image, label in zip(images, labels, strict=True):
             self._store(image, label)
@@ -167,7 +176,7 @@ class TailMemoryBank:
             for c, held in self._entries.items()
         }
         counts = {"seen": self._seen, "before": self._before, "after": self._after}
-        return {"entries": entries, "counts": counts, "generator": self._generator.get_state()}
+        return {"entries": entries, "counts": counts, "bytes": self._bytes, "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave.
@@ -184,6 +193,7 @@ class TailMemoryBank:
         self._entries = {c: [Cutout(**each) for each in state["entries"][c]] for c in self.tail_classes}
         counts = state["counts"]
         self._seen, self._before, self._after = counts["seen"], counts["before"], counts["after"]
+        self._bytes = state.get("bytes")
         self._generator.set_state(state["generator"])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -206,11 +216,21 @@ class TailMemoryBank:
         return self._generator
 
     def _store(self, image: Tensor, label: Tensor) -> None:
+        of_bytes = image.dtype is torch.uint8
+        if self._bytes not in (None, of_bytes):
+            kinds = ("floating-point images", "images of torch.uint8")
+            raise ValueError(
+                f"this memory holds pixels of {kinds[not of_bytes]} and now gets {kinds[of_bytes]}, whose scale "
+                "differs; convert all images alike"
+            )
+        self._bytes = of_bytes
+        kept: Tensor | None = None
         for c in self.tail_classes:
             mask = label == c
             if not bool(mask.any()):
                 continue
-            entry = cut_out(image if self.storage is None else image.to(self.storage), mask, self.resize_ratio)
+            kept = _kept(image, self.storage) if kept is None else kept
+            entry = cut_out(kept, mask, self.resize_ratio)
             held = self._entries[c]
             if len(held) < self.memory_size:
                 held.append(entry)
@@ -240,3 +260,17 @@ class TailMemoryBank:
         self._seen += 1
         self._before += set(self.tail_classes) <= before
         self._after += set(self.tail_classes) <= after
+
+
+def _kept(image: Tensor, storage: torch.dtype | None) -> Tensor:
+    """The image in the dtype to keep; bytes are rounded to, and only from what is on their scale."""
+    if storage is not torch.uint8 or image.dtype is torch.uint8:
+        return image if storage is None else image.to(storage)
+    least, most = (float(end) for end in image.detach().aminmax())
+    rounded = image.detach().round()
+    if least < 0 or most > 255 or (most <= 1 and not rounded.equal(image)):
+        raise ValueError(
+            f"storage=torch.uint8 keeps pixels from 0 to 255, those of the image lie from {least:.3g} to {most:.3g}; "
+            "take storage=torch.float16"
+        )
+    return rounded.to(storage)

@@ -81,7 +81,7 @@ def paste_class_patch(
         left: column of it.
 
     Raises:
-        ValueError: if the frame does not fit there.
+        ValueError: if the frame does not fit there, or one image is of bytes (uint8) and the other is not.
 
     >>> image, label = torch.zeros(1, 2, 2), torch.zeros(2, 2, dtype=torch.long)
     >>> mask = torch.tensor([[True, False], [False, False]])
@@ -89,6 +89,11 @@ def paste_class_patch(
     tensor([[3, 0],
             [0, 0]])
     """
+    if (image.dtype is torch.uint8) != (stored_image.dtype is torch.uint8):
+        raise ValueError(
+            f"image is {image.dtype} and stored_image {stored_image.dtype}, whose scale of pixels differs; convert one "
+            "of them, such as image.float() / 255"
+        )
     height, width = stored_mask.shape
     whole = Cutout(stored_image, stored_mask != 0, 0, 0, height, width)
     return paste_cutout(image, label, whole, class_id, resize_ratio, top, left)

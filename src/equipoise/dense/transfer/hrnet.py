@@ -180,9 +180,15 @@ class HRNetBackbone(nn.Module):
         """Maps of images (B, C, H, W).
 
         Raises:
-            ValueError: for other shapes, or images below 32 × 32 pixels.
+            ValueError: for other shapes, images below 32 × 32 pixels, or in training one image of 32 × 32, of which the
+                coarsest branch has one pixel.
         """
         check_images(images, self.in_channels)
+        if len(images) == 1 and max(images.shape[-2:]) == _LEAST and trains_statistics(self):
+            raise ValueError(
+                f"one image of {_LEAST} × {_LEAST} pixels cannot be trained on: its coarsest map is one pixel, which "
+                "has no variance; take at least two images, or larger ones"
+            )
         conv1 = relu(self.bn1(self.conv1(images)))
         stage1 = self.layer1(relu(self.bn2(self.conv2(conv1))))
         branches = [stage1]
@@ -193,6 +199,11 @@ class HRNetBackbone(nn.Module):
             branches = self.get_submodule(f"stage{stage}")(branches)
         size = (branches[0].shape[-2], branches[0].shape[-1])
         return HRNetFeatures(conv1, stage1, torch.cat([resized(branch, size) for branch in branches], 1))
+
+
+def trains_statistics(module: nn.Module) -> bool:
+    """Whether some batch norm of a module takes its mean and variance from the batch."""
+    return any(isinstance(part, nn.BatchNorm2d) and part.training for part in module.modules())
 
 
 def check_images(images: Tensor, channels: int) -> None:

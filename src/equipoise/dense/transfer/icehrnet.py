@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, NumClasses, ProperFraction, Whole
-from equipoise.dense.transfer.hrnet import HRNetBackbone, check_images
+from equipoise.dense.transfer.hrnet import HRNetBackbone, check_images, trains_statistics
 from equipoise.dense.transfer.layers import Conv2d, Init, conv_bn_relu, initialize, resized, separable
 
 LowLevel: TypeAlias = Literal["conv1", "stage1"]
@@ -96,11 +96,18 @@ class ASPP(nn.Module):
         Raises:
             ValueError: for one image in training, of which batch norm has no variance.
         """
-        if self.training and len(maps) == 1:
-            raise ValueError("a batch of one image cannot be trained on: its mean has no variance; take at least two")
+        self.check_batch(maps)
         pooled = self.pooled(maps.mean((-2, -1), keepdim=True)).expand(-1, -1, *maps.shape[-2:])
         found: Tensor = self.dropout(self.join(torch.cat([*(branch(maps) for branch in self.branches), pooled], 1)))
         return found
+
+    def check_batch(self, batch: Tensor) -> None:
+        """Raise `ValueError` for one image where the batch norm of the image's mean is in training."""
+        if len(batch) == 1 and trains_statistics(self.pooled):
+            raise ValueError(
+                "a batch of one image cannot be trained on: its mean has no variance; take at least two, or put the "
+                "batch norms in evaluation mode"
+            )
 
 
 class DeepLabDecoder(nn.Module):
@@ -216,6 +223,8 @@ class IceHrNet(nn.Module):
             ValueError: for other shapes, images below 32 × 32 pixels, or one image in training.
         """
         check_images(images, self.backbone.in_channels)
+        # Before the backbone, whose running statistics a batch that is refused must not move.
+        self.aspp.check_batch(images)
         found = self.backbone(images)
         low = found.conv1 if self.low_level == "conv1" else found.stage1
         return resized(self.decoder(self.aspp(found.high), low), (images.shape[-2], images.shape[-1]))

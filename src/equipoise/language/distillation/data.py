@@ -280,7 +280,7 @@ def collate_tokens(rows: Sequence[TokenRow], pad_token_id: int = 0) -> Batch:
         `input_ids`, `attention_mask` and `labels`, each (B, T), and `row` (B,).
 
     Raises:
-        ValueError: if there is no row.
+        ValueError: if there is no row, or a row has not as many labels as tokens.
 
     Source: ours.
 
@@ -290,6 +290,12 @@ def collate_tokens(rows: Sequence[TokenRow], pad_token_id: int = 0) -> Batch:
     """
     if not rows:
         raise ValueError("rows is empty, wanted at least one row of tokens")
+    for place, one in enumerate(rows):
+        if len(one.labels) != len(one.input_ids):
+            raise ValueError(
+                f"rows[{place}] has {len(one.input_ids)} input_ids and {len(one.labels)} labels; give each token a "
+                f"label, {IGNORED} where it is not learnt"
+            )
     shape = (len(rows), max(len(one.input_ids) for one in rows))
     ids, labels = torch.full(shape, pad_token_id), torch.full(shape, IGNORED)
     mask = torch.zeros(shape, dtype=torch.long)

@@ -77,7 +77,7 @@ def _hard_labels(tokens: Tokens, teacher: Certainty | None, hard: HardLabel) -> 
     return tokens.labels
 
 
-def _mix(terms: TokenTerms, teacher: Certainty | None, vocabulary: int, mixing: _Mixing) -> _Mixed:
+def _mix(terms: TokenTerms, teacher: Certainty | None, tokens: Tokens, vocabulary: int, mixing: _Mixing) -> _Mixed:
     if teacher is None:
         weight = torch.full_like(terms.divergence, mixing.lam if vocabulary > 1 else 0.0, requires_grad=False)
     else:
@@ -92,8 +92,23 @@ def _mix(terms: TokenTerms, teacher: Certainty | None, vocabulary: int, mixing: 
             reverse=mixing.reverse,
             student_hard=terms.hard.detach(),
         ).to(terms.divergence.dtype)
-    of_hard = 1.0 if mixing.mode == "wsl" else 1 - weight
-    return _Mixed(weight * terms.divergence + of_hard * terms.hard, weight, terms.divergence, terms.hard, teacher)
+    of_hard = torch.ones_like(weight) if mixing.mode == "wsl" else 1 - weight
+    hard = of_hard * terms.hard
+    if bool(torch.isinf(terms.hard.detach()).any()):
+        hard = _without_masked(terms.hard, of_hard, tokens)
+    return _Mixed(weight * terms.divergence + hard, weight, terms.divergence, terms.hard, teacher)
+
+
+def _without_masked(hard: Tensor, of_hard: Tensor, tokens: Tokens) -> Tensor:
+    """The weighed hard part where some labels have a logit of −∞: such a label may only have no weight."""
+    masked = torch.isinf(hard.detach())
+    wrong = masked & (of_hard > 0)
+    if bool(wrong.any()):
+        raise ValueError(
+            f"the hard label of token {int(tokens.places[wrong][0])} has a student logit of -inf, so that its "
+            "cross-entropy is infinite; leave such tokens out by ignore_index, or do not mask what is a label"
+        )
+    return of_hard * hard.masked_fill(masked, 0.0)
 
 
 def _of_logits(
@@ -109,7 +124,7 @@ def _of_logits(
         known = certainty(teacher, index=tokens.places, labels=tokens.labels, power=mixing.power_gamma)
     labels = _hard_labels(tokens, known, mixing.hard)
     terms = token_terms(student, teacher, family, index=tokens.places, labels=labels, inf_policy=policy)
-    return _mix(terms, known, student.shape[1], mixing)
+    return _mix(terms, known, tokens, student.shape[1], mixing)
 
 
 @checked
@@ -153,8 +168,9 @@ def hybrid_kd_loss(
         The loss in nats, float32 (float64 for such logits); zero, attached to the graph, where no token counts.
 
     Raises:
-        ValueError: if shapes or vocabularies differ, labels are missing or no entries of the vocabulary, or a row of
-            logits that counts holds NaN, +∞, or −∞ on one side only.
+        ValueError: if shapes or vocabularies differ, labels are missing or no entries of the vocabulary, a row of
+            logits that counts holds NaN, +∞, or −∞ on one side only, or the student's logit of a hard label that has
+            a weight is −∞.
 
     Source: the Bridge-Garden paper and its code, see the module.
 
@@ -176,8 +192,8 @@ class HybridKDLoss(nn.Module):
     Args:
         mode: as in `hybrid_kd_loss`.
         lam: as in `hybrid_kd_loss`.
-        curriculum: for a weight that rises with the steps, of every token alike, in place of `lam`: call `set_step`.
-            It goes with "static" alone.
+        curriculum: for a weight that rises with the steps, of every token alike, in place of `lam`: call `set_step`,
+            as `StudentTrainer` does. It goes with "static" alone.
         divergence: as in `hybrid_kd_loss`.
         hard: as in `hybrid_kd_loss`.
         power_gamma: as in `hybrid_kd_loss`.
@@ -303,7 +319,7 @@ class HybridKDLoss(nn.Module):
             labels=_hard_labels(tokens, known, mixing.hard),
             inf_policy=self.inf_policy,
         )
-        return self._reduced(_mix(terms, known, own, mixing), tokens, num_items_in_batch, student_hidden)
+        return self._reduced(_mix(terms, known, tokens, own, mixing), tokens, num_items_in_batch, student_hidden)
 
     def _reduced(self, mixed: _Mixed, tokens: Tokens, num_items: Items, attach: Tensor) -> Tensor:
         parts = {"soft_weight": mixed.weight, "soft": mixed.soft, "hard": mixed.hard}

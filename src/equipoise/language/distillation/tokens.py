@@ -52,7 +52,14 @@ def same_vocabulary(student: Tensor, teacher: Tensor, *, allow_crop: bool) -> tu
             f"{min(own, other)}, else the models cannot be compared token by token"
         )
     common = min(own, other)
+    check_vocabulary(common)
     return student[..., :common].reshape(-1, common), teacher[..., :common].reshape(-1, common)
+
+
+def check_vocabulary(size: int) -> None:
+    """Raise `ValueError` for logits over no tokens at all."""
+    if size < 1:
+        raise ValueError("the logits are over a vocabulary of 0 entries, wanted at least one in their last dimension")
 
 
 def valid_tokens(
@@ -61,8 +68,9 @@ def valid_tokens(
     """The tokens whose label is not `ignore_index`; all of them where there are no labels.
 
     Raises:
-        ValueError: if a label that counts is no entry of the vocabulary.
+        ValueError: if a label that counts is no entry of the vocabulary, or that is empty.
     """
+    check_vocabulary(vocabulary)
     if labels is None:
         return Tokens(batch, torch.arange(batch.numel(), device=device), None)
     flat = labels.reshape(-1).long()

@@ -47,7 +47,8 @@ class DistillationMixin(_Base):
         args: as of the trainer.
         teacher: a model, or a `TeacherCache`. A model is set to evaluation mode, loses its gradients, and is put where
             the student is unless it was spread over devices.
-        objective: what is minimised.
+        objective: what is minimised. A loss with a `set_step`, such as a `HybridKDLoss` with a curriculum, is told
+            before each batch how many optimizer steps were taken.
         prefixes: where prefixes come from, such as `StudentPrefixes` or `AdaptiveReplay`; the data if None. The state
             of a replay goes into every checkpoint and comes back with it.
         corpus: rows of plain text for the objective's `lm_coef`, walked through in an order of their own.
@@ -106,6 +107,9 @@ class DistillationMixin(_Base):
         """The objective's loss of a batch."""
         training = model.training
         objective = self.objective if training else replace(self.objective, lm_coef=0.0)
+        set_step = getattr(objective.loss, "set_step", None)
+        if set_step is not None:
+            set_step(self.state.global_step)
         found = objective(
             model,
             self.teacher,

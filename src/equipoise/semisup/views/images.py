@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from equipoise.core.signature import checked
 from equipoise.core.types import NonNegative, Probability, ProperFraction
-from equipoise.semisup.views.draws import normal, symmetric, uniform
+from equipoise.semisup.views.draws import normal, part_of, symmetric, uniform
+
+_BYTE = 255
 
 
 @checked
 @dataclass(frozen=True)
 class ImageAugmentation:
     """A random view of each image, drawn independently; what is 0 or False is not done.
+
+    Images in bytes (uint8, 0 to 255) are changed as those in [0, 1] would be, and views of them are bytes again.
 
     Attributes:
         rotation: at most by so many radians to either side.
@@ -26,7 +30,7 @@ class ImageAugmentation:
         flip: left and right with probability ½.
         intensity: factor of all pixels in 1 ± intensity.
         contrast: factor in 1 ± contrast of the distance to the image's mean.
-        noise: standard deviation of Gaussian noise, in the unit of the pixels.
+        noise: standard deviation of Gaussian noise, in the unit of the pixels; of bytes as a share of 255.
         erase: side of a square that is set to 0, as a share of the shorter side of the image.
 
     Raises:
@@ -70,8 +74,16 @@ class ImageAugmentation:
         )
 
     @checked
-    def __call__(self, batch: Float[Tensor, "n c h w"], generator: Generator) -> Float[Tensor, "n c h w"]:
+    def __call__(
+        self, batch: Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"], generator: Generator
+    ) -> Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"]:
         """Views of images (n, channels, height, width)."""
+        if batch.dtype is torch.uint8:
+            views = self._viewed(batch.float() / _BYTE, generator)
+            return (views * _BYTE).round_().clamp_(0, _BYTE).to(torch.uint8)
+        return self._viewed(batch, generator)
+
+    def _viewed(self, batch: Tensor, generator: Generator) -> Tensor:
         if self.rotation or self.scale or self.shift or self.flip:
             batch = self._moved(batch, generator)
         one = (len(batch), 1, 1, 1)
@@ -106,7 +118,7 @@ class ImageAugmentation:
 
     def _erased(self, batch: Tensor, generator: Generator) -> Tensor:
         n, _, h, w = batch.shape
-        side = round(self.erase * min(h, w))
+        side = part_of(min(h, w), self.erase)
         inside = []
         for length in (h, w):
             start = (uniform((n,), batch, generator) * (length - side + 1)).long().clamp_max(length - side)[:, None]

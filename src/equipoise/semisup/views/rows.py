@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from equipoise.core.signature import checked
 from equipoise.core.types import NonNegative, Probability, ProperFraction
-from equipoise.semisup.views.draws import normal, symmetric, uniform
+from equipoise.semisup.views.draws import normal, part_of, symmetric, uniform
 
 
 @checked
@@ -63,7 +63,7 @@ class SignalAugmentation:
         if self.noise:
             batch = batch + self.noise * deviation * normal(batch.shape, batch, generator)
         if self.mask:
-            width = round(self.mask * length)
+            width = part_of(length, self.mask)
             start = (uniform(one, batch, generator) * (length - width + 1)).long().clamp_max(length - width)
             batch = torch.where((time >= start) & (time < start + width), mean, batch)
         return batch

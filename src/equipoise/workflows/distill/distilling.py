@@ -72,6 +72,7 @@ LOSSES = (
 )
 _PREFIXES = ("data", "teacher", "student", "adaptive")
 _HYBRID = ("confidence", "entropy", "static")
+_STATIC_LAM = 0.2
 EXAMPLES = 3
 QUICK, CAREFUL = 5e-4, 5e-5
 _ASIDES = (
@@ -260,6 +261,10 @@ def _checked(request: DistillRequest) -> DistillationObjective:
     check_adapter(request)
     if request.hybrid is not None and (request.temperature != 1 or request.kd_ratio != 1):
         raise InputError("--hybrid mixes token by token, at temperature 1; leave --temperature and --kd-ratio out")
+    if request.lam is not None and request.hybrid is None:
+        raise InputError(
+            "--lam is the weight of --hybrid; pass --hybrid confidence, entropy or static, or leave it out"
+        )
     if request.risk < 0:
         raise InputError(f"risk={request.risk} must be at least 0")
     with mendable():
@@ -300,9 +305,10 @@ def _loss(family: Any, request: DistillRequest) -> Any:
     if request.hybrid is None:
         return TokenDivergenceLoss(family, temperature=request.temperature)
     check_choice("hybrid", request.hybrid, _HYBRID)
+    usual = _STATIC_LAM if request.hybrid == "static" else 1.0
     return HybridKDLoss(
         request.hybrid,  # type: ignore[arg-type]
-        lam=request.lam,
+        lam=usual if request.lam is None else request.lam,
         divergence=family,
         hard="argmax" if request.prefixes in ("student", "adaptive") else "labels",
     )

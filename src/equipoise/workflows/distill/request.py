@@ -56,7 +56,7 @@ class DistillRequest(TrainingRequest):
             adaptive_kl.
         hybrid: Mix it with the cross-entropy of the texts, token by token: confidence or entropy (labels where the
             teacher is sure), or static; on prefixes of the student the teacher's likeliest tokens are the labels.
-        lam: Of hybrid: the largest weight of the comparison, or the weight for static.
+        lam: Of hybrid: the largest weight of the comparison (1 if absent), or the weight for static (0.2 if absent).
         alpha: Of ab: how strongly large differences count; 0.2 if absent.
         beta: Of ab: how strongly tokens count that the student likes (0.7 if absent); of jsd: the teacher's weight.
         temperature: Divides the logits of both.
@@ -77,7 +77,7 @@ class DistillRequest(TrainingRequest):
 
     loss: str = "ab"
     hybrid: str | None = None
-    lam: float = 1.0
+    lam: float | None = None
     alpha: float | None = None
     beta: float | None = None
     temperature: float = 1.0

@@ -6,8 +6,8 @@ import base64
 import csv
 import io
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from equipoise.dense.segmentation.confusion import confusion_counts, overlap
 from equipoise.dense.segmentation.tails import ClassGroups, tail_classes_by_pixels
 from equipoise.report.segmentation_page import ClassRow, SegmentationReport, WorstImage, segmentation_page
 from equipoise.workflows.errors import InputError, mendable
+from equipoise.workflows.label_maps import class_names, label_map_files, read_label_map
 from equipoise.workflows.output import staged_folder
 from equipoise.workflows.scores.judging import check_bootstrap, provenance, write_summary
 from equipoise.workflows.scores.requests import SegmentationRequest
 from equipoise.workflows.spreadsheet import quoted
 
-_SUFFIXES = (".png", ".npy", ".bmp", ".tif", ".tiff")
+_WHITE = 255
 _TITLES = {
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
@@ -67,53 +68,90 @@ def evaluate_segmentation(
     Raises:
         InputError: if the request cannot be carried out as given; nothing is written then.
     """
-    started = time.perf_counter()
     with staged_folder(request.output, overwrite=request.overwrite, inputs=(predictions, truth)) as stage:
-        with mendable():
-            check_bootstrap(request)
-            if request.worst < 0:
-                raise InputError(f"worst={request.worst} must be at least 0")
-            pairs, extra = _pairs(Path(predictions), Path(truth))
-            names = _names(request, pairs)
-            counted = _count(pairs, len(names), request.ignore_index)
-            if not counted.total.sum():
-                raise InputError(f"every pixel of {truth} has the ignored label {request.ignore_index}")
-            groups, how = _groups(request, names, counted.total.sum(1))
-        measures = _intervals(counted, groups, request)
-        overall = overlap(torch.from_numpy(counted.total), {k: v for k, v in groups._asdict().items() if v})
-        rows = _rows(names, groups, counted, overall, measures)
-        notes = [how, *_NOTES]
-        if extra:
-            notes.append(f"{extra} predictions have no true label map and were left out.")
-        facts = (str(predictions), str(truth), f"{len(pairs):,} images", f"{len(names)} classes")
-        held = f"{int(counted.total.sum()):,} pixels"
-        report = SegmentationReport(
-            title=f"{Path(predictions).name}: overlap with {Path(truth).name}",
-            facts=(*facts, held),
-            measures={
-                _TITLES.get(name, f"mIoU of the {name.partition('/')[2]}"): measures[name]
-                for name in ("miou", *(n for n in measures if n.startswith("miou/")), "pixel_accuracy", "mean_accuracy")
-            },
-            classes=rows,
-            confusion=counted.total / np.maximum(counted.total.sum(1, keepdims=True), 1),
-            worst=_worst(pairs, counted, len(names), request),
-            notes=notes,
-            provenance=provenance(command, request.seed, time.perf_counter() - started),
-            confidence=request.confidence,
-        )
-        (stage / "report.html").write_text(segmentation_page(report), encoding="utf-8")
-        _write_tables(stage, names, rows, counted)
-        scalars = {name: float(value) for name, value in overall.items() if value.ndim == 0}
-        summary = {
-            "measures": {name: measures.get(name, value) for name, value in scalars.items()},
-            "groups": {name: [names[k] for k in members] for name, members in groups._asdict().items()},
-            "classes": {row.name: row for row in rows},
-            "notes": notes,
-            "command": command,
-            "versions": report.provenance.versions,
-        }
-        write_summary(stage, summary)
+        report = judge_label_maps(stage, Path(predictions), Path(truth), request, command=command)
     return SegmentationEvaluation(report, Path(request.output))
+
+
+def judge_label_maps(
+    stage: Path,
+    predictions: Path,
+    truth: Path,
+    request: SegmentationRequest,
+    *,
+    command: str = "",
+    overline: str = "equipoise evaluate --segmentation",
+    only: Collection[str] | None = None,
+    said: Sequence[str] = (),
+    more: Mapping[str, Any] | None = None,
+) -> SegmentationReport:
+    """Judge label maps and write the files of `evaluate_segmentation` into a folder that is there.
+
+    Args:
+        stage: the folder.
+        predictions: folder of label maps.
+        truth: folder of true ones.
+        request: as for `evaluate_segmentation`; its output is not looked at.
+        command: what the user typed.
+        overline: what stands above the page's title.
+        only: stems of the true label maps to judge by; all of them if None.
+        said: notes before the usual ones.
+        more: further entries of `metrics.json`.
+
+    Raises:
+        InputError: as `evaluate_segmentation`.
+    """
+    started = time.perf_counter()
+    with mendable():
+        check_bootstrap(request)
+        if request.worst < 0:
+            raise InputError(f"worst={request.worst} must be at least 0")
+        pairs, extra = _pairs(predictions, truth, only)
+        pairs, binary = _as_binary(pairs, request)
+        names = _names(request, pairs)
+        counted = _count(pairs, len(names), request.ignore_index)
+        if not counted.total.sum():
+            raise InputError(f"every pixel of {truth} has the ignored label {request.ignore_index}")
+        groups, how = _groups(request, names, counted.total.sum(1))
+    measures = _intervals(counted, groups, request)
+    overall = overlap(torch.from_numpy(counted.total), {k: v for k, v in groups._asdict().items() if v})
+    rows = _rows(names, groups, counted, overall, measures)
+    notes = [*said, how, *_NOTES]
+    if binary:
+        notes.append(f"The label maps hold 0 and 255 alone: 255 is {names[1]}, and no pixel is ignored for it.")
+    if extra:
+        notes.append(f"{extra} predictions have no true label map and were left out.")
+    facts = (str(predictions), str(truth), f"{len(pairs):,} images", f"{len(names)} classes")
+    held = f"{int(counted.total.sum()):,} pixels"
+    report = SegmentationReport(
+        title=f"{predictions.name}: overlap with {truth.name}",
+        facts=(*facts, held),
+        measures={
+            _TITLES.get(name, f"mIoU of the {name.partition('/')[2]}"): measures[name]
+            for name in ("miou", *(n for n in measures if n.startswith("miou/")), "pixel_accuracy", "mean_accuracy")
+        },
+        classes=rows,
+        confusion=counted.total / np.maximum(counted.total.sum(1, keepdims=True), 1),
+        worst=_worst(pairs, counted, len(names), request),
+        notes=notes,
+        provenance=provenance(command, request.seed, time.perf_counter() - started),
+        confidence=request.confidence,
+        overline=overline,
+    )
+    (stage / "report.html").write_text(segmentation_page(report), encoding="utf-8")
+    _write_tables(stage, names, rows, counted)
+    scalars = {name: float(value) for name, value in overall.items() if value.ndim == 0}
+    summary = {
+        **(more or {}),
+        "measures": {name: measures.get(name, value) for name, value in scalars.items()},
+        "groups": {name: [names[k] for k in members] for name, members in groups._asdict().items()},
+        "classes": {row.name: row for row in rows},
+        "notes": notes,
+        "command": command,
+        "versions": report.provenance.versions,
+    }
+    write_summary(stage, summary)
+    return report
 
 
 @dataclass(frozen=True)
@@ -121,9 +159,12 @@ class _Pair:
     stem: str
     prediction: Path
     truth: Path
+    binary: bool = False
 
     def read(self) -> tuple[torch.Tensor, torch.Tensor]:
-        pred, target = _read(self.prediction), _read(self.truth)
+        pred, target = read_label_map(self.prediction), read_label_map(self.truth)
+        if self.binary:
+            pred, target = pred // _WHITE, target // _WHITE
         if pred.shape != target.shape:
             raise InputError(
                 f"{self.prediction} has {pred.shape[1]} × {pred.shape[0]} pixels, and its truth {target.shape[1]} × "
@@ -153,22 +194,10 @@ class _Counted:
         return np.where(valid > 0, self.images[:, 0].sum(1) / np.maximum(valid, 1), np.nan)
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; name a folder of label maps")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in _SUFFIXES and path.is_file():
-            if path.stem in found:
-                raise InputError(f"{folder} holds two label maps of {path.stem!r}; keep one")
-            found[path.stem] = path
-    if not found:
-        raise InputError(f"{folder} holds no label map; wanted files that end in {', '.join(_SUFFIXES)}")
-    return found
-
-
-def _pairs(predictions: Path, truth: Path) -> tuple[list[_Pair], int]:
-    predicted, true = _files(predictions), _files(truth)
+def _pairs(predictions: Path, truth: Path, only: Collection[str] | None) -> tuple[list[_Pair], int]:
+    predicted, true = label_map_files(predictions), label_map_files(truth)
+    if only is not None:
+        true = {stem: path for stem, path in true.items() if stem in only}
     missing = [stem for stem in true if stem not in predicted]
     if missing:
         raise InputError(
@@ -178,21 +207,30 @@ def _pairs(predictions: Path, truth: Path) -> tuple[list[_Pair], int]:
     return [_Pair(stem, predicted[stem], path) for stem, path in true.items()], len(predicted) - len(true)
 
 
-def _read(path: Path) -> torch.Tensor:
-    array: NDArray[Any]
-    if path.suffix.lower() == ".npy":
-        array = np.load(path, allow_pickle=False)
-    else:
-        from PIL import Image
+def _as_binary(pairs: list[_Pair], request: SegmentationRequest) -> tuple[list[_Pair], bool]:
+    """The pairs, to be read as two classes where all of them are masks of black and white, and whether they are.
 
-        with Image.open(path) as picture:
-            array = np.asarray(picture)
-    if array.ndim != 2 or array.dtype.kind not in "iub":
-        raise InputError(
-            f"{path} has shape {array.shape} of {array.dtype}; a label map has one whole number per pixel, so save "
-            "class indices, not colours"
-        )
-    return torch.from_numpy(array.astype(np.int64))
+    Raises:
+        InputError: if the masks of one folder are black and white and those of the other hold 0 and 1.
+    """
+    if request.classes is not None and len(class_names(request.classes)) > 2:
+        return pairs, False
+    held: tuple[set[int], set[int]] = (set(), set())
+    for pair in pairs:
+        for labels, found in zip(pair.read(), held, strict=True):
+            found |= set(labels.unique().tolist())
+    predicted, true = held
+    # True maps of 0 and 255 with predictions of 0 alone are masks of which nothing was found, not one class alone.
+    if predicted | true <= {0, _WHITE} and (_WHITE in predicted or true == {0, _WHITE}):
+        return [replace(pair, binary=True) for pair in pairs], True
+    for one, other in ((predicted, true), (true, predicted)):
+        if one == {0, _WHITE} and 1 in other <= {0, 1}:
+            what = "predictions" if one is predicted else "true label maps"
+            raise InputError(
+                f"the {what} hold 0 and 255, the others 0 and 1; write the masks of both folders alike, with 0 and 1 "
+                "or with 0 and 255"
+            )
+    return pairs, False
 
 
 def _names(request: SegmentationRequest, pairs: Sequence[_Pair]) -> list[str]:
@@ -202,9 +240,7 @@ def _names(request: SegmentationRequest, pairs: Sequence[_Pair]) -> list[str]:
         if most > 4095:
             raise InputError(f"a label map holds the label {most}; name the classes with --classes")
         return [f"class {k}" for k in range(max(2, most + 1))]
-    names = list(given)
-    if len(names) == 1 and Path(names[0]).is_file():
-        names = [line.strip() for line in Path(names[0]).read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = class_names(given)
     if len(names) < 2 or len(set(names)) < len(names):
         raise InputError(f"--classes names {len(names)} classes; at least 2 are needed, each once, in their order")
     return names
