@@ -26,6 +26,7 @@ from equipoise.cli.clicks import clicks
 from equipoise.cli.complete import complete
 from equipoise.cli.curate import curate
 from equipoise.cli.datasets import datasets
+from equipoise.cli.debias import debias
 from equipoise.cli.distill import distill
 from equipoise.cli.embed import embed
 from equipoise.cli.evaluate import evaluate
@@ -50,24 +51,7 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-_ROOMS = (
-    recommend,
-    clicks,
-    bubble,
-    complete,
-    rank,
-    embed,
-    multitask,
-    distill,
-    adapt,
-    spectrum,
-    segment,
-    fuse,
-    match,
-    tune_encoder,
-    audit,
-    curate,
-)
+_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, segment, fuse, match, tune_encoder, audit, curate, debias)
 for command in (fit, predict, evaluate, *_ROOMS, methods, datasets, reproduce, bench):
     app.command(command)
 

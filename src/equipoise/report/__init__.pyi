@@ -2,6 +2,8 @@ from .crowd_page import CrowdReport as CrowdReport
 from .crowd_page import crowd_page as crowd_page
 from .embedding_page import EmbeddingReport as EmbeddingReport
 from .embedding_page import embedding_page as embedding_page
+from .fairness_page import FairnessReport as FairnessReport
+from .fairness_page import fairness_page as fairness_page
 from .knowledge_page import KnowledgeReport as KnowledgeReport
 from .knowledge_page import knowledge_page as knowledge_page
 from .language_page import LanguageReport as LanguageReport

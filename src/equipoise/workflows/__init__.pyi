@@ -22,6 +22,9 @@ from .complete.request import CompleteRequest as CompleteRequest
 from .curate.curating import CurateOutcome as CurateOutcome
 from .curate.curating import curate_folder as curate_folder
 from .curate.request import CurateRequest as CurateRequest
+from .debias.debiasing import DebiasOutcome as DebiasOutcome
+from .debias.debiasing import debias_pipeline as debias_pipeline
+from .debias.request import DebiasRequest as DebiasRequest
 from .distill.distilling import DistillOutcome as DistillOutcome
 from .distill.distilling import distill_student as distill_student
 from .distill.request import DistillRequest as DistillRequest
