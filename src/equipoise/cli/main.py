@@ -51,7 +51,25 @@ app = App(
     version=__version__,
     default_parameter=EVERYWHERE,
 )
-_ROOMS = (recommend, clicks, bubble, complete, rank, embed, multitask, distill, adapt, spectrum, segment, fuse, match, tune_encoder, audit, curate, debias)
+_ROOMS = (
+    recommend,
+    clicks,
+    bubble,
+    complete,
+    rank,
+    embed,
+    multitask,
+    distill,
+    adapt,
+    spectrum,
+    segment,
+    fuse,
+    match,
+    tune_encoder,
+    audit,
+    curate,
+    debias,
+)
 for command in (fit, predict, evaluate, *_ROOMS, methods, datasets, reproduce, bench):
     app.command(command)
 
