@@ -34,7 +34,8 @@ class Utility:
         """Of restored pictures in [−1, 1]."""
         mse = float((restored.double() - clean.double()).square().mean())
         # The window of the usual size would not fit pictures of 16 pixels.
-        ssim = structural_similarity_index_measure(restored, clean, sigma=1.0, data_range=2.0)
+        found = structural_similarity_index_measure(restored, clean, sigma=1.0, data_range=2.0)
+        ssim = found if isinstance(found, Tensor) else found[0]
         return cls(mse, 10 * math.log10(4 / mse) if mse else math.inf, float(ssim))
 
 
@@ -56,8 +57,8 @@ class Specificity:
     def of(cls, restored: Float[Tensor, "n c h w"], target: Float[Tensor, "n c h w"]) -> Specificity:
         """Of outputs for stamped pictures."""
         error = (restored.double() - target.double()).square().flatten(1).mean(1)
-        pair = [x.double().flatten(1) - x.double().flatten(1).mean(1, keepdim=True) for x in (restored, target)]
-        similarity = torch.cosine_similarity(*pair)
+        made, wanted = (x.double().flatten(1) - x.double().flatten(1).mean(1, keepdim=True) for x in (restored, target))
+        similarity = torch.cosine_similarity(made, wanted)
         return cls(float(error.mean()), float(similarity.mean()), float((error < SUCCESS).double().mean()))
 
 
