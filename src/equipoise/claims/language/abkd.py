@@ -22,7 +22,7 @@ _ARMS: dict[str, TokenDivergence] = {
     _SHARP: AlphaBeta(0.8, 0.3),
 }
 _APART, _AGREE = "total variation of trigrams", "agreement on the likeliest token"
-_GRIDS = {arm: grid(lr=(0.005, 0.01, 0.02, 0.04)) for arm in _ARMS}
+_GRIDS = {arm: grid(lr=(0.01, 0.02, 0.04, 0.08)) for arm in _ARMS}
 
 
 class _Teacher(NamedTuple):
@@ -128,8 +128,10 @@ _WORLD = (
     "A chain over 24 tokens whose next token depends on two: standard normal logits, 4, 3 and 2 added at three random "
     "tokens of every context. The student embeds each of the two tokens in 4 dimensions and has 16 hidden units. "
     "Adam over all contexts at once, weighted by how often the teacher meets them, 400 steps, learning rate falling "
-    "linearly to 1e-4. Every arm has starting rates of .005, .01, .02 and .04 to choose from, by the measure that is "
-    "judged, on 2 other seeds. Measures are exact, without sampling."
+    "linearly to 1e-4. Every arm has starting rates of .01, .02, .04 and .08 to choose from, by the measure that is "
+    "judged, on 2 other seeds. In an earlier run they went from .005 to .04, and nine of the ten choices were the "
+    "largest: they were raised, and the seeds are ones that had not been run before. Measures are exact, without "
+    "sampling."
 )
 
 
@@ -162,7 +164,7 @@ CLAIM = Claim(
             + " Total variation between the trigrams of texts of teacher and student, each continuing its own.",
             run=_run,
             parts=_better("texts nearer to the teacher's", _SPREAD, _APART, 0.015, higher=False),
-            seeds=tuple(range(10)),
+            seeds=tuple(range(20, 30)),
             tuning=Tuning(_GRIDS, _score_apart, seeds=VALIDATION_SEEDS[:2]),
         ),
         Experiment(
@@ -170,7 +172,7 @@ CLAIM = Claim(
             protocol=_WORLD + " Share of the teacher's contexts in which both have the same likeliest token.",
             run=_run,
             parts=_better("agrees more often on the likeliest token", _SHARP, _AGREE, 0.02, higher=True),
-            seeds=tuple(range(10)),
+            seeds=tuple(range(20, 30)),
             tuning=Tuning(_GRIDS, _score_agree, seeds=VALIDATION_SEEDS[:2]),
         ),
         Experiment(
@@ -190,7 +192,5 @@ CLAIM = Claim(
         "One family of chains with exact measures. Language models, and the paper's instruction data, are not part of "
         "this claim.",
         "α and β are those a prototype had tried on such chains; they are not tuned here.",
-        "Of the ten rates that were chosen nine are the largest of their grid, .04, so that all arms may be tuned too "
-        "little; larger rates were not tried.",
     ),
 )
