@@ -211,7 +211,9 @@ def test_bad_arrays_are_one_sentence(arrays, message, tmp_path):
 
 def test_files_that_are_none_are_one_sentence(tmp_path):
     (tmp_path / "t.npz").write_bytes(b"no zip")
-    for name in ("t.npz", "none.npz", "none.csv"):
+    np.save(tmp_path / "one.npy", np.eye(4))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    for name in ("t.npz", "one.npz", "none.npz", "none.csv"):
         with pytest.raises(InputError, match=r"cannot be read|no file"):
             fuse_blocks(tmp_path / name, _request(tmp_path))
 

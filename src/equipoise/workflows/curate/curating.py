@@ -91,13 +91,13 @@ def curate_folder(
         progress("reading")
         with mendable():
             pictures = find_pictures(folder)
-            if pictures.loose:
-                noted(f"{len(pictures.loose)} pictures lie in no identity's folder and are not looked at")
             if not pictures.of:
                 raise InputError(f"{folder} holds pictures, but no folder of them; put each identity into a folder")
-            known, lacking = _embedded(pictures, request.embeddings, noted, progress)
             second = None if request.second is None else _by_file(request.second, pictures)[0]
             reference, identity = _reference(request, noted)
+            known, lacking = _embedded(pictures, request.embeddings, noted, progress)
+            if pictures.loose:
+                noted(f"{len(pictures.loose)} pictures lie in no identity's folder and are not looked at")
         progress("deciding")
         with mendable(), heard(noted):
             threshold = _leakage_threshold(request, reference, identity)
