@@ -213,6 +213,12 @@ def test_models_that_there_are_not(tmp_path):
             open_model(model, request)
 
 
+def test_a_damaged_pipeline_is_one_sentence(tmp_path):
+    (tmp_path / "model_index.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match=r"^the pipeline '.*' cannot be loaded: "):
+        open_model(str(tmp_path), AuditRequest())
+
+
 def test_requests_that_cannot_be_carried_out(prompts, tmp_path, capsys):
     for options in (
         ["--votes", "0"],
@@ -224,13 +230,16 @@ def test_requests_that_cannot_be_carried_out(prompts, tmp_path, capsys):
         ["--most-calls", "0"],
         ["--seed", "-1"],
         ["--judge", str(tmp_path / "absent")],
+        ["--text-judge", "nobody/nothing"],
         ["--prompts", str(tmp_path / "absent.txt")],
     ):
         given = ["audit", "shapes", "--output", str(tmp_path / "out"), *options]
         if "--prompts" not in options:
             given += ["--prompts", str(prompts)]
         assert _left_with(given) == 2, options
-        assert capsys.readouterr().err.startswith("equipoise: ")
+        said = capsys.readouterr().err
+        assert said.startswith("equipoise: ")
+        assert said.count("\n") == 1, said
         assert not (tmp_path / "out").exists()
     (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
     with pytest.raises(InputError, match="holds no prompt"):

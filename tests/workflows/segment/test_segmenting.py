@@ -175,6 +175,8 @@ def test_photos_are_turned_upright(tmp_path):
         ({"size": 100}, "size=100"),
         ({"steps": 0}, "steps=0"),
         ({"lr": 0.0}, "lr"),
+        ({"worst": -1}, "worst=-1 must be at least 0"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
         ({"val_size": 0.6, "test_size": 0.5}, "leave none"),
         ({"val_size": 1.5}, "val_size"),
         ({"classes": ("a", "b")}, "holds the label"),

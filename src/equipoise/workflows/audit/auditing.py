@@ -23,6 +23,7 @@ from equipoise.report.audit_page import AuditedPrompt, AuditPage, audit_page
 from equipoise.workflows.audit.prompts import read_prompts
 from equipoise.workflows.audit.request import AuditRequest
 from equipoise.workflows.audit.served import PictureFolder, open_model, picture_bytes
+from equipoise.workflows.distill.models import loading, quiet_transformers
 from equipoise.workflows.errors import InputError, mendable
 from equipoise.workflows.output import staged_folder
 from equipoise.workflows.scores.judging import provenance
@@ -145,11 +146,13 @@ def _detector(generator: TextToImage, request: AuditRequest) -> BlackMirrorDetec
         if request.judge != "rules":
             from equipoise.integrations.language_judges import HFVisionJudge
 
-            vision = HFVisionJudge.from_pretrained(request.judge)
+            with quiet_transformers(("transformers",)), loading(request.judge, "judge of pictures") as place:
+                vision = HFVisionJudge.from_pretrained(place)
         if request.text_judge != "rules":
             from equipoise.integrations.language_judges import HFTextJudge
 
-            text = HFTextJudge.from_pretrained(request.text_judge)
+            with quiet_transformers(("transformers",)), loading(request.text_judge, "judge of prompts") as place:
+                text = HFTextJudge.from_pretrained(place)
     except ImportError as error:
         raise InputError(str(error)) from error
     return BlackMirrorDetector(

@@ -27,6 +27,7 @@ from equipoise.core.models.generators import TextToImage
 from equipoise.data.shapes import ATTACKS, Mistakes, RenderedTextToImage
 from equipoise.generative import GeneratorError
 from equipoise.workflows.audit.request import AuditRequest
+from equipoise.workflows.distill.models import loading
 from equipoise.workflows.errors import InputError
 
 LIST = "pictures.csv"
@@ -56,7 +57,8 @@ def open_model(model: str, request: AuditRequest) -> TextToImage:
         from equipoise.integrations.diffusers import DiffusersTextToImage
 
         try:
-            return DiffusersTextToImage.from_pretrained(folder)
+            with loading(model, "pipeline") as place:
+                return DiffusersTextToImage.from_pretrained(place)
         except ImportError as error:
             raise InputError(str(error)) from error
     raise InputError(

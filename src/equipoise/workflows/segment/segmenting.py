@@ -122,6 +122,9 @@ def _check(request: SegmentRequest) -> None:
     for name in ("steps", "batch_size", "width"):
         if getattr(request, name) < 1:
             raise InputError(f"{name}={getattr(request, name)} must be at least 1")
+    for name in ("worst", "seed"):
+        if getattr(request, name) < 0:
+            raise InputError(f"{name}={getattr(request, name)} must be at least 0")
     if request.size < 64 or request.size % 32:
         raise InputError(f"size={request.size} must be a multiple of 32, at least 64")
 
