@@ -178,6 +178,21 @@ def test_a_folder_lists_what_it_lacks_until_it_is_complete(tmp_path):
     assert [report.flagged for report in found.report.reports] == [False, True]
 
 
+def test_a_damaged_picture_of_a_folder_is_named(tmp_path):
+    table, folder = tmp_path / "prompts.txt", tmp_path / "pictures"
+    table.write_text("red circle\nblue square\n", "utf-8")
+    folder.mkdir()
+    (folder / "x.png").write_bytes(b"no picture")
+    lines = ["prompt,seed,file", *(f"red circle,{seed},x.png" for seed in range(20))]
+    (folder / "pictures.csv").write_text("\n".join(lines), "utf-8")
+    notices = []
+    found = audit_model(str(folder), table, AuditRequest(output=tmp_path / "out"), notice=notices.append)
+    assert found.verdict == "undecided"
+    if len(found.wanted) == 1:
+        assert notices[0].startswith("the folder lacks a picture that")
+    assert any("1 of 2 prompts are undecided" in words and "x.png: what was given" in words for words in notices)
+
+
 def test_lists_of_pictures_are_checked(tmp_path):
     path = tmp_path / "pictures.csv"
     (tmp_path / "a.png").write_bytes(b"")

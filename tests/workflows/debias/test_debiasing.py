@@ -98,6 +98,9 @@ def test_the_command_prints_what_came_out_and_where_it_is(tmp_path, capsys):
     for words in ("red small", "wug", "points off before", "adapter:", "report.html", "sheet.png"):
         assert words in flat
     assert "4 pictures of a concept say little" in printed.err.replace("\n", " ")
+    assert "Loading" not in printed.err
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "No figure has an interval. A share of 4 pictures near a half is uncertain by 49 points" in page
 
 
 @pytest.mark.parametrize(

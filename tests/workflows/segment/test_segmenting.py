@@ -58,7 +58,12 @@ def test_everything_is_written(done):
     assert list(metrics["validation"]) == ["cross-entropy", "weighted", "dice", "auc", "auc-bank"]
     best = max(metrics["validation"], key=lambda name: metrics["validation"][name]["miou"])
     assert metrics["chosen"] == outcome.chosen == best
-    assert "equipoise segment" in (outcome.folder / "report.html").read_text(encoding="utf-8")
+    page = (outcome.folder / "report.html").read_text(encoding="utf-8")
+    assert "equipoise segment" in page
+    assert f"{outcome.chosen} on images of images" in page
+    assert "equipoise-new" not in page
+    assert page.count("name others with --tail") == 1
+    assert "as named with --tail" not in page
 
 
 def test_only_the_images_to_judge_by_are_judged(done):

@@ -31,6 +31,8 @@ from equipoise.workflows.distill.models import loading
 from equipoise.workflows.errors import InputError
 
 LIST = "pictures.csv"
+LACKING = "the folder has no picture"
+"""How the reason begins where a folder lacks a picture."""
 _COLUMNS = ("prompt", "seed", "file")
 _PAINTER = "shapes"
 _MOST_BYTES = 64 << 20
@@ -181,8 +183,14 @@ class PictureFolder:
         missing = [one for one in asked if one not in self._files]
         if missing:
             self.wanted.update(dict.fromkeys(missing))
-            raise GeneratorError(f"the folder has no picture of {missing[0][0]!r} with seed {missing[0][1]}")
-        return _stacked([read_picture(self._files[one].read_bytes()) for one in asked])
+            raise GeneratorError(f"{LACKING} of {missing[0][0]!r} with seed {missing[0][1]}")
+        pictures = []
+        for one in asked:
+            try:
+                pictures.append(read_picture(self._files[one].read_bytes()))
+            except (OSError, GeneratorError) as error:
+                raise GeneratorError(f"{self._files[one]}: {error}") from error
+        return _stacked(pictures)
 
 
 def read_picture(held: bytes) -> Float[Tensor, "3 h w"]:

@@ -145,6 +145,7 @@ def debias_pipeline(
             rows=rows,
             sheet=inline(stage / "sheet.png"),
             notes=tuple(notes),
+            pictures=request.pictures,
             provenance=provenance(command, request.seed, time.perf_counter() - started),
         )
         (stage / "report.html").write_text(fairness_page(report), encoding="utf-8")

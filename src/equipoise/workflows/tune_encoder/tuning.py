@@ -46,7 +46,7 @@ _ASIDES = (
     "Probes are logistic regressions on embeddings, fitted on half of the held-out pictures, scored on the others.",
     "Clusters are the best of ten runs of k-means on unit embeddings, matched with classes one to one.",
     "Zero-shot accuracy asks which text, a picture of a class, is nearest; the text tower is as it was.",
-    "One run has one seed: small changes may be chance. Run it again with another --seed.",
+    "No figure has an interval, and one run has one seed: small changes may be chance. Try another --seed.",
 )
 
 
