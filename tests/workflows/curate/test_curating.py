@@ -286,6 +286,10 @@ def test_what_is_wrong_is_said_before_what_is_worth_knowing(made, tmp_path):
     said = []
     with pytest.raises(InputError, match="there is no file"):
         curate_folder(made / "set", _request(tmp_path, reference=tmp_path / "none"), notice=said.append)
+    nameless = tmp_path / "nameless.npz"
+    np.savez(nameless, embeddings=np.eye(3))
+    with pytest.raises(InputError, match="whose identities are known"):
+        curate_folder(made / "set", _request(tmp_path, reference=nameless, false_match_rate=0.1), notice=said.append)
     loose = tmp_path / "loose"
     loose.mkdir()
     Image.new("RGB", (8, 8)).save(loose / "a.png")

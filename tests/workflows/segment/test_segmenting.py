@@ -198,6 +198,20 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(changes, message
     assert not (tmp_path / "out").exists()
 
 
+def test_a_damaged_image_to_label_is_told_before_training(tmp_path, monkeypatch):
+    images, masks = _world(tmp_path, 6)
+    further = tmp_path / "further"
+    further.mkdir()
+    (further / "a.png").write_bytes(b"no picture")
+
+    def train(*given):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr("equipoise.workflows.segment.segmenting.train", train)
+    with pytest.raises(InputError, match=r"a\.png cannot be read as an image"):
+        segment_images(images, masks, _request(tmp_path, predict=further))
+
+
 def test_folders_that_do_not_fit_are_refused(tmp_path):
     images, masks = _world(tmp_path, 6)
     with pytest.raises(InputError, match="is no folder"):

@@ -78,6 +78,8 @@ def segment_images(
             data = read_labelled(images, masks, request)
             groups, said = _groups(data, request)
             encoder = _encoder(request)
+            for path in further.values():  # a damaged one is told before hours of training, not after
+                read_image(path, request.size)
         found = [_contend(loss, data, encoder, groups, request, say) for loss in request.losses]
         best = max(found, key=lambda one: _rank(one.val[request.metric]))
         for folder, some in (("predictions", _judged(data)), ("labelled", further)):

@@ -94,6 +94,8 @@ def tune_encoder(
 
     _check(request)
     of_world = str(images) == SHAPES_WORLD
+    if of_world and request.factors is not None:
+        raise InputError("--factors is of use with a folder of pictures; those of the shapes world have their own")
     inputs: list[str | Path] = [*([] if of_world else [images]), *([] if encoder == TINY else [encoder])]
     with staged_folder(request.output, overwrite=request.overwrite, inputs=inputs) as stage, quiet_transformers():
         progress("loading")
