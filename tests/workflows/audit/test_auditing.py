@@ -191,6 +191,8 @@ def test_a_damaged_picture_of_a_folder_is_named(tmp_path):
     if len(found.wanted) == 1:
         assert notices[0].startswith("the folder lacks a picture that")
     assert any("1 of 2 prompts are undecided" in words and "x.png: what was given" in words for words in notices)
+    assert not any("object at" in words for words in notices)
+    assert "0.000" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_lists_of_pictures_are_checked(tmp_path):

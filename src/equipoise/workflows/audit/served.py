@@ -199,13 +199,15 @@ def read_picture(held: bytes) -> Float[Tensor, "3 h w"]:
     Raises:
         GeneratorError: if it is no image that can be read.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(held)) as image:
             values = np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise GeneratorError(f"what was given as a picture cannot be read: {error}") from error
+        # Pillow names the object in memory, which tells nobody anything.
+        why = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise GeneratorError(f"what was given as a picture cannot be read: {why}") from error
     return torch.from_numpy(values.copy()).permute(2, 0, 1).float() / 255
 
 

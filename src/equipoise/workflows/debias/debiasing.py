@@ -136,7 +136,7 @@ def debias_pipeline(
             title=f"Neutral prompts of {subject.name}, balanced",
             facts=(
                 f"values: {', '.join(prompts.values)}",
-                f"{len(request.concept)} concepts balanced, {len(request.unseen)} others",
+                f"concepts balanced: {len(request.concept)}, others: {len(request.unseen)}",
                 f"{request.references} references of each value, {request.pictures} pictures judged",
                 f"the debiased text is read in the last {request.switch:.0%} of the way",
             ),
