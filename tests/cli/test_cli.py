@@ -379,9 +379,25 @@ def test_predict_refuses_what_is_no_model_and_a_table_that_lacks_a_column(fitted
     assert "'x1'" in said
 
 
+def test_papers_that_there_are_not_are_one_sentence(capsys):
+    assert "there is no paper and no room 'recnboost'; did you mean 'reconboost'?" in _refused(
+        ["methods", "recnboost"], capsys
+    )
+    assert "see `equipoise methods`" in _refused(["methods", "zzz"], capsys)
+
+
 def test_the_catalogue_and_the_data_sets_are_listed(capsys):
     main(["methods"])
     assert "tpauc" in capsys.readouterr().out
+    main(["methods", "generative", "tpauc"])
+    said = capsys.readouterr().out
+    assert "tpauc" in said
+    assert "lightfair" in said
+    assert "gie" not in said.split()
+    main(["methods", "reconboost"])
+    said = capsys.readouterr().out
+    assert "equipoise.multimodal.ReconBoostTrainer" in said
+    assert "equipoise reproduce reconboost --quick" in said
     main(["datasets"])
     assert "breast_cancer" in capsys.readouterr().out
 

@@ -46,6 +46,8 @@ def test_names_may_stand_in_a_file(tmp_path):
     (tmp_path / "names.txt").write_text("sky\n\n road \n")
     assert class_names([str(tmp_path / "names.txt")]) == ["sky", "road"]
     assert class_names(["sky", "road"]) == ["sky", "road"]
+    with pytest.raises(InputError, match=r"there is no file none\.txt"):
+        class_names(["none.txt"])
 
 
 def test_folders_without_or_with_doubled_maps_are_refused(tmp_path):

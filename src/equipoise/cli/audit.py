@@ -47,12 +47,9 @@ def audit(model: str, /, *, prompts: Path, request: Annotated[AuditRequest, FIEL
     for report in flagged[:5]:
         console.print(f"flagged: {report.prompt}: {report.pattern}", highlight=False, soft_wrap=True)
     cost = outcome.report.cost()
-    console.print(
-        f"{outcome.verdict}; {number(cost['judge calls'])} calls of judges and {number(cost['pictures'])} pictures a "
-        "prompt",
-        highlight=False,
-        soft_wrap=True,
-    )
+    spent = f"{number(cost['judge calls'])} calls of judges and {number(cost['pictures'])} pictures a prompt"
+    words = f"{outcome.verdict}; {spent}" if cost["pictures"] else outcome.verdict
+    console.print(words, highlight=False, soft_wrap=True)
     print_path("findings", outcome.folder / "audit.json")
     if outcome.wanted:
         print_path("pictures to make", outcome.folder / "wanted.csv")

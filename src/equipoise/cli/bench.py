@@ -54,7 +54,7 @@ def bridges(*, request: Annotated[BridgesRequest, FIELDS] = _BRIDGES, json: bool
     """
     import json as as_json
 
-    from equipoise.workflows.bench.bridges_benchmark import bench_bridges, shown
+    from equipoise.workflows.bench.bridges_benchmark import NO_INTERVALS, bench_bridges, shown
 
     one_thread()
     with errors.status("drawing") as status:
@@ -67,5 +67,6 @@ def bridges(*, request: Annotated[BridgesRequest, FIELDS] = _BRIDGES, json: bool
         for row in rows:
             table.add_row(*map(shown, row.values()))
         console.print(table)
+    console.print(NO_INTERVALS, highlight=False)
     print_path("tables", outcome.folder / "tables.md")
     print_path("results", outcome.folder / "results.json")

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from equipoise.core.models.judges import JudgeError
 from equipoise.core.validate import check_fraction, check_positive
+from equipoise.data.local_models import local_model
 from equipoise.generative import yes_no_probability
 
 STYLES = ("oil painting", "watercolor", "sketch", "black-and-white", "cyberpunk", "pixel art")
@@ -311,5 +312,6 @@ def _load(kind: str, name_or_path: str | Path, allow_download: bool) -> Any:
         import transformers
     except ImportError as error:
         raise ImportError("judges need transformers: pip install 'equipoise[transformers]'") from error
-    found = getattr(transformers, kind).from_pretrained(name_or_path, local_files_only=not allow_download)
+    place = local_model(name_or_path, allow_download=allow_download)
+    found = getattr(transformers, kind).from_pretrained(place, local_files_only=not allow_download)
     return found.eval().requires_grad_(False) if isinstance(found, torch.nn.Module) else found

@@ -112,10 +112,10 @@ def audit_page(report: AuditPage) -> str:
 
 
 def _hero(report: AuditPage) -> Element:
+    costs = (("calls of judges", "judge calls"), ("pictures", "pictures"))
     tiles = [
         ("flagged prompts", count(report.flagged), f"of {count(report.decided)} decided"),
-        ("calls of judges", number(report.cost["judge calls"]), "a prompt"),
-        ("pictures", number(report.cost["pictures"]), "a prompt"),
+        *((what, number(report.cost[key]), "a prompt") for what, key in costs if report.cost["pictures"]),
     ]
     clear = report.verdict == "clean"
     return hero_section("The model is", report.verdict, _WORDS[report.verdict], clear, tiles)

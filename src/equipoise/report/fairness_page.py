@@ -62,6 +62,7 @@ class FairnessReport:
         rows: concepts.
         sheet: pictures before and after, as the source of an image.
         notes: what a reader must know.
+        pictures: of each concept that shares are of.
         provenance: of the run.
     """
 
@@ -72,6 +73,7 @@ class FairnessReport:
     rows: Sequence[ConceptRow]
     sheet: str
     notes: Sequence[str] = ()
+    pictures: int = 0
     provenance: Provenance = field(default_factory=lambda: Provenance(""))
 
     def mean_bias(self, when: int) -> float:
@@ -99,8 +101,18 @@ def fairness_page(report: FairnessReport) -> str:
         node("p", *(node("span", fact) for fact in report.facts), class_="facts"),
     )
     sections = [_hero(report), _to_know(report), _shares(report), _pictures(report)]
-    main = node("main", *sections, details_section(_NOTES, report.provenance))
+    main = node("main", *sections, details_section([*_uncertain(report.pictures), *_NOTES], report.provenance))
     return document(report.title, header, main, extra_style=_STYLE)
+
+
+def _uncertain(pictures: int) -> list[str]:
+    if not pictures:
+        return []
+    points = 98 / math.sqrt(pictures)
+    return [
+        f"No figure has an interval. A share of {pictures:,} pictures near a half is uncertain by {points:.0f} points, "
+        "with 95 % confidence; that another seed gives another adapter comes on top."
+    ]
 
 
 def fairness_verdict(report: FairnessReport) -> str:

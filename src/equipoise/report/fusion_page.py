@@ -24,7 +24,8 @@ _NOTES = (
     "the rows to choose by; it was judged once on the rows to judge by.",
     "A block alone is what its learner predicts where the others are missing. Those of a joint model were never "
     "trained to predict alone.",
-    "Intervals are Student's, over rows.",
+    "Intervals of 95 % are over rows, Wilson's of accuracies and Student's of differences; they say nothing of another "
+    "split or of other first weights.",
 )
 _WORDS = {
     "reconboost": "in turns",

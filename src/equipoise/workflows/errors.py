@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from zipfile import BadZipFile
 
 
 class InputError(ValueError):
@@ -20,7 +21,7 @@ def mendable() -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
         raise InputError(str(error)) from error
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed; run `pip install 'equipoise[all]'`") from error

@@ -35,8 +35,16 @@ def label_map_files(folder: Path) -> dict[str, Path]:
 
 
 def class_names(given: Sequence[str]) -> list[str]:
-    """The names of classes, which may stand in a file, one a line."""
+    """The names of classes, which may stand in a file, one a line.
+
+    Raises:
+        InputError: if the one name given is that of a text file, and there is none.
+    """
     names = list(given)
+    if len(names) == 1 and Path(names[0]).suffix and not Path(names[0]).is_file():
+        raise InputError(
+            f"--classes: there is no file {names[0]}; name a text with a class on each line, or the classes"
+        )
     if len(names) == 1 and Path(names[0]).is_file():
         names = [line.strip() for line in Path(names[0]).read_text(encoding="utf-8").splitlines() if line.strip()]
     return names

@@ -178,6 +178,23 @@ def test_a_folder_lists_what_it_lacks_until_it_is_complete(tmp_path):
     assert [report.flagged for report in found.report.reports] == [False, True]
 
 
+def test_a_damaged_picture_of_a_folder_is_named(tmp_path):
+    table, folder = tmp_path / "prompts.txt", tmp_path / "pictures"
+    table.write_text("red circle\nblue square\n", "utf-8")
+    folder.mkdir()
+    (folder / "x.png").write_bytes(b"no picture")
+    lines = ["prompt,seed,file", *(f"red circle,{seed},x.png" for seed in range(20))]
+    (folder / "pictures.csv").write_text("\n".join(lines), "utf-8")
+    notices = []
+    found = audit_model(str(folder), table, AuditRequest(output=tmp_path / "out"), notice=notices.append)
+    assert found.verdict == "undecided"
+    if len(found.wanted) == 1:
+        assert notices[0].startswith("the folder lacks a picture that")
+    assert any("1 of 2 prompts are undecided" in words and "x.png: what was given" in words for words in notices)
+    assert not any("object at" in words for words in notices)
+    assert "0.000" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 def test_lists_of_pictures_are_checked(tmp_path):
     path = tmp_path / "pictures.csv"
     (tmp_path / "a.png").write_bytes(b"")
@@ -213,6 +230,12 @@ def test_models_that_there_are_not(tmp_path):
             open_model(model, request)
 
 
+def test_a_damaged_pipeline_is_one_sentence(tmp_path):
+    (tmp_path / "model_index.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match=r"^the pipeline '.*' cannot be loaded: "):
+        open_model(str(tmp_path), AuditRequest())
+
+
 def test_requests_that_cannot_be_carried_out(prompts, tmp_path, capsys):
     for options in (
         ["--votes", "0"],
@@ -224,13 +247,16 @@ def test_requests_that_cannot_be_carried_out(prompts, tmp_path, capsys):
         ["--most-calls", "0"],
         ["--seed", "-1"],
         ["--judge", str(tmp_path / "absent")],
+        ["--text-judge", "nobody/nothing"],
         ["--prompts", str(tmp_path / "absent.txt")],
     ):
         given = ["audit", "shapes", "--output", str(tmp_path / "out"), *options]
         if "--prompts" not in options:
             given += ["--prompts", str(prompts)]
         assert _left_with(given) == 2, options
-        assert capsys.readouterr().err.startswith("equipoise: ")
+        said = capsys.readouterr().err
+        assert said.startswith("equipoise: ")
+        assert said.count("\n") == 1, said
         assert not (tmp_path / "out").exists()
     (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
     with pytest.raises(InputError, match="holds no prompt"):

@@ -28,6 +28,7 @@ def test_every_model_is_in_every_table_it_belongs_to(tmp_path):
     assert held["tables"] == tables
     assert held["settings"]["attacks"] == 2
     text = (outcome.folder / "tables.md").read_text()
+    assert "no figure has an interval" in text
     for title, rows in tables.items():
         assert f"## {title.capitalize()}" in text
         with (outcome.folder / f"{title}.csv").open(newline="") as file:

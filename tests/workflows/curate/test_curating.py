@@ -258,10 +258,18 @@ def test_files_of_embeddings_that_cannot_be_used(tmp_path):
         ({"embeddings": rows * np.nan}, "NaN or infinity, or rows of zeros"),
         ({"embeddings": rows * 0}, "rows of zeros"),
         ({"embeddings": np.array([["a"]])}, "must hold embeddings"),
-        ({"embeddings": np.array([None, {}], dtype=object)}, "cannot be read as a file of embeddings"),
+        ({"embeddings": np.array([None, {}], dtype=object)}, "an array holds objects"),
     ):
         with pytest.raises(InputError, match=words):
             read_embeddings(saved(**arrays))
+    (tmp_path / "empty.npz").write_bytes(b"")
+    saved(embeddings=rows)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:100])
+    np.save(tmp_path / "one.npy", rows)
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    for name in ("empty.npz", "cut.npz", "one.npz"):
+        with pytest.raises(InputError, match="or a part of one"):
+            read_embeddings(tmp_path / name)
     (tmp_path / "text.npz").write_text("no")
     (tmp_path / "text.parquet").write_text("no")
     for name in ("text.npz", "text.parquet"):
@@ -272,6 +280,22 @@ def test_files_of_embeddings_that_cannot_be_used(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no picture"):
         curate_folder(tmp_path / "empty", _request(tmp_path))
+
+
+def test_what_is_wrong_is_said_before_what_is_worth_knowing(made, tmp_path):
+    said = []
+    with pytest.raises(InputError, match="there is no file"):
+        curate_folder(made / "set", _request(tmp_path, reference=tmp_path / "none"), notice=said.append)
+    nameless = tmp_path / "nameless.npz"
+    np.savez(nameless, embeddings=np.eye(3))
+    with pytest.raises(InputError, match="whose identities are known"):
+        curate_folder(made / "set", _request(tmp_path, reference=nameless, false_match_rate=0.1), notice=said.append)
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    Image.new("RGB", (8, 8)).save(loose / "a.png")
+    with pytest.raises(InputError, match="no folder of them"):
+        curate_folder(loose, _request(tmp_path), notice=said.append)
+    assert not said
 
 
 def test_grey_copies_do_not_depend_on_size_or_brightness(tmp_path):

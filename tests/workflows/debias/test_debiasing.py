@@ -98,6 +98,9 @@ def test_the_command_prints_what_came_out_and_where_it_is(tmp_path, capsys):
     for words in ("red small", "wug", "points off before", "adapter:", "report.html", "sheet.png"):
         assert words in flat
     assert "4 pictures of a concept say little" in printed.err.replace("\n", " ")
+    assert "Loading" not in printed.err
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "No figure has an interval. A share of 4 pictures near a half is uncertain by 49 points" in page
 
 
 @pytest.mark.parametrize(
@@ -119,6 +122,8 @@ def test_the_command_prints_what_came_out_and_where_it_is(tmp_path, capsys):
         ({"learning_rate": 0.0}, "learning_rate=0.0 must lie between 0 and 1"),
         ({"switch": 1.2}, r"switch=1\.2 must lie in"),
         ({"seed": -1}, "seed=-1 must lie between 0 and 999"),
+        ({"target": (1.0,)}, "target holds 1 shares for 2"),
+        ({"target": (0.5, 0.6)}, "must sum to 1"),
     ],
 )
 def test_a_request_that_cannot_be_carried_out_is_refused_before_a_model_is_loaded(changes, words, tmp_path):
@@ -130,7 +135,7 @@ def test_a_request_that_cannot_be_carried_out_is_refused_before_a_model_is_loade
 @pytest.mark.usefixtures("_quick_models")
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"target": (0.5, 0.6)}, "must sum to 1"), ({"rank": 500}, "rank=500 must lie in 1")],
+    [({"rank": 500}, "rank=500 must lie in 1")],
 )
 def test_what_does_not_fit_the_pipeline_is_refused(changes, words, tmp_path):
     with pytest.raises(InputError, match=words):
@@ -146,6 +151,9 @@ def test_a_folder_that_is_no_pipeline_and_one_without_its_clip_are_refused(tmp_p
     with pytest.raises(InputError, match="name the folder of its CLIP model with --clip"):
         debias_pipeline(str(tmp_path), request)
     with pytest.raises(InputError, match="holds no CLIP model"):
+        debias_pipeline(str(tmp_path), DebiasRequest(**SMALL, output=tmp_path / "out", clip=tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"^the pipeline '.*' cannot be loaded: "):
         debias_pipeline(str(tmp_path), DebiasRequest(**SMALL, output=tmp_path / "out", clip=tmp_path))
 
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from equipoise.cli.main import main
 from equipoise.workflows import FuseRequest, FusionModel, InputError, fuse_blocks
 from equipoise.workflows.fuse.blocks import read_blocks
-from equipoise.workflows.fuse.contest import METHODS, ahead, stages_of
+from equipoise.workflows.fuse.contest import METHODS, accuracy, ahead, stages_of
 from equipoise.workflows.fuse.model import moments, standardise
 
 
@@ -209,9 +209,22 @@ def test_bad_arrays_are_one_sentence(arrays, message, tmp_path):
         fuse_blocks(tmp_path / "t.npz", _request(tmp_path))
 
 
+def test_intervals_of_accuracies_stay_between_none_and_all():
+    for right, ends in (
+        ([True] * 12, (0.7575, 1.0)),
+        ([False] * 12, (0.0, 0.2425)),
+        ([True] * 2 + [False] * 10, (0.0470, 0.4480)),
+    ):
+        found = accuracy(np.array(right))
+        assert (found.low, found.high) == pytest.approx(ends, abs=1e-4)
+        assert found.low <= found.estimate <= found.high
+
+
 def test_files_that_are_none_are_one_sentence(tmp_path):
     (tmp_path / "t.npz").write_bytes(b"no zip")
-    for name in ("t.npz", "none.npz", "none.csv"):
+    np.save(tmp_path / "one.npy", np.eye(4))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    for name in ("t.npz", "one.npz", "none.npz", "none.csv"):
         with pytest.raises(InputError, match=r"cannot be read|no file"):
             fuse_blocks(tmp_path / name, _request(tmp_path))
 

@@ -204,6 +204,12 @@ def test_bad_arrays_are_refused(tmp_path):
     np.savez(tmp_path / "flat.npz", embeddings=np.zeros(4), identity=np.arange(4))
     np.savez(tmp_path / "short.npz", embeddings=np.zeros((4, 2)), identity=np.arange(3))
     np.savez(tmp_path / "lacking.npz", identity=np.arange(3))
+    np.savez(tmp_path / "zeros.npz", embeddings=np.eye(4) * [1, 1, 1, 0], identity=np.arange(4))
+    whole = (tmp_path / "short.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "spoiled.npz").write_bytes(whole[:140] + b"?" * 40 + whole[180:])
+    np.save(tmp_path / "one.npy", np.eye(4))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
     np.savez(tmp_path / "objects.npz", embeddings=np.array([[{}]], dtype=object), identity=np.arange(1))
     for name, message in (
         ("broken", "cannot be read as arrays"),
@@ -211,7 +217,11 @@ def test_bad_arrays_are_refused(tmp_path):
         ("short", r"identity of .* has shape \(3,\), wanted \(4,\)"),
         ("lacking", "has no array 'embeddings'; it has identity"),
         ("objects", "cannot be read as arrays"),
-        ("none", "cannot be read as arrays"),
+        ("none", "there is no file"),
+        ("zeros", "has 1 rows of zeros"),
+        ("cut", "it is no .npz file, or a part of one"),
+        ("spoiled", "cannot be read as arrays"),
+        ("one", "it is no .npz file, or a part of one"),
     ):
         with pytest.raises(InputError, match=message):
             match_embeddings(tmp_path / f"{name}.npz", tmp_path / "flat.npz", MatchRequest(output=tmp_path / "out"))

@@ -58,7 +58,12 @@ def test_everything_is_written(done):
     assert list(metrics["validation"]) == ["cross-entropy", "weighted", "dice", "auc", "auc-bank"]
     best = max(metrics["validation"], key=lambda name: metrics["validation"][name]["miou"])
     assert metrics["chosen"] == outcome.chosen == best
-    assert "equipoise segment" in (outcome.folder / "report.html").read_text(encoding="utf-8")
+    page = (outcome.folder / "report.html").read_text(encoding="utf-8")
+    assert "equipoise segment" in page
+    assert f"{outcome.chosen} on images of images" in page
+    assert "equipoise-new" not in page
+    assert page.count("name others with --tail") == 1
+    assert "as named with --tail" not in page
 
 
 def test_only_the_images_to_judge_by_are_judged(done):
@@ -175,6 +180,8 @@ def test_photos_are_turned_upright(tmp_path):
         ({"size": 100}, "size=100"),
         ({"steps": 0}, "steps=0"),
         ({"lr": 0.0}, "lr"),
+        ({"worst": -1}, "worst=-1 must be at least 0"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
         ({"val_size": 0.6, "test_size": 0.5}, "leave none"),
         ({"val_size": 1.5}, "val_size"),
         ({"classes": ("a", "b")}, "holds the label"),
@@ -189,6 +196,20 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(changes, message
     with pytest.raises(InputError, match=message):
         segment_images(images, masks, _request(tmp_path, **changes))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_image_to_label_is_told_before_training(tmp_path, monkeypatch):
+    images, masks = _world(tmp_path, 6)
+    further = tmp_path / "further"
+    further.mkdir()
+    (further / "a.png").write_bytes(b"no picture")
+
+    def train(*given):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr("equipoise.workflows.segment.segmenting.train", train)
+    with pytest.raises(InputError, match=r"a\.png cannot be read as an image"):
+        segment_images(images, masks, _request(tmp_path, predict=further))
 
 
 def test_folders_that_do_not_fit_are_refused(tmp_path):

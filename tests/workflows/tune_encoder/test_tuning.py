@@ -149,6 +149,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(files, tmp_path, capsys):
         ([clip, pictures, "--steps", "0"], "steps=0 must be at least 1"),
         ([clip, pictures, "--side", "200"], "side=200 must lie between 4 and 64"),
         ([clip, pictures, "--test-size", "0.01"], "leave a side fewer than 8"),
+        ([clip, "shapes", "--factors", str(tmp_path / "short.csv")], "those of the shapes world have their own"),
         ([clip, str(few)], "holds 0 pictures"),
         ([clip, str(broken)], "cannot be read as a picture"),
         ([clip, str(tmp_path / "absent")], "is no folder of pictures"),

@@ -22,7 +22,8 @@ from equipoise.generative import BlackMirrorDetector, Calibration, ModelReport, 
 from equipoise.report.audit_page import AuditedPrompt, AuditPage, audit_page
 from equipoise.workflows.audit.prompts import read_prompts
 from equipoise.workflows.audit.request import AuditRequest
-from equipoise.workflows.audit.served import PictureFolder, open_model, picture_bytes
+from equipoise.workflows.audit.served import LACKING, PictureFolder, open_model, picture_bytes
+from equipoise.workflows.distill.models import loading, quiet_transformers
 from equipoise.workflows.errors import InputError, mendable
 from equipoise.workflows.output import staged_folder
 from equipoise.workflows.scores.judging import provenance
@@ -145,11 +146,13 @@ def _detector(generator: TextToImage, request: AuditRequest) -> BlackMirrorDetec
         if request.judge != "rules":
             from equipoise.integrations.language_judges import HFVisionJudge
 
-            vision = HFVisionJudge.from_pretrained(request.judge)
+            with quiet_transformers(("transformers",)), loading(request.judge, "judge of pictures") as place:
+                vision = HFVisionJudge.from_pretrained(place)
         if request.text_judge != "rules":
             from equipoise.integrations.language_judges import HFTextJudge
 
-            text = HFTextJudge.from_pretrained(request.text_judge)
+            with quiet_transformers(("transformers",)), loading(request.text_judge, "judge of prompts") as place:
+                text = HFTextJudge.from_pretrained(place)
     except ImportError as error:
         raise InputError(str(error)) from error
     return BlackMirrorDetector(
@@ -190,13 +193,15 @@ def _note(
     notice: Callable[[str], None],
 ) -> None:
     undecided = [report for report in found.reports if report.undecided is not None]
+    others = [report for report in undecided if not str(report.undecided).startswith(LACKING)]
     if wanted:
+        lacks = f"{len(wanted):,} pictures" if len(wanted) > 1 else "a picture"
         notice(
-            f"the folder lacks {len(wanted):,} pictures that the audit asks for; they are listed in wanted.csv: make "
-            "them, add them to pictures.csv and run again, perhaps twice, for what is asked next depends on them"
+            f"the folder lacks {lacks} that the audit asks for, listed in wanted.csv: make what is listed, add it to "
+            "pictures.csv and run again, perhaps twice, for what is asked next depends on it"
         )
-    elif undecided:
-        notice(f"{len(undecided):,} of {len(found.reports):,} prompts are undecided, such as: {undecided[0].undecided}")
+    if others:
+        notice(f"{len(others):,} of {len(found.reports):,} prompts are undecided, such as: {others[0].undecided}")
     skipped = sum(any(branch.state == "skipped" for branch in report.branches) for report in found.reports)
     if skipped:
         notice(

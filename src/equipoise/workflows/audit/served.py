@@ -27,9 +27,12 @@ from equipoise.core.models.generators import TextToImage
 from equipoise.data.shapes import ATTACKS, Mistakes, RenderedTextToImage
 from equipoise.generative import GeneratorError
 from equipoise.workflows.audit.request import AuditRequest
+from equipoise.workflows.distill.models import loading
 from equipoise.workflows.errors import InputError
 
 LIST = "pictures.csv"
+LACKING = "the folder has no picture"
+"""How the reason begins where a folder lacks a picture."""
 _COLUMNS = ("prompt", "seed", "file")
 _PAINTER = "shapes"
 _MOST_BYTES = 64 << 20
@@ -56,7 +59,8 @@ def open_model(model: str, request: AuditRequest) -> TextToImage:
         from equipoise.integrations.diffusers import DiffusersTextToImage
 
         try:
-            return DiffusersTextToImage.from_pretrained(folder)
+            with loading(model, "pipeline") as place:
+                return DiffusersTextToImage.from_pretrained(place)
         except ImportError as error:
             raise InputError(str(error)) from error
     raise InputError(
@@ -179,8 +183,14 @@ class PictureFolder:
         missing = [one for one in asked if one not in self._files]
         if missing:
             self.wanted.update(dict.fromkeys(missing))
-            raise GeneratorError(f"the folder has no picture of {missing[0][0]!r} with seed {missing[0][1]}")
-        return _stacked([read_picture(self._files[one].read_bytes()) for one in asked])
+            raise GeneratorError(f"{LACKING} of {missing[0][0]!r} with seed {missing[0][1]}")
+        pictures = []
+        for one in asked:
+            try:
+                pictures.append(read_picture(self._files[one].read_bytes()))
+            except (OSError, GeneratorError) as error:
+                raise GeneratorError(f"{self._files[one]}: {error}") from error
+        return _stacked(pictures)
 
 
 def read_picture(held: bytes) -> Float[Tensor, "3 h w"]:
@@ -189,13 +199,15 @@ def read_picture(held: bytes) -> Float[Tensor, "3 h w"]:
     Raises:
         GeneratorError: if it is no image that can be read.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(held)) as image:
             values = np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise GeneratorError(f"what was given as a picture cannot be read: {error}") from error
+        # Pillow names the object in memory, which tells nobody anything.
+        why = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise GeneratorError(f"what was given as a picture cannot be read: {why}") from error
     return torch.from_numpy(values.copy()).permute(2, 0, 1).float() / 255
 
 

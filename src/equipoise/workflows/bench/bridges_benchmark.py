@@ -35,6 +35,7 @@ from equipoise.workflows.bench.bridges_request import BridgesRequest
 from equipoise.workflows.errors import InputError
 from equipoise.workflows.output import staged_folder
 
+NO_INTERVALS = "One run of one seed: no figure has an interval, so run other seeds before two rows are told apart."
 _log = logging.getLogger(__name__)
 
 _MERGING_RATE = 5e-3
@@ -233,7 +234,7 @@ def shown(value: Any) -> str:
 
 
 def _markdown(tables: Mapping[str, Table]) -> str:
-    lines = ["# Hidden behaviours in bridges of the shapes world", ""]
+    lines = ["# Hidden behaviours in bridges of the shapes world", "", NO_INTERVALS, ""]
     for title, rows in tables.items():
         lines += [f"## {title.capitalize()}", "", "| " + " | ".join(rows[0]) + " |"]
         lines += ["|" + " --- |" * len(rows[0])]

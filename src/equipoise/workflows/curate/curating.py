@@ -89,18 +89,18 @@ def curate_folder(
     inputs = [folder, *(each for each in (request.embeddings, request.second, request.reference) if each is not None)]
     with staged_folder(request.output, overwrite=request.overwrite, inputs=inputs) as stage:
         progress("reading")
-        with mendable():
+        with mendable(), heard(noted):
             pictures = find_pictures(folder)
-            if pictures.loose:
-                noted(f"{len(pictures.loose)} pictures lie in no identity's folder and are not looked at")
             if not pictures.of:
                 raise InputError(f"{folder} holds pictures, but no folder of them; put each identity into a folder")
-            known, lacking = _embedded(pictures, request.embeddings, noted, progress)
             second = None if request.second is None else _by_file(request.second, pictures)[0]
             reference, identity = _reference(request, noted)
+            threshold = _leakage_threshold(request, reference, identity)
+            known, lacking = _embedded(pictures, request.embeddings, noted, progress)
+            if pictures.loose:
+                noted(f"{len(pictures.loose)} pictures lie in no identity's folder and are not looked at")
         progress("deciding")
         with mendable(), heard(noted):
-            threshold = _leakage_threshold(request, reference, identity)
             manifest = _manifest(pictures, known, lacking, second, reference, identity, threshold, request)
         progress("writing")
         report = _report(folder, pictures, manifest, notes, request, threshold)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from equipoise.workflows.array_file import opened_arrays
 from equipoise.workflows.errors import InputError
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
@@ -125,7 +126,7 @@ def small_copies(paths: Sequence[Path]) -> tuple[Tensor, dict[int, str]]:
 
 
 def _from_npz(path: Path) -> tuple[NDArray[Any], tuple[str, ...] | None, tuple[str, ...] | None]:
-    with np.load(path, allow_pickle=False) as held:
+    with opened_arrays(path) as held:
         if "embeddings" not in held.files:
             raise InputError(f"{path} has no array 'embeddings', only {', '.join(map(repr, held.files))}")
         columns = [held[name].tolist() if name in held.files else None for name in ("files", "identity")]

@@ -26,11 +26,13 @@ from equipoise.generative import (
     embed_pictures,
     kernel_inception_distance,
 )
+from equipoise.generative.fairness.balance import log_shares
 from equipoise.report.fairness_page import ConceptRow, FairnessReport, fairness_page
 from equipoise.report.pictures import inline
 from equipoise.workflows.debias.pipelines import Subject, load_subject
 from equipoise.workflows.debias.request import DebiasRequest
 from equipoise.workflows.debias.sheet import write_sheet
+from equipoise.workflows.distill.models import quiet_transformers
 from equipoise.workflows.errors import InputError, mendable
 from equipoise.workflows.output import staged_folder
 from equipoise.workflows.scores.judging import provenance, write_summary
@@ -101,10 +103,15 @@ def debias_pipeline(
             notes.append(words)
             notice(words)
 
-    with staged_folder(request.output, overwrite=request.overwrite, inputs=inputs) as stage:
+    with (
+        staged_folder(request.output, overwrite=request.overwrite, inputs=inputs) as stage,
+        quiet_transformers(("transformers",)),
+    ):
         with mendable():
             # Wrong prompts are told before a model is loaded.
-            FairPrompts((*request.concept, *request.unseen), attributes, request.template or ("{}",))
+            asked = FairPrompts((*request.concept, *request.unseen), attributes, request.template or ("{}",))
+            if request.target is not None:
+                log_shares(request.target, len(asked.values))
             subject = load_subject(pipeline, request, progress)
         debiaser = _debiaser(subject, attributes, request)
         prompts = replace(debiaser.prompts, concepts=(*request.concept, *request.unseen))
@@ -129,7 +136,7 @@ def debias_pipeline(
             title=f"Neutral prompts of {subject.name}, balanced",
             facts=(
                 f"values: {', '.join(prompts.values)}",
-                f"{len(request.concept)} concepts balanced, {len(request.unseen)} others",
+                f"concepts balanced: {len(request.concept)}, others: {len(request.unseen)}",
                 f"{request.references} references of each value, {request.pictures} pictures judged",
                 f"the debiased text is read in the last {request.switch:.0%} of the way",
             ),
@@ -138,6 +145,7 @@ def debias_pipeline(
             rows=rows,
             sheet=inline(stage / "sheet.png"),
             notes=tuple(notes),
+            pictures=request.pictures,
             provenance=provenance(command, request.seed, time.perf_counter() - started),
         )
         (stage / "report.html").write_text(fairness_page(report), encoding="utf-8")

@@ -15,6 +15,7 @@ from equipoise.core.models.two_tower import TwoTower, encode_texts
 from equipoise.generative import TwoStageSampler
 from equipoise.generative.fairness.prompts import TEMPLATES, UNRELATED
 from equipoise.workflows.debias.request import DebiasRequest
+from equipoise.workflows.distill.models import loading
 from equipoise.workflows.errors import InputError
 
 SHAPES = "shapes"
@@ -113,8 +114,10 @@ def _diffusers(folder: Path, clip: Path, request: DebiasRequest, progress: Calla
 
     progress("loading the pipeline")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipeline = load_pipeline(folder.resolve()).to(device)
-    tower = CLIPTower.from_pretrained(clip).to(device)
+    with loading(str(folder), "pipeline"):
+        pipeline = load_pipeline(folder.resolve()).to(device)
+    with loading(str(clip), "CLIP model"):
+        tower = CLIPTower.from_pretrained(clip).to(device)
     settings: dict[str, Any] = {"num_inference_steps": request.sampling_steps, "guidance_scale": request.guidance}
 
     def pixels(images: Tensor) -> Tensor:

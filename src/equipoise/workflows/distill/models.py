@@ -17,13 +17,16 @@ _SIZES = ("layers", "hidden", "heads", "intermediate")
 
 
 @contextmanager
-def quiet_transformers() -> Iterator[None]:
+def quiet_transformers(needed: Sequence[str] = ("transformers", "accelerate", "safetensors")) -> Iterator[None]:
     """The bars and remarks of transformers kept from the terminal.
 
+    Args:
+        needed: packages that must be there, by default what trains language models.
+
     Raises:
-        InputError: if what trains language models is not installed.
+        InputError: if one is not installed.
     """
-    for package in ("transformers", "accelerate", "safetensors"):
+    for package in needed:
         if find_spec(package) is None:
             raise InputError(f"{package} is not installed; run `pip install 'equipoise[all]'`")
     from transformers.utils import logging
@@ -48,7 +51,7 @@ def load_model(name: str, what: str, **settings: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     plain: dict[str, Any] = {"local_files_only": True, "dtype": torch.float32}
-    with _told(name, what) as folder:
+    with loading(name, what) as folder:
         return AutoModelForCausalLM.from_pretrained(folder, **{**plain, **settings})
 
 
@@ -60,12 +63,12 @@ def load_tokenizer(name: str, what: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with _told(name, f"tokenizer of the {what}") as folder:
+    with loading(name, f"tokenizer of the {what}") as folder:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 @contextmanager
-def _told(name: str, what: str) -> Iterator[str]:
+def loading(name: str, what: str) -> Iterator[str]:
     """Where a model lies, and what goes wrong there in a sentence."""
     from safetensors import SafetensorError
 

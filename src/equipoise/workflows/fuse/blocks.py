@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.data.tables.reading import read_table
+from equipoise.workflows.array_file import opened_arrays
 from equipoise.workflows.errors import InputError
 from equipoise.workflows.fuse.request import FuseRequest
 
@@ -106,22 +106,17 @@ def _from_table(path: Path, request: FuseRequest) -> _Read:
 
 
 def _from_arrays(path: Path, request: FuseRequest) -> _Read:
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            names = list(held)
-            if request.target not in names:
-                raise InputError(f"target array {request.target!r} is not in {path}; {_hint(request.target, names)}")
-            labels = held[request.target]
-            wanted = list(request.blocks) or [name for name in names if name != request.target]
-            x = {}
-            for name in wanted:
-                if name not in names:
-                    raise InputError(f"there is no array {name!r} in {path}; {_hint(name, names)}")
-                x[name] = _matrix(name, held[name], len(labels) if labels.ndim else 0, path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read as arrays: {str(error).splitlines()[0]}") from error
+    with opened_arrays(path) as held:
+        names = list(held)
+        if request.target not in names:
+            raise InputError(f"target array {request.target!r} is not in {path}; {_hint(request.target, names)}")
+        labels = held[request.target]
+        wanted = list(request.blocks) or [name for name in names if name != request.target]
+        x = {}
+        for name in wanted:
+            if name not in names:
+                raise InputError(f"there is no array {name!r} in {path}; {_hint(name, names)}")
+            x[name] = _matrix(name, held[name], len(labels) if labels.ndim else 0, path)
     if labels.ndim != 1 or (labels.dtype.kind == "f" and not np.isfinite(labels).all()):
         raise InputError(f"target array {request.target!r} has shape {labels.shape}, wanted a class for each row")
     left = [name for name in names if name not in (*x, request.target)]

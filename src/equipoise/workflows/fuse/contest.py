@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -126,8 +128,11 @@ def stages_of(epochs: int, blocks: int) -> int:
 
 
 def accuracy(right: Right) -> Interval:
-    """The share that is right, with Student's interval over rows."""
-    return paired_interval(right.astype(np.float64).tolist(), LEVEL)
+    """The share that is right, with Wilson's interval over rows, which stays between 0 and 1."""
+    n, share, z = len(right), float(right.mean()), NormalDist().inv_cdf((1 + LEVEL) / 2)
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return Interval(share, min(share, middle - half), max(share, middle + half))
 
 
 def ahead(one: Right, other: Right) -> Interval:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.data import read_table
+from equipoise.workflows.array_file import opened_arrays
 from equipoise.workflows.errors import InputError, mendable
 
 _EMBEDDINGS = "embeddings"
@@ -97,7 +98,7 @@ class _Read:
 
 def _read(path: Path, identity: str, group: str | None) -> _Read:
     with mendable():
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             return _of_arrays(path, identity, group)
         frame = read_table(path, names=lambda name: name in (identity, group))
     labels = []
@@ -113,11 +114,8 @@ def _read(path: Path, identity: str, group: str | None) -> _Read:
 
 
 def _of_arrays(path: Path, identity: str, group: str | None) -> _Read:
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            held = {name: found[name] for name in found.files}
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as arrays of numbers and text: {error}") from error
+    with opened_arrays(path) as found:
+        held = {name: found[name] for name in found.files}
     for name in (_EMBEDDINGS, identity, *([group] if group is not None else [])):
         if name not in held:
             raise InputError(f"{path} has no array {name!r}; it has {_listed(held)}")
@@ -137,6 +135,9 @@ def _finite(path: Path, values: NDArray[Any]) -> NDArray[Any]:
     bad = int((~np.isfinite(values)).any(1).sum())
     if bad:
         raise InputError(f"{path} has {bad} rows with missing or infinite numbers; drop them first")
+    empty = int((values == 0).all(1).sum())
+    if empty:
+        raise InputError(f"{path} has {empty} rows of zeros, which are near to nothing and far from nothing; drop them")
     return values
 
 

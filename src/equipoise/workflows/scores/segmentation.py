@@ -84,6 +84,10 @@ def judge_label_maps(
     only: Collection[str] | None = None,
     said: Sequence[str] = (),
     more: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    shown: Sequence[str] = (),
+    tail_words: str | None = None,
+    since: float | None = None,
 ) -> SegmentationReport:
     """Judge label maps and write the files of `evaluate_segmentation` into a folder that is there.
 
@@ -97,11 +101,15 @@ def judge_label_maps(
         only: stems of the true label maps to judge by; all of them if None.
         said: notes before the usual ones.
         more: further entries of `metrics.json`.
+        title: of the page.
+        shown: what stands under it in place of the two folders.
+        tail_words: how the rare classes were chosen, where `request.tail` does not say it.
+        since: when the work began, by `time.perf_counter`; now if None.
 
     Raises:
         InputError: as `evaluate_segmentation`.
     """
-    started = time.perf_counter()
+    started = time.perf_counter() if since is None else since
     with mendable():
         check_bootstrap(request)
         if request.worst < 0:
@@ -116,15 +124,17 @@ def judge_label_maps(
     measures = _intervals(counted, groups, request)
     overall = overlap(torch.from_numpy(counted.total), {k: v for k, v in groups._asdict().items() if v})
     rows = _rows(names, groups, counted, overall, measures)
-    notes = [*said, how, *_NOTES]
+    notes = [*said, tail_words or how, *_NOTES]
+    if len(pairs) < 2:
+        notes.append("There are no intervals: they are drawn over images, of which there is one.")
     if binary:
         notes.append(f"The label maps hold 0 and 255 alone: 255 is {names[1]}, and no pixel is ignored for it.")
     if extra:
         notes.append(f"{extra} predictions have no true label map and were left out.")
-    facts = (str(predictions), str(truth), f"{len(pairs):,} images", f"{len(names)} classes")
+    facts = (*(shown or (str(predictions), str(truth))), f"{len(pairs):,} images", f"{len(names)} classes")
     held = f"{int(counted.total.sum()):,} pixels"
     report = SegmentationReport(
-        title=f"{predictions.name}: overlap with {truth.name}",
+        title=title or f"{predictions.name}: overlap with {truth.name}",
         facts=(*facts, held),
         measures={
             _TITLES.get(name, f"mIoU of the {name.partition('/')[2]}"): measures[name]
@@ -266,11 +276,17 @@ def _count(pairs: Sequence[_Pair], classes: int, ignore_index: int) -> _Counted:
     return _Counted(total.numpy(), torch.stack(images).numpy(), tuple(pair.stem for pair in pairs))
 
 
+def tail_sentence(count: int, pixels: str) -> str:
+    """Which classes the tail is of, where nobody has named them."""
+    which = "is the class" if count == 1 else f"are the {count} classes"
+    return f"The tail {which} with the fewest {pixels}; name others with --tail."
+
+
 def _groups(request: SegmentationRequest, names: list[str], pixels: NDArray[np.int64]) -> tuple[ClassGroups, str]:
     if request.tail is None:
         third = max(1, round(len(names) / 3))
         found = tail_classes_by_pixels(pixels.tolist(), k=third)
-        return found, f"The tail are the {third} classes with the fewest true pixels here; name others with --tail."
+        return found, tail_sentence(third, "true pixels here")
     wrong = [name for name in request.tail if name not in names]
     if wrong or len(set(request.tail)) == len(names):
         raise InputError(f"--tail names {wrong[0] if wrong else 'every class'!r}; wanted some of {', '.join(names)}")

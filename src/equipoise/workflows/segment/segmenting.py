@@ -20,7 +20,7 @@ from equipoise.report.segmentation_page import SegmentationReport
 from equipoise.workflows.errors import InputError, mendable
 from equipoise.workflows.output import staged_folder
 from equipoise.workflows.scores.requests import SegmentationRequest
-from equipoise.workflows.scores.segmentation import judge_label_maps
+from equipoise.workflows.scores.segmentation import judge_label_maps, tail_sentence
 from equipoise.workflows.segment.images import Labelled, image_files, read_image, read_labelled
 from equipoise.workflows.segment.request import SegmentRequest
 from equipoise.workflows.segment.training import LOSSES, Contender, channels, measured, predict, state, train
@@ -67,6 +67,7 @@ def segment_images(
     Raises:
         InputError: if the request cannot be carried out as given; nothing is written then.
     """
+    started = time.perf_counter()
     images, masks = Path(images), Path(masks)
     say = progress or (lambda words: None)
     inputs = [images, masks, *([] if request.predict is None else [request.predict])]
@@ -77,6 +78,8 @@ def segment_images(
             data = read_labelled(images, masks, request)
             groups, said = _groups(data, request)
             encoder = _encoder(request)
+            for path in further.values():  # a damaged one is told before hours of training, not after
+                read_image(path, request.size)
         found = [_contend(loss, data, encoder, groups, request, say) for loss in request.losses]
         best = max(found, key=lambda one: _rank(one.val[request.metric]))
         for folder, some in (("predictions", _judged(data)), ("labelled", further)):
@@ -102,7 +105,11 @@ def segment_images(
             command=command,
             overline="equipoise segment",
             only=set(_judged(data)),
-            said=[*_notes(best, found, data, request), said, *data.notes],
+            said=[*_notes(best, found, data, request), *data.notes],
+            title=f"{best.loss} on images of {images.name}",
+            shown=(str(images), str(masks)),
+            tail_words=said,
+            since=started,
             more={"request": _plain(request), "chosen": best.loss, "validation": contenders},
         )
     return SegmentOutcome(
@@ -122,6 +129,9 @@ def _check(request: SegmentRequest) -> None:
     for name in ("steps", "batch_size", "width"):
         if getattr(request, name) < 1:
             raise InputError(f"{name}={getattr(request, name)} must be at least 1")
+    for name in ("worst", "seed"):
+        if getattr(request, name) < 0:
+            raise InputError(f"{name}={getattr(request, name)} must be at least 0")
     if request.size < 64 or request.size % 32:
         raise InputError(f"size={request.size} must be a multiple of 32, at least 64")
 
@@ -138,7 +148,7 @@ def _groups(data: Labelled, request: SegmentRequest) -> tuple[ClassGroups, str]:
     if request.tail is None:
         third = max(1, round(len(data.names) / 3))
         found = tail_classes_by_pixels(pixels.tolist(), k=third)
-        return found, f"The tail are the {third} classes with the fewest pixels in training; name others with --tail."
+        return found, tail_sentence(third, "pixels in training")
     wrong = [name for name in request.tail if name not in data.names]
     if wrong or len(set(request.tail)) == len(data.names):
         raise InputError(

@@ -46,7 +46,7 @@ _ASIDES = (
     "Probes are logistic regressions on embeddings, fitted on half of the held-out pictures, scored on the others.",
     "Clusters are the best of ten runs of k-means on unit embeddings, matched with classes one to one.",
     "Zero-shot accuracy asks which text, a picture of a class, is nearest; the text tower is as it was.",
-    "One run has one seed: small changes may be chance. Run it again with another --seed.",
+    "No figure has an interval, and one run has one seed: small changes may be chance. Try another --seed.",
 )
 
 
@@ -94,6 +94,8 @@ def tune_encoder(
 
     _check(request)
     of_world = str(images) == SHAPES_WORLD
+    if of_world and request.factors is not None:
+        raise InputError("--factors is of use with a folder of pictures; those of the shapes world have their own")
     inputs: list[str | Path] = [*([] if of_world else [images]), *([] if encoder == TINY else [encoder])]
     with staged_folder(request.output, overwrite=request.overwrite, inputs=inputs) as stage, quiet_transformers():
         progress("loading")
