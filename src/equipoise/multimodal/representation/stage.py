@@ -63,16 +63,15 @@ class Stage:
         self._steps, self._round_steps, self._clip = steps, round_steps, clip
         self._batch_size, self._accumulation = min(batch_size, len(images)), accumulation
         self.parameters = [each for each in trained.parameters() if each.requires_grad]
-        # Buffers are kept too where the whole module is trained; of adapters only they are.
-        whole = len(self.parameters) == len(list(trained.parameters()))
-        self._model = trained if whole else nn.ParameterList(self.parameters)
+        # A module that trains moves its running statistics too, whatever is frozen in it; around adapters all rests.
+        self._model = trained if trained.training else nn.ParameterList(self.parameters)
         self._optimizer = torch.optim.AdamW(self.parameters, learning_rate, weight_decay=weight_decay)
         self._rates = (learning_rate, weight_decay)
         self._step = 0
 
     @property
     def model(self) -> nn.Module:
-        """What is trained, and nothing that is frozen."""
+        """What changes in the training: the whole module with its buffers, or its adapters alone."""
         return self._model
 
     @property
