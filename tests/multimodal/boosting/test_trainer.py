@@ -11,7 +11,13 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from equipoise.multimodal import ReconBoostTrainer, ReconcilementLoss, memory_consolidation_loss, reconcilement_loss
+from equipoise.multimodal import (
+    LateFusionTrainer,
+    ReconBoostTrainer,
+    ReconcilementLoss,
+    memory_consolidation_loss,
+    reconcilement_loss,
+)
 from multimodal.boosting.worlds import Counted, data, head, learners, slow_data, trainer, weights
 
 HERE = Path(__file__).parent
@@ -124,6 +130,25 @@ def test_the_others_are_run_once_a_turn_and_in_evaluation_mode(epochs):
         assert made["hard"].modes == {False}
         counts[cache] = made["hard"].without + made["odd"].without
     assert counts == {True: 96 * 2, False: 96 * 2 * epochs}
+
+
+def test_a_sample_that_is_left_over_is_trained_on_in_the_batch_before():
+    sizes = []
+
+    def noted(inputs, generator):
+        sizes.append(len(inputs["easy"]))
+        return inputs
+
+    trainer(augment=noted, epochs_per_stage=1, rectify_epochs=0).fit(data(41), max_stages=1)
+    assert sizes == [20, 21]
+    sizes.clear()
+    LateFusionTrainer(learners(), 3, augment=noted, batch_size=20).fit(data(61), epochs=1)
+    assert sizes == [20, 20, 21]
+    sizes.clear()
+    LateFusionTrainer(_plain(("easy", "hard", "odd"), torch.float32), 3, augment=noted, batch_size=1).fit(
+        data(2), epochs=1
+    )
+    assert sizes == [1, 1]
 
 
 def test_augmented_batches_and_shared_weights_are_never_cached():
