@@ -364,6 +364,8 @@ def _without(name):
         (lambda: ({name: x[:0] for name, x in data()[0].items()}, data()[1][:0]), "target is empty"),
         (lambda: ({**data()[0], "odd": data()[0]["odd"] / 0}, data()[1]), "'odd' of train holds"),
         (lambda: ({**data()[0], "odd": [0.0]}, data()[1]), "train needs 'odd' as a torch.Tensor"),
+        (lambda: ({**data()[0], "odd": lambda rows: rows.numpy()}, data()[1]), "'odd' must give a torch.Tensor"),
+        (lambda: ({**data()[0], "odd": lambda rows: torch.zeros(3, 3)}, data()[1]), r"'odd' must give .* got \(3, 3\)"),
     ],
 )
 def test_bad_data_are_refused(train, message, plain_inputs):
@@ -371,6 +373,25 @@ def test_bad_data_are_refused(train, message, plain_inputs):
         trainer().fit(train(), max_stages=1)
     with pytest.raises(ValueError, match=message.replace("train", "val")):
         trainer().fit(data(), train(), max_stages=1)
+
+
+def test_inputs_that_cannot_be_predicted_from_are_refused(plain_inputs):
+    done, inputs = trainer(), data(6)[0]
+    for bad, message in (
+        (inputs["hard"] / 0, "'hard' of inputs holds"),
+        (inputs["hard"][:0], "inputs has no samples of 'hard'"),
+        (inputs["hard"][:2], "inputs has 2 samples of 'hard' and 6 of 'easy'"),
+        ([0.0], "inputs needs 'hard' as a torch.Tensor"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            done.predict_proba({**inputs, "hard": bad})
+
+
+def test_a_checkpoint_that_could_not_be_written_is_refused_before_the_training(tmp_path, plain_inputs):
+    done = trainer()
+    with pytest.raises(ValueError, match="there is no folder"):
+        done.fit(data(), max_stages=1, checkpoint=tmp_path / "none" / "state.pt")
+    assert not done.history
 
 
 def test_bad_settings_are_refused(plain_inputs):

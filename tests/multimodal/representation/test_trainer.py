@@ -141,6 +141,13 @@ def test_running_statistics_go_on_where_a_part_of_the_encoder_is_frozen(tmp_path
     assert _same(_weights(second.encoder), _weights(whole.encoder))
 
 
+def test_a_checkpoint_that_could_not_be_written_is_refused_before_the_training(tmp_path, plain_inputs):
+    told = []
+    with pytest.raises(ValueError, match="there is no folder"):
+        _trainer().fit_projector(IMAGES, **SHORT, callbacks=[told.append], checkpoint=tmp_path / "none" / "state")
+    assert not told
+
+
 def test_a_checkpoint_holds_what_is_trained_and_no_more(tmp_path):
     trainer = _trainer()
     trainer.fit_encoder(IMAGES, **SHORT, checkpoint=tmp_path / "state")

@@ -204,7 +204,7 @@ class ReconBoostTrainer(FusionTrainer):
         Raises:
             ValueError: if a modality is missing or unknown, sizes disagree, a label is no class, a learner gives other
                 than C logits or has nothing to train; if `patience` is given without `val`; if the checkpoint is of
-                another training, or damaged.
+                another training, damaged, or in a folder that is not there.
             FloatingPointError: if a loss or a logit is not finite.
         """
         samples = self.samples(train, "train")
