@@ -365,6 +365,16 @@ def test_what_does_not_fit_is_refused_in_a_sentence(plain_inputs):
         _trainer(encoder=frozen, lora=None).fit_encoder(IMAGES, **SHORT)
 
 
+def test_images_in_double_precision_and_encoders_without_weights():
+    one, other = _trainer(), _trainer()
+    for trainer, images in ((one, IMAGES), (other, IMAGES.double())):
+        trainer.fit_projector(images, **SHORT)
+        trainer.fit_encoder(images, **SHORT)
+    assert _same(_weights(one.encoder), _weights(other.encoder))
+    fixed = _trainer(encoder=nn.Flatten(), projector=ConditionProjector(48, 6))
+    assert len(fixed.fit_projector(IMAGES, **SHORT).losses) == 3
+
+
 def test_a_loss_that_is_not_finite_stops_the_training():
     denoiser = _denoiser()
     nn.init.constant_(denoiser.network.outward.bias, torch.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -208,8 +209,15 @@ class Stage:
         least, most = (float(each) for each in taken.aminmax())
         if not (least >= 0 and most <= 1):
             raise ValueError(f"images must lie in [0, 1], got {least:g} to {most:g}; the trainer normalises them")
-        return taken.to(self._device)
+        # The networks' own precision, whatever the images have.
+        dtype = self._first.dtype if self._first.is_floating_point() else torch.float32
+        return taken.to(self._device, dtype)
+
+    @property
+    def _first(self) -> nn.Parameter:
+        """A parameter of the encoder, or of the projector where the encoder has none."""
+        return next(itertools.chain(self._models.encoder.parameters(), self._models.projector.parameters()))
 
     @property
     def _device(self) -> torch.device:
-        return next(self._models.encoder.parameters()).device
+        return self._first.device
