@@ -98,3 +98,9 @@ def test_texts_may_have_another_precision_but_no_other_width(plain_inputs):
     assert found[0].values() == found[1].values()
     with pytest.raises(ValueError, match="class_texts have 5 dimensions, the encoder's embeddings 12"):
         DetailBenchmark(images, label, class_texts=texts[:, :5]).measure(nn.Flatten())
+
+
+def test_a_factor_that_does_not_vary_is_named(plain_inputs):
+    images, size = torch.rand(6, 3, 2, 2), torch.arange(6) % 2
+    with pytest.raises(ValueError, match=r"factors\['colour'\] has the one value \[0\] in the 3 images"):
+        DetailBenchmark(images, None, {"size": size, "colour": torch.zeros(6, dtype=torch.long)})

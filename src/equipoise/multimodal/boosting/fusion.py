@@ -47,7 +47,8 @@ class FusionTrainer:
             5e-4 where it is None.
         shared_head: a module from features to logits, the same for all modalities.
         autocast: `torch.bfloat16` or `torch.float16` to run forward passes in; losses are computed in float32.
-        augment: a function of (inputs by modality, generator) that changes a training batch.
+        augment: a function of (inputs by modality, generator) that changes a training batch; it is given the modalities
+            that are read for the batch, which may not be all.
         monitor: the value of validation data by which the best is kept.
         seed: of batches, augmentation and dropout.
 

@@ -98,7 +98,8 @@ class DetailBenchmark:
         batch_size: images at a time.
 
     Raises:
-        ValueError: if something comes without what it belongs to, or sizes disagree.
+        ValueError: if something comes without what it belongs to, sizes disagree, or a factor does not vary among the
+            images that probes are fitted on.
 
     >>> generator = Generator().manual_seed(0)
     >>> images, bright = torch.rand(60, 3, 4, 4, generator=generator) / 2, torch.arange(60) % 2
@@ -144,6 +145,12 @@ class DetailBenchmark:
         order = torch.randperm(len(images), generator=Generator().manual_seed(seed))
         cut = min(max(2, round(probed * len(images))), len(images) - 1)
         self._fitted, self._held = order[:cut], order[cut:]
+        for name, value in self.factors.items():
+            if len(known := value[self._fitted.to(value.device)].unique()) < 2:
+                raise ValueError(
+                    f"factors[{name!r}] has the one value {known.tolist()} in the {cut} images that probes are fitted "
+                    "on; give more images, or leave it out"
+                )
 
     def measure(self, encoder: nn.Module | Callable[[Tensor], Tensor]) -> EncoderMeasures:
         """What an encoder, normalised images to embeddings (n, d), tells apart and sees.
