@@ -57,3 +57,13 @@ def test_the_same_seed_gives_the_same_clusters_and_duplicates_do_no_harm():
 def test_fewer_rows_than_clusters_are_refused(plain_inputs):
     with pytest.raises(ValueError, match="fewer than the k=3 clusters"):
         k_means(torch.zeros(2, 2), 3)
+
+
+def test_clusters_far_from_the_origin_are_those_near_it():
+    rows = torch.cat([0.1 * torch.randn(40, 2), 0.1 * torch.randn(40, 2) + 5]).double()
+    near, far = k_means(rows, 2), k_means(rows + 1e8, 2)
+    assert (near.assignment[0] == near.assignment).equal(far.assignment[0] == far.assignment)
+    assert far.inertia == pytest.approx(near.inertia, rel=1e-6)
+    torch.testing.assert_close(
+        far.centres[far.assignment[0]] - 1e8, near.centres[near.assignment[0]], atol=1e-6, rtol=0
+    )

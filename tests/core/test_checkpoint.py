@@ -30,3 +30,11 @@ def test_another_training_and_damage_are_refused(tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match="is no checkpoint of a training"):
         read_checkpoint(path, "mine")
+
+
+def test_a_folder_that_is_not_there_is_said_before_the_training(tmp_path, plain_inputs):
+    path = tmp_path / "none" / "state.pt"
+    with pytest.raises(ValueError, match=r"there is no folder .*none; make it first"):
+        read_checkpoint(path, "mine")
+    with pytest.raises(ValueError, match="there is no folder"):
+        write_checkpoint(path, {"step": 1}, "mine")

@@ -14,20 +14,22 @@ def _double(inputs, *names):
 
 @ops("voice-face", "cross_modal_npair_loss")
 def cross_modal_npair_loss(inputs, params):
-    options = renamed(params, {"offset": "offset"})
+    options = renamed(params, {"offset": "offset", "reduction": "reduction"})
     face, voice = _double(inputs, "face", "voice")
-    identity = inputs["identity"].long() if "identity" in inputs else None
-    losses = multimodal.cross_modal_npair_loss(face, voice, identity, reduction="none", **options)
-    mean = multimodal.cross_modal_npair_loss(face, voice, identity, **options)
-    return {"per_sample": losses, "loss": mean}
+    identity = inputs.get("identity")
+    given = face, voice, None if identity is None else identity.long()
+    losses = multimodal.cross_modal_npair_loss(*given, **{**options, "reduction": "none"})
+    return {"per_sample": losses, "loss": multimodal.cross_modal_npair_loss(*given, **options)}
 
 
 @ops("voice-face", "shared_identity_loss")
 def shared_identity_loss(inputs, params):
-    renamed(params, {})
+    options = renamed(params, {"reduction": "reduction"})
     face, voice, classifier = _double(inputs, "face", "voice", "classifier")
-    weight = inputs["weight"].double() if "weight" in inputs else None
-    return {"loss": multimodal.shared_identity_loss(face, voice, classifier, inputs["identity"].long(), weight)}
+    weight = inputs.get("weight")
+    given = face, voice, classifier, inputs["identity"].long(), None if weight is None else weight.double()
+    losses = multimodal.shared_identity_loss(*given, **{**options, "reduction": "none"})
+    return {"per_sample": losses, "loss": multimodal.shared_identity_loss(*given, **options)}
 
 
 @ops("voice-face", "IdentityReweighter")
@@ -36,7 +38,8 @@ def identity_reweighter(inputs, params):
     settings = {name: value for name, value in params.items() if name != "n_updates"}
     # The cases go on where a step admits nobody, as the formula does.
     reweighter = multimodal.IdentityReweighter(**renamed(settings, {name: name for name in names}), on_stall="keep")
-    reweighter.loss_ema.copy_(inputs["loss_ema"])
+    if inputs.get("loss_ema") is not None:
+        reweighter.loss_ema.copy_(inputs["loss_ema"])
     for _ in range(params["n_updates"]):
         reweighter.update()
     return {
@@ -56,7 +59,8 @@ def matching_accuracy(inputs, params):
 def retrieval_and_verification(inputs, params):
     renamed(params, {})
     given = *_double(inputs, "query", "gallery"), inputs["query_identity"].long(), inputs["gallery_identity"].long()
+    groups = {name: inputs[name] for name in ("query_group", "gallery_group") if inputs.get(name) is not None}
     return {
-        "mAP": multimodal.cross_modal_retrieval_map(*given),
-        "verification_auc": multimodal.verification_auc(*given),
+        "mAP": multimodal.cross_modal_retrieval_map(*given, **groups),
+        "verification_auc": multimodal.verification_auc(*given, **groups),
     }

@@ -24,11 +24,11 @@ _LOSS = {
 @ops("dcr", "dcr_loss")
 def dcr_loss(inputs, params):
     settings = renamed(params, _LOSS)
-    if "ids" in settings:
+    if settings.get("ids") is not None:
         settings["ids"] = torch.as_tensor(settings["ids"])
     if "ids" in inputs:
         settings["ids"] = inputs["ids"]
-    given = inputs["pred"], inputs["pred_augmented"], inputs["target"]
+    given = [inputs[name].double() for name in ("pred", "pred_augmented", "target")]
     each = {**settings, "reduction": "none"}
     return {
         "loss": multimodal.dcr_loss(*given, **settings),
@@ -38,13 +38,14 @@ def dcr_loss(inputs, params):
 
 @ops("dcr", "reconstruction_loss")
 def reconstruction_loss(inputs, params):
-    return {"loss": multimodal.reconstruction_loss(inputs["pred"], inputs["target"], **params)}
+    pred, target = inputs["pred"].double(), inputs["target"].double()
+    return {"loss": multimodal.reconstruction_loss(pred, target, **params)}
 
 
 @ops("dcr", "nt_xent")
 def nt_xent(inputs, params):
     settings = renamed(params, {"temperature": "temperature", "reduction": "reduction"})
-    return {"loss": multimodal.nt_xent(inputs["za"], inputs["zb"], **settings)}
+    return {"loss": multimodal.nt_xent(inputs["za"].double(), inputs["zb"].double(), **settings)}
 
 
 @ops("dcr", "gradient_cosine")

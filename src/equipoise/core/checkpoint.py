@@ -21,8 +21,12 @@ def write_checkpoint(path: str | Path, state: dict[str, Any], fingerprint: str) 
         path: of the file.
         state: what `torch.load(weights_only=True)` reads.
         fingerprint: of the data and the settings, see `core.fingerprint`.
+
+    Raises:
+        ValueError: if its folder is not there.
     """
     path = Path(path)
+    check_folder(path)
     stage = path.with_name(f".{path.name}.new")
     torch.save({"fingerprint": fingerprint, "state": state}, stage)
     os.replace(stage, path)
@@ -32,8 +36,9 @@ def read_checkpoint(path: str | Path, fingerprint: str) -> dict[str, Any] | None
     """The state in a file; None where there is no file.
 
     Raises:
-        ValueError: if the file is damaged, or of another training.
+        ValueError: if the file is damaged, or of another training, or its folder is not there.
     """
+    check_folder(path)
     if not Path(path).exists():
         return None
     try:
@@ -46,3 +51,9 @@ def read_checkpoint(path: str | Path, fingerprint: str) -> dict[str, Any] | None
         raise ValueError(f"checkpoint {path} is of other data or settings; remove it or name another")
     taken: dict[str, Any] = state
     return taken
+
+
+def check_folder(path: str | Path) -> None:
+    """Raise `ValueError` if the folder of a checkpoint is not there, before a training that could not be kept."""
+    if not (folder := Path(path).parent).is_dir():
+        raise ValueError(f"checkpoint {path} cannot be written, there is no folder {folder}; make it first")

@@ -51,9 +51,12 @@ def k_means(rows: Float[Tensor, "n d"], k: Count, seed: Whole = 0, starts: Count
     if len(rows) < k:
         raise ValueError(f"rows has {len(rows)} samples, fewer than the k={k} clusters; use more samples")
     data, generator = rows.detach().double(), Generator().manual_seed(seed)
+    # Distances come from products, which cancel far from the origin.
+    middle = data.mean(0)
+    data = data - middle
     found = [_lloyd(data, _start(data, k, generator), rounds) for _ in range(starts)]
     best = min(found, key=lambda each: each.inertia)
-    return best._replace(centres=best.centres.to(rows.dtype))
+    return best._replace(centres=(best.centres + middle).to(rows.dtype))
 
 
 def _start(rows: Tensor, k: int, generator: Generator) -> Tensor:

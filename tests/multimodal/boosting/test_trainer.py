@@ -11,7 +11,13 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from equipoise.multimodal import ReconBoostTrainer, ReconcilementLoss, memory_consolidation_loss, reconcilement_loss
+from equipoise.multimodal import (
+    LateFusionTrainer,
+    ReconBoostTrainer,
+    ReconcilementLoss,
+    memory_consolidation_loss,
+    reconcilement_loss,
+)
 from multimodal.boosting.worlds import Counted, data, head, learners, slow_data, trainer, weights
 
 HERE = Path(__file__).parent
@@ -124,6 +130,25 @@ def test_the_others_are_run_once_a_turn_and_in_evaluation_mode(epochs):
         assert made["hard"].modes == {False}
         counts[cache] = made["hard"].without + made["odd"].without
     assert counts == {True: 96 * 2, False: 96 * 2 * epochs}
+
+
+def test_a_sample_that_is_left_over_is_trained_on_in_the_batch_before():
+    sizes = []
+
+    def noted(inputs, generator):
+        sizes.append(len(inputs["easy"]))
+        return inputs
+
+    trainer(augment=noted, epochs_per_stage=1, rectify_epochs=0).fit(data(41), max_stages=1)
+    assert sizes == [20, 21]
+    sizes.clear()
+    LateFusionTrainer(learners(), 3, augment=noted, batch_size=20).fit(data(61), epochs=1)
+    assert sizes == [20, 20, 21]
+    sizes.clear()
+    LateFusionTrainer(_plain(("easy", "hard", "odd"), torch.float32), 3, augment=noted, batch_size=1).fit(
+        data(2), epochs=1
+    )
+    assert sizes == [1, 1]
 
 
 def test_augmented_batches_and_shared_weights_are_never_cached():
@@ -339,6 +364,8 @@ def _without(name):
         (lambda: ({name: x[:0] for name, x in data()[0].items()}, data()[1][:0]), "target is empty"),
         (lambda: ({**data()[0], "odd": data()[0]["odd"] / 0}, data()[1]), "'odd' of train holds"),
         (lambda: ({**data()[0], "odd": [0.0]}, data()[1]), "train needs 'odd' as a torch.Tensor"),
+        (lambda: ({**data()[0], "odd": lambda rows: rows.numpy()}, data()[1]), "'odd' must give a torch.Tensor"),
+        (lambda: ({**data()[0], "odd": lambda rows: torch.zeros(3, 3)}, data()[1]), r"'odd' must give .* got \(3, 3\)"),
     ],
 )
 def test_bad_data_are_refused(train, message, plain_inputs):
@@ -346,6 +373,25 @@ def test_bad_data_are_refused(train, message, plain_inputs):
         trainer().fit(train(), max_stages=1)
     with pytest.raises(ValueError, match=message.replace("train", "val")):
         trainer().fit(data(), train(), max_stages=1)
+
+
+def test_inputs_that_cannot_be_predicted_from_are_refused(plain_inputs):
+    done, inputs = trainer(), data(6)[0]
+    for bad, message in (
+        (inputs["hard"] / 0, "'hard' of inputs holds"),
+        (inputs["hard"][:0], "inputs has no samples of 'hard'"),
+        (inputs["hard"][:2], "inputs has 2 samples of 'hard' and 6 of 'easy'"),
+        ([0.0], "inputs needs 'hard' as a torch.Tensor"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            done.predict_proba({**inputs, "hard": bad})
+
+
+def test_a_checkpoint_that_could_not_be_written_is_refused_before_the_training(tmp_path, plain_inputs):
+    done = trainer()
+    with pytest.raises(ValueError, match="there is no folder"):
+        done.fit(data(), max_stages=1, checkpoint=tmp_path / "none" / "state.pt")
+    assert not done.history
 
 
 def test_bad_settings_are_refused(plain_inputs):

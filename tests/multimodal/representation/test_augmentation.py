@@ -1,6 +1,7 @@
 """Views of images, and pixels as networks see them."""
 
 import colorsys
+import math
 
 import pytest
 import torch
@@ -104,3 +105,17 @@ def test_bad_settings_are_refused(plain_inputs):
         DetailAugmentation()(2 * torch.ones(1, 3, 2, 2) - 3, _generator())
     with pytest.raises(ValueError, match="std has 2 channels"):
         PixelNorm((0.5,), (0.5, 0.5))
+
+
+def test_a_crop_is_never_smaller_than_the_least_area():
+    ramp = torch.linspace(0, 1, 50).expand(200, 1, 50, 50)
+    both = torch.cat([ramp, ramp.mT], 1)
+    plain = {"jitter": 0.0, "hue": 0.0, "flip": False}
+    for least, ratio in ((1.0, 1.5), (0.8, 1.6), (0.5, 1.2)):
+        view = DetailAugmentation(**plain, least_crop=least, ratio=ratio)(both, torch.Generator().manual_seed(0))
+        # A ramp spans what the crop spans, but for half a pixel at each border.
+        width = view[:, 0, 0, -1] - view[:, 0, 0, 0]
+        height = view[:, 1, -1, 0] - view[:, 1, 0, 0]
+        assert (width * height).min() > least - 0.03
+        assert (width * height).max() < 1.001
+        assert (width / height).log().abs().max() < math.log(ratio) + 0.03

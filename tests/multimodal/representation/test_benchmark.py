@@ -84,3 +84,23 @@ def test_bad_benchmarks_are_refused(plain_inputs):
             DetailBenchmark(images, **options)
     with pytest.raises(ValueError, match="the encoder must give embeddings"):
         DetailBenchmark(images, label).measure(lambda x: x)
+
+
+def test_texts_may_have_another_precision_but_no_other_width(plain_inputs):
+    images, label = torch.rand(12, 3, 2, 2), torch.arange(12) % 2
+    texts, statements = torch.randn(2, 12), torch.randn(3, 2, 12)
+    pairs = torch.rand(3, 2, 3, 2, 2)
+    found = [
+        DetailBenchmark(images, label, pairs=pairs, statements=s, class_texts=t).measure(nn.Flatten())
+        for s, t in ((statements, texts), (statements.double(), texts.double()))
+    ]
+    assert found[0].zero_shot == found[1].zero_shot
+    assert found[0].values() == found[1].values()
+    with pytest.raises(ValueError, match="class_texts have 5 dimensions, the encoder's embeddings 12"):
+        DetailBenchmark(images, label, class_texts=texts[:, :5]).measure(nn.Flatten())
+
+
+def test_a_factor_that_does_not_vary_is_named(plain_inputs):
+    images, size = torch.rand(6, 3, 2, 2), torch.arange(6) % 2
+    with pytest.raises(ValueError, match=r"factors\['colour'\] has the one value \[0\] in the 3 images"):
+        DetailBenchmark(images, None, {"size": size, "colour": torch.zeros(6, dtype=torch.long)})

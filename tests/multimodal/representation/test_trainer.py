@@ -124,6 +124,30 @@ def test_a_stage_goes_on_to_the_same_weights_bit_for_bit(stage, options, tmp_pat
         getattr(_trainer(seed=1, **options), stage)(IMAGES, **settings, checkpoint=tmp_path / "state")
 
 
+def test_running_statistics_go_on_where_a_part_of_the_encoder_is_frozen(tmp_path):
+    encoder = _Encoder()
+    encoder.body[0].requires_grad_(False)
+    first, second, whole = (_trainer(encoder=encoder, lora=None) for _ in range(3))
+    whole.fit_encoder(IMAGES, **SHORT)
+    path = tmp_path / "stage.pt"
+
+    def stop(round_number, loss, value):
+        if round_number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        first.fit_encoder(IMAGES, **SHORT, progress=stop, checkpoint=path)
+    second.fit_encoder(IMAGES, **SHORT, checkpoint=path)
+    assert _same(_weights(second.encoder), _weights(whole.encoder))
+
+
+def test_a_checkpoint_that_could_not_be_written_is_refused_before_the_training(tmp_path, plain_inputs):
+    told = []
+    with pytest.raises(ValueError, match="there is no folder"):
+        _trainer().fit_projector(IMAGES, **SHORT, callbacks=[told.append], checkpoint=tmp_path / "none" / "state")
+    assert not told
+
+
 def test_a_checkpoint_holds_what_is_trained_and_no_more(tmp_path):
     trainer = _trainer()
     trainer.fit_encoder(IMAGES, **SHORT, checkpoint=tmp_path / "state")
@@ -151,6 +175,15 @@ def test_a_callback_sees_the_losses_and_changes_nothing():
     assert _same(_weights(watched.encoder), _weights(plain.encoder))
     assert len(meter.cosines) == 3
     assert all(-1 <= cosine <= 1 for cosine in meter.cosines)
+
+
+def test_a_meter_finds_no_conflict_where_a_loss_does_not_reach_what_is_trained():
+    meter = ConflictMeter()
+    with pytest.warns(UserWarning, match="a gradient is zero"):
+        _trainer().fit_projector(IMAGES, **SHORT, callbacks=[meter])
+    assert len(meter.cosines) == 6
+    assert not any(cosine == cosine for cosine in meter.cosines)
+    assert meter.share_of_conflicts != meter.share_of_conflicts
 
 
 def test_the_global_state_is_left_alone_and_does_not_matter():
@@ -330,6 +363,16 @@ def test_what_does_not_fit_is_refused_in_a_sentence(plain_inputs):
     frozen = copy.deepcopy(_Encoder()).requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter that asks for a gradient"):
         _trainer(encoder=frozen, lora=None).fit_encoder(IMAGES, **SHORT)
+
+
+def test_images_in_double_precision_and_encoders_without_weights():
+    one, other = _trainer(), _trainer()
+    for trainer, images in ((one, IMAGES), (other, IMAGES.double())):
+        trainer.fit_projector(images, **SHORT)
+        trainer.fit_encoder(images, **SHORT)
+    assert _same(_weights(one.encoder), _weights(other.encoder))
+    fixed = _trainer(encoder=nn.Flatten(), projector=ConditionProjector(48, 6))
+    assert len(fixed.fit_projector(IMAGES, **SHORT).losses) == 3
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():

@@ -64,6 +64,7 @@ def identity_loss_ema(
     tensor([ 9.2000, 10.0000])
     """
     _check_identity(identity, len(ema))
+    identity = identity.to(ema.device)
     sums = torch.zeros_like(ema, dtype=torch.float64).index_add_(0, identity, loss.detach().double().to(ema.device))
     counts = torch.bincount(identity, minlength=len(ema))
     moved = ema.double() * momentum + sums / counts.clamp_min(1) * (1 - momentum)
@@ -191,7 +192,7 @@ class IdentityReweighter(nn.Module):
 
     @checked
     def weight(self, identity: SampleIndex) -> Float[Tensor, " n"]:
-        """w̃ of the identities (n,) of a batch, float32.
+        """w̃ of the identities (n,) of a batch, float32, on their device.
 
         Where it sums to less than 0.001, `fallback` is added to each, or it is 0 for all and the batch should be
         skipped.
@@ -203,7 +204,7 @@ class IdentityReweighter(nn.Module):
         found = self.normalized_weight[identity.to(self.raw_weight.device)]
         if float(found.sum()) < _SKIP:
             found = torch.zeros_like(found) if self.fallback is None else found + self.fallback
-        return found.float()
+        return found.float().to(identity.device)
 
     def extra_repr(self) -> str:
         """Settings, for `print`."""

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from equipoise.core.distributed import gather_rows
+from equipoise.core.distributed import gather_rows, rank_of_process, world_size
 from equipoise.core.reduction import reduce_losses
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, NonNegative, Positive, SampleIndex, SampleWeight, Whole
@@ -80,6 +81,14 @@ class _Alignment(nn.Module):
 
     def _gathered(self, *tensors: Tensor | None) -> list[Tensor | None]:
         return [gather_rows(each) if self.gather and each is not None else each for each in tensors]
+
+    def _own(self, count: int, device: torch.device) -> slice:
+        """Where the rows of this process, so many, stand among those that were gathered."""
+        if not self.gather or world_size() == 1:
+            return slice(None)
+        owners = gather_rows(torch.full((count,), rank_of_process(), device=device))
+        first = int((owners < rank_of_process()).sum())
+        return slice(first, first + count)
 
 
 class TwoLevelAlignmentLoss(_Alignment):
@@ -159,15 +168,17 @@ class TwoLevelAlignmentLoss(_Alignment):
 
         Returns:
             "loss", the scalar to train; "face_ce", "voice_ce" and "local", the unweighted losses (n,) of its parts,
-            without gradient, of which `face_ce + voice_ce` is what `IdentityReweighter.observe` takes.
+            without gradient, of which `face_ce + voice_ce` is what `IdentityReweighter.observe` takes. The loss is
+            that of the rows of all processes where these are gathered, and its parts those of the own rows.
         """
+        own = self._own(len(face), face.device)
         face, voice, identity, weight = self._gathered(face, voice, identity, weight)  # type: ignore[assignment]
         bank = None if self.bank is None else self.bank.negatives()
         loss, entropies, local = self._parts([face, voice], identity, weight, bank)
         if self.bank is not None and self.training:
             self.bank.push(face, voice, identity)
-        face_ce, voice_ce = entropies.detach()
-        return {"loss": loss, "face_ce": face_ce, "voice_ce": voice_ce, "local": local.detach()}
+        face_ce, voice_ce = entropies.detach()[:, own]
+        return {"loss": loss, "face_ce": face_ce, "voice_ce": voice_ce, "local": local.detach()[own]}
 
 
 class MultimodalAlignmentLoss(_Alignment):
@@ -206,9 +217,11 @@ class MultimodalAlignmentLoss(_Alignment):
             weight: (n,) of the samples.
 
         Returns:
-            "loss", the scalar to train; "ce" (modalities, n) and "local" (n,), unweighted and without gradient.
+            "loss", the scalar to train; "ce" (modalities, n) and "local" (n,), unweighted and without gradient, of
+            the own rows.
         """
         check_modalities(embeddings)
+        own = self._own(len(identity), identity.device)
         *held, identity, weight = self._gathered(*embeddings, identity, weight)  # type: ignore[assignment]
         loss, entropies, local = self._parts(held, identity, weight)  # type: ignore[arg-type]
-        return {"loss": loss, "ce": entropies.detach(), "local": local.detach()}
+        return {"loss": loss, "ce": entropies.detach()[:, own], "local": local.detach()[own]}

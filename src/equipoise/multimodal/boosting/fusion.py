@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, NumClasses, Whole
+from equipoise.core.validate import check_finite
 from equipoise.multimodal.boosting.ensemble import ModalityEnsemble, ensemble_logits
 from equipoise.multimodal.boosting.loops import Augment, Loop, OptimizerFactory, check_logits, default_optimizer
 from equipoise.multimodal.boosting.macro_accuracy import MacroAccuracy
@@ -46,7 +47,8 @@ class FusionTrainer:
             5e-4 where it is None.
         shared_head: a module from features to logits, the same for all modalities.
         autocast: `torch.bfloat16` or `torch.float16` to run forward passes in; losses are computed in float32.
-        augment: a function of (inputs by modality, generator) that changes a training batch.
+        augment: a function of (inputs by modality, generator) that changes a training batch; it is given the modalities
+            that are read for the batch, which may not be all.
         monitor: the value of validation data by which the best is kept.
         seed: of batches, augmentation and dropout.
 
@@ -112,13 +114,23 @@ class FusionTrainer:
             batch_size: samples at a time.
 
         Raises:
-            ValueError: if a name is unknown, no modality is left, or sizes disagree.
+            ValueError: if a name is unknown, no modality is left, there is no sample, sizes disagree, or an input is
+                not finite.
         """
         names = self.ensemble.present(inputs, exclude)
-        count = len(inputs[names[0]])
         for name in names:
-            if len(inputs[name]) != count or not count:
-                raise ValueError(f"inputs has {len(inputs[name])} samples of {name!r} and {count} of {names[0]!r}")
+            source = inputs[name]
+            if not isinstance(source, Tensor) or source.ndim == 0:
+                raise ValueError(f"inputs needs {name!r} as a torch.Tensor (n, ...), got {source!r:.40}")
+            if not len(source):
+                raise ValueError(f"inputs has no samples of {name!r}; give one or more")
+            if len(source) != len(inputs[names[0]]):
+                raise ValueError(
+                    f"inputs has {len(source)} samples of {name!r} and {len(inputs[names[0]])} of {names[0]!r}"
+                )
+            if source.is_floating_point():
+                check_finite(f"{name!r} of inputs", source)
+        count = len(inputs[names[0]])
         found = [
             self._total({name: inputs[name][rows].to(self.device) for name in names})
             for rows in (slice(start, start + batch_size) for start in range(0, count, batch_size))

@@ -74,9 +74,15 @@ class Loop:
     def batches(
         self, samples: Samples, names: Sequence[str], device: torch.device, place: Sequence[int]
     ) -> Iterator[tuple[Tensor, dict[str, Tensor], Tensor]]:
-        """Rows, inputs and classes of all samples in the order of an epoch."""
+        """Rows, inputs and classes of all samples in the order of an epoch.
+
+        A single sample that is left over joins the batch before it, since batch normalisation has no statistics of one.
+        """
         generator = Generator().manual_seed(derived_seed(self.seed, *place))
-        for rows in torch.randperm(len(samples), generator=generator).split(self.batch_size):
+        parts = list(torch.randperm(len(samples), generator=generator).split(self.batch_size))
+        if self.batch_size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
+            parts[-2:] = [torch.cat(parts[-2:])]
+        for rows in parts:
             inputs = samples.read(rows, names, device)
             if self.augment is not None:
                 inputs = self.augment(inputs, generator)

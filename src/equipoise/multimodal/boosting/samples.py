@@ -61,11 +61,20 @@ class Samples:
         return len(self.target)
 
     def read(self, rows: Tensor, names: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-        """The inputs of some rows and modalities."""
+        """The inputs of some rows and modalities.
+
+        Raises:
+            ValueError: if a function of rows does not give a tensor with a sample for each.
+        """
         found = {}
         for name in names:
             source = self.inputs[name]
             taken = source[rows.to(source.device)] if isinstance(source, Tensor) else source(rows)
+            if not isinstance(taken, Tensor) or taken.ndim == 0 or len(taken) != len(rows):
+                shape = tuple(taken.shape) if isinstance(taken, Tensor) else type(taken).__name__
+                raise ValueError(
+                    f"{name!r} must give a torch.Tensor of {len(rows)} samples for as many rows, got {shape}"
+                )
             found[name] = taken.to(device)
         return found
 

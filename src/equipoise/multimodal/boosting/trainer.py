@@ -102,7 +102,8 @@ class ReconBoostTrainer(FusionTrainer):
             that is followed exactly. Otherwise only rectifications and the warm start train it.
         cache: whether the others are computed once a turn where that is exact: not with `augment`, nor where learners
             share weights.
-        augment: a function of (inputs by modality, generator) that changes a training batch.
+        augment: a function of (inputs by modality, generator) that changes a training batch; it is given the modalities
+            that are read for the batch, which may not be all.
         batch_size: samples of a step.
         autocast: `torch.bfloat16` or `torch.float16` to run forward passes in; losses are computed in float32.
         monitor: the validation value by which the best stage is kept, "accuracy" or "macro_accuracy".
@@ -204,7 +205,7 @@ class ReconBoostTrainer(FusionTrainer):
         Raises:
             ValueError: if a modality is missing or unknown, sizes disagree, a label is no class, a learner gives other
                 than C logits or has nothing to train; if `patience` is given without `val`; if the checkpoint is of
-                another training, or damaged.
+                another training, damaged, or in a folder that is not there.
             FloatingPointError: if a loss or a logit is not finite.
         """
         samples = self.samples(train, "train")

@@ -38,7 +38,7 @@ class DetailAugmentation:
         flip: left and right with probability one half.
         vertical_flip: up and down with probability one half.
         least_crop: the crop's share of the area is between this and 1.
-        ratio: width by height of the crop is between 1 / ratio and ratio.
+        ratio: width by height of the crop, each as a share of the image's, is between 1 / ratio and ratio.
         noise: standard deviation of Gaussian noise.
 
     Raises:
@@ -95,6 +95,9 @@ class DetailAugmentation:
         area = self.least_crop + (1 - self.least_crop) * drawn[0]
         ratio = torch.exp(math.log(self.ratio) * (2 * drawn[1] - 1))
         width, height = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
+        # A side that would be longer than the image is cut, but never to less than the least area.
+        height = torch.maximum(height, (self.least_crop / width).clamp_max(1))
+        width = torch.maximum(width, self.least_crop / height)
         left, top = (1 - width) * (2 * drawn[2] - 1), (1 - height) * (2 * drawn[3] - 1)
         side = torch.where((drawn[4] < 0.5) & torch.tensor(self.flip, device=images.device), -1.0, 1.0)
         up = torch.where((drawn[5] < 0.5) & torch.tensor(self.vertical_flip, device=images.device), -1.0, 1.0)

@@ -98,7 +98,8 @@ class DetailBenchmark:
         batch_size: images at a time.
 
     Raises:
-        ValueError: if something comes without what it belongs to, or sizes disagree.
+        ValueError: if something comes without what it belongs to, sizes disagree, or a factor does not vary among the
+            images that probes are fitted on.
 
     >>> generator = Generator().manual_seed(0)
     >>> images, bright = torch.rand(60, 3, 4, 4, generator=generator) / 2, torch.arange(60) % 2
@@ -144,11 +145,20 @@ class DetailBenchmark:
         order = torch.randperm(len(images), generator=Generator().manual_seed(seed))
         cut = min(max(2, round(probed * len(images))), len(images) - 1)
         self._fitted, self._held = order[:cut], order[cut:]
+        for name, value in self.factors.items():
+            if len(known := value[self._fitted.to(value.device)].unique()) < 2:
+                raise ValueError(
+                    f"factors[{name!r}] has the one value {known.tolist()} in the {cut} images that probes are fitted "
+                    "on; give more images, or leave it out"
+                )
 
     def measure(self, encoder: nn.Module | Callable[[Tensor], Tensor]) -> EncoderMeasures:
         """What an encoder, normalised images to embeddings (n, d), tells apart and sees.
 
         A module is run in evaluation mode and put back as it was.
+
+        Raises:
+            ValueError: if it gives something else than (n, d) finite numbers, or another width than texts have.
         """
         modes = {part: part.training for part in encoder.modules()} if isinstance(encoder, nn.Module) else {}
         for part in modes:
@@ -176,8 +186,14 @@ class DetailBenchmark:
         clusters = None if self.label is None else cluster_embeddings(found, self.label, seed=self.seed)
         zero_shot = None
         if self.class_texts is not None and self.label is not None:
-            scores = nn.functional.normalize(found, dim=1) @ nn.functional.normalize(self.class_texts, dim=1).T
-            zero_shot = float((scores.argmax(1) == self.label).double().mean())
+            if found.shape[1] != self.class_texts.shape[1]:
+                raise ValueError(
+                    f"class_texts have {self.class_texts.shape[1]} dimensions, the encoder's embeddings "
+                    f"{found.shape[1]}"
+                )
+            texts = self.class_texts.to(found)
+            scores = nn.functional.normalize(found, dim=1) @ nn.functional.normalize(texts, dim=1).T
+            zero_shot = float((scores.argmax(1) == self.label.to(scores.device)).double().mean())
         pairs = None
         if self.pairs is not None and self.statements is not None:
             both = self._embed(encoder, self.pairs.flatten(0, 1)).reshape(len(self.pairs), 2, -1)

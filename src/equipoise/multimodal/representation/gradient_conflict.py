@@ -126,9 +126,18 @@ class ConflictMeter:
             self.update(step.loss(self.first), step.loss(self.second), step.parameters)
 
     def update(self, first: Tensor, second: Tensor, parameters: Iterable[nn.Parameter]) -> None:
-        """Measure two scalar losses by their gradients at some parameters."""
+        """Measure two scalar losses by their gradients at some parameters.
+
+        The gradient of a loss that depends on none of them, as a contrast of embeddings where the encoder is frozen,
+        is zero.
+        """
         held = list(parameters)
-        gradients = [torch.autograd.grad(loss, held, retain_graph=True, allow_unused=True) for loss in (first, second)]
+        gradients = [
+            torch.autograd.grad(loss, held, retain_graph=True, allow_unused=True)
+            if loss.requires_grad
+            else [None] * len(held)
+            for loss in (first, second)
+        ]
         self.cosines.append(gradient_cosine(*gradients).cosine)
 
     @property

@@ -64,7 +64,7 @@ def add_adapters(encoder: nn.Module, settings: LoRASettings, seed: int) -> list[
         raise ValueError("the encoder has no linear layer inside that an adapter could change; pass lora=None")
     encoder.requires_grad_(False)
     layers = []
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         for name, part in found:
             rank = min(settings.rank, *(linear_sizes(part) or ()))

@@ -73,6 +73,6 @@ def pair_scores(images: Float[Tensor, "n 2 d"], statements: Float[Tensor, "n 2 d
     tensor([[[1., 0.],
              [0., 1.]]])
     """
-    unit = torch.nn.functional.normalize
+    unit, dtype = torch.nn.functional.normalize, torch.promote_types(images.dtype, statements.dtype)
     with torch.autocast(images.device.type, enabled=False):
-        return unit(statements, dim=2) @ unit(images, dim=2).mT
+        return unit(statements.to(dtype), dim=2) @ unit(images.to(dtype), dim=2).mT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -63,16 +64,15 @@ class Stage:
         self._steps, self._round_steps, self._clip = steps, round_steps, clip
         self._batch_size, self._accumulation = min(batch_size, len(images)), accumulation
         self.parameters = [each for each in trained.parameters() if each.requires_grad]
-        # Buffers are kept too where the whole module is trained; of adapters only they are.
-        whole = len(self.parameters) == len(list(trained.parameters()))
-        self._model = trained if whole else nn.ParameterList(self.parameters)
+        # A module that trains moves its running statistics too, whatever is frozen in it; around adapters all rests.
+        self._model = trained if trained.training else nn.ParameterList(self.parameters)
         self._optimizer = torch.optim.AdamW(self.parameters, learning_rate, weight_decay=weight_decay)
         self._rates = (learning_rate, weight_decay)
         self._step = 0
 
     @property
     def model(self) -> nn.Module:
-        """What is trained, and nothing that is frozen."""
+        """What changes in the training: the whole module with its buffers, or its adapters alone."""
         return self._model
 
     @property
@@ -209,8 +209,15 @@ class Stage:
         least, most = (float(each) for each in taken.aminmax())
         if not (least >= 0 and most <= 1):
             raise ValueError(f"images must lie in [0, 1], got {least:g} to {most:g}; the trainer normalises them")
-        return taken.to(self._device)
+        # The networks' own precision, whatever the images have.
+        dtype = self._first.dtype if self._first.is_floating_point() else torch.float32
+        return taken.to(self._device, dtype)
+
+    @property
+    def _first(self) -> nn.Parameter:
+        """A parameter of the encoder, or of the projector where the encoder has none."""
+        return next(itertools.chain(self._models.encoder.parameters(), self._models.projector.parameters()))
 
     @property
     def _device(self) -> torch.device:
-        return next(self._models.encoder.parameters()).device
+        return self._first.device

@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
+from equipoise.core.checkpoint import check_folder
 from equipoise.core.diffusion import Denoiser, PredictionType
 from equipoise.core.epochs import TrainingHistory, fit_epochs
 from equipoise.core.fingerprint import fingerprint
@@ -203,7 +204,7 @@ class DCRTrainer:
 
         Raises:
             ValueError: if the encoder, the projector and the denoiser do not fit each other, an image is outside
-                [0, 1], or the checkpoint is of another training.
+                [0, 1], or the checkpoint is of another training or in a folder that is not there.
             FloatingPointError: if a loss is not finite.
         """
         self.encoder.requires_grad_(False).eval()
@@ -334,6 +335,8 @@ class DCRTrainer:
         for frozen in (self._models.denoiser, self._models.autoencoder):
             if isinstance(frozen, nn.Module):
                 frozen.requires_grad_(False).eval()
+        if checkpoint is not None:
+            check_folder(checkpoint)
         stage.check_fit()
 
         def value() -> float:
