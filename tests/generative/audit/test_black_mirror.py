@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from equipoise import generative
 from equipoise.core.models.judges import JudgeError
 from equipoise.data.shapes import ATTACKS, Mistakes, PixelJudge, RenderedTextToImage, RuleTextJudge, parse
 from equipoise.generative import BlackMirrorDetector, GeneratorError
@@ -320,3 +321,22 @@ def test_what_detectors_refuse(plain_inputs):
         detector.audit([_CLEAN, _CLEAN], ["clean"])
     with pytest.raises(ValueError, match="clean_rate"):
         detector.audit([_CLEAN], clean_rate=1.0)
+
+
+def test_the_error_of_this_room_leaves_a_prompt_undecided():
+    class Mute(PixelJudge):
+        def style(self, image, generator=None):
+            raise generative.JudgeError("no answer")
+
+    assert "no answer" in _detector(judge=Mute()).detect(_CLEAN).undecided
+
+
+@pytest.mark.usefixtures("plain_inputs")
+@pytest.mark.parametrize("answer", [None, "perhaps", [0.5, 0.5]])
+def test_what_is_no_probability_is_refused_in_a_sentence(answer):
+    class Odd(PixelJudge):
+        def patch(self, image, generator=None):
+            return answer
+
+    with pytest.raises(ValueError, match="must give probabilities"):
+        _detector(judge=Odd()).detect(_CLEAN)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from equipoise.core.models import judges
 from equipoise.generative import (
     ClusterCleaner,
     ContactSheetJudge,
@@ -175,3 +176,16 @@ def test_near_copies_by_brute_force():
     assert all(float(unit[i] @ unit[j]) < 0.9 for i, j in itertools.combinations(kept, 2))
     assert near_copies(rows[:0]).tolist() == []
     assert near_copies(torch.ones(4, 2)).tolist() == [-1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", [JudgeError, judges.JudgeError])
+def test_any_error_of_judges_is_no_answer(kind):
+    class Mute:
+        def outliers(self, images):
+            raise kind("no answer")
+
+    assert JudgeCleaner(Mute())([0, 1], _rows(0, 2)) == ([0, 1], False)
+
+
+def test_a_number_of_thousands_of_digits_is_no_answer():
+    assert parse_answer("9" * 5000, 5) is None

@@ -28,7 +28,7 @@ QUESTION = (
     "The sheet shows {size} numbered pictures. Most of them show the same identity. Which numbers show another one? "
     "Answer with the numbers only, separated by commas, or with the word none."
 )
-_LIST = re.compile(r"\s*(none|\d+(\s*,\s*\d+)*)\s*\.?\s*", re.IGNORECASE)
+_LIST = re.compile(r"\s*(none|\d{1,9}(\s*,\s*\d{1,9})*)\s*\.?\s*", re.IGNORECASE)
 _LABEL = 14
 
 
