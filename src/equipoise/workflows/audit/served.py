@@ -12,9 +12,10 @@ import binascii
 import csv
 import io
 import json
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPSConnection, IncompleteRead
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -32,7 +33,7 @@ from equipoise.workflows.errors import InputError
 LIST = "pictures.csv"
 _COLUMNS = ("prompt", "seed", "file")
 _PAINTER = "shapes"
-_MOST_BYTES = 64 << 20
+_MOST_BYTES, _PIECE = 64 << 20, 1 << 16
 _USUAL = Mistakes(missing=0.08, recoloured=0.05, extra=0.15)
 
 
@@ -70,7 +71,7 @@ class ServedTextToImage:
 
     Args:
         address: http:// or https://.
-        timeout: seconds to wait for one picture.
+        timeout: seconds to wait for an answer, and for all of the picture in it.
         retries: how often a picture is asked for again.
         parallel: pictures that are asked for at a time.
 
@@ -88,6 +89,14 @@ class ServedTextToImage:
             raise InputError(f"the address {address!r} must begin with http:// or https:// and name a host")
         if parts.username is not None:
             raise InputError("the address must hold no user name or password; it is written into the report")
+        try:
+            # What HTTP can carry: other letters of a path are to be written as %C3%A9.
+            f"{parts.path}?{parts.query}".encode("ascii")
+            parts.hostname.encode("idna")
+        except UnicodeError as error:
+            raise InputError(f"the address {address!r} cannot be asked: {error}") from error
+        if any(sign.isspace() or not sign.isprintable() for sign in address):
+            raise InputError(f"the address {address!r} must hold no spaces; write one as %20")
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, port
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self.address, self.timeout, self.retries, self.parallel = address, timeout, retries, parallel
@@ -112,12 +121,29 @@ class ServedTextToImage:
 
     def _asked(self, prompt: str, seed: int) -> Tensor:
         kind = HTTPSConnection if self._secure else HTTPConnection
+        until = time.monotonic() + self.timeout
         connection = kind(self._host, self._port, timeout=self.timeout)
         try:
             body = json.dumps({"prompt": prompt, "seed": seed})
             connection.request("POST", self._path, body, {"Content-Type": "application/json"})
+            line = connection.sock
             answer = connection.getresponse()
-            held = answer.read(_MOST_BYTES + 1)
+            # A timeout of a connection is of each piece, and an answer may come in as many as the service likes.
+            pieces, size = [], 0
+            while size <= _MOST_BYTES:
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"its answer took more than {self.timeout:g} seconds")
+                if line is not None:
+                    line.settimeout(left)
+                piece = answer.read1(_PIECE)
+                if not piece:
+                    break
+                pieces.append(piece)
+                size += len(piece)
+            held = b"".join(pieces)
+            if answer.length and size <= _MOST_BYTES:
+                raise IncompleteRead(held, answer.length)
         finally:
             connection.close()
         if answer.status != 200:
@@ -127,7 +153,7 @@ class ServedTextToImage:
         if "json" in (answer.getheader("Content-Type") or ""):
             try:
                 held = base64.b64decode(json.loads(held)["image"], validate=True)
-            except (ValueError, TypeError, KeyError, binascii.Error) as error:
+            except (ValueError, TypeError, KeyError, RecursionError, binascii.Error) as error:
                 raise GeneratorError("its JSON holds no image in base64") from error
         return read_picture(held)
 
@@ -180,7 +206,11 @@ class PictureFolder:
         if missing:
             self.wanted.update(dict.fromkeys(missing))
             raise GeneratorError(f"the folder has no picture of {missing[0][0]!r} with seed {missing[0][1]}")
-        return _stacked([read_picture(self._files[one].read_bytes()) for one in asked])
+        try:
+            held = [self._files[one].read_bytes() for one in asked]
+        except OSError as error:
+            raise GeneratorError(f"a picture of the folder cannot be read: {error}") from error
+        return _stacked([read_picture(each) for each in held])
 
 
 def read_picture(held: bytes) -> Float[Tensor, "3 h w"]:
@@ -194,7 +224,7 @@ def read_picture(held: bytes) -> Float[Tensor, "3 h w"]:
     try:
         with Image.open(io.BytesIO(held)) as image:
             values = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a file that is broken on purpose fails in whatever way its decoder does
         raise GeneratorError(f"what was given as a picture cannot be read: {error}") from error
     return torch.from_numpy(values.copy()).permute(2, 0, 1).float() / 255
 
