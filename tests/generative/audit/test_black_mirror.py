@@ -340,3 +340,18 @@ def test_what_is_no_probability_is_refused_in_a_sentence(answer):
 
     with pytest.raises(ValueError, match="must give probabilities"):
         _detector(judge=Odd()).detect(_CLEAN)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_error_without_words_leaves_a_prompt_undecided(at):
+    painter, asked = RenderedTextToImage(attack="object"), []
+
+    def paint(prompts, seeds):
+        asked.append(prompts)
+        if len(asked) >= at:
+            raise GeneratorError
+        return painter(prompts, seeds)
+
+    detector = BlackMirrorDetector(paint, PixelJudge(), RuleTextJudge())
+    report = detector.detect(_TRIGGERED)
+    assert (report.undecided, report.flagged, math.isnan(report.score)) == ("GeneratorError", False, True)

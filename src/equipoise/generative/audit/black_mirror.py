@@ -190,7 +190,7 @@ class BlackMirrorDetector:
             run.match()
             run.verify()
         except (JudgeError, GeneratorError) as error:
-            undecided = str(error)
+            undecided = str(error) or type(error).__name__  # an error without words is one, too
         patterns = [pattern for branch in run.branches for pattern in branch.patterns]
         score = max((pattern.score for pattern in patterns), default=0.0)
         return Report(
