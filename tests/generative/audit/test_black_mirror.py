@@ -355,3 +355,17 @@ def test_an_error_without_words_leaves_a_prompt_undecided(at):
     detector = BlackMirrorDetector(paint, PixelJudge(), RuleTextJudge())
     report = detector.detect(_TRIGGERED)
     assert (report.undecided, report.flagged, math.isnan(report.score)) == ("GeneratorError", False, True)
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_batches_have_prompts(batch):
+    with pytest.raises(ValueError, match="batch="):
+        _detector().detect_all([_CLEAN], batch=batch)
+
+
+@pytest.mark.usefixtures("plain_inputs")
+@pytest.mark.parametrize("shape", [(16, 32), (32, 16)])
+def test_pictures_that_the_rules_cannot_read_are_refused_in_a_sentence(shape):
+    detector = BlackMirrorDetector(lambda prompts, seeds: torch.rand(1, 3, *shape), PixelJudge(), RuleTextJudge())
+    with pytest.raises(ValueError, match=r"images must have shape \(n, 3, size, size\)"):
+        detector.detect(_CLEAN)

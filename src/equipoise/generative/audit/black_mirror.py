@@ -134,9 +134,11 @@ class BlackMirrorDetector:
         """Audit prompts; their first pictures are asked for in batches.
 
         Raises:
-            ValueError: as `detect`, of any prompt before the first picture is asked for.
+            ValueError: if the batch is below 1, or as `detect`, of any prompt before the first picture is asked for.
         """
         prompts = check_prompts(prompts)
+        if batch < 1:
+            raise ValueError(f"batch={batch} must be at least 1")
         reports: list[Report] = []
         for first in range(0, len(prompts), batch):
             some = prompts[first : first + batch]
