@@ -236,3 +236,9 @@ def test_a_share_that_is_a_whole_number_of_pairs_is_that_many():
     threshold = calibrate_leakage_threshold(rows, identity, 0.29)
     unit = rows / rows.norm(dim=1, keepdim=True)
     assert int((unit[:10] @ unit[10:].T >= threshold - 1e-12).sum()) == 29
+
+
+def test_a_bound_is_reached_by_weights_that_sum_to_it():
+    assert combine_cleaners([0, 1], [0], [0], [1], mode="weighted", weights=[0.1, 0.7, 0.2], bound=0.8) == [0]
+    assert combine_cleaners([0], [0], [0], [], mode="weighted", weights=[0.1, 0.7, 0.8]) == [0]
+    assert combine_cleaners([0], [0], [0], [], mode="weighted", weights=[0.1, 0.7, 0.8], bound=0.8001) == []

@@ -189,3 +189,9 @@ def test_any_error_of_judges_is_no_answer(kind):
 
 def test_a_number_of_thousands_of_digits_is_no_answer():
     assert parse_answer("9" * 5000, 5) is None
+
+
+@pytest.mark.parametrize("question", ["{number} of them?", "{} of them?", "a {", "{size.none}"])
+def test_a_question_holds_no_other_braces(question):
+    with pytest.raises(ValueError, match="no braces but those of"):
+        ContactSheetJudge(lambda png, asked: "none", question=question)

@@ -42,6 +42,9 @@ class ContactSheetJudge:
         columns: pictures in a row; nearly square by default.
         cell: pixels of the longer side of a picture.
 
+    Raises:
+        ValueError: if the question holds other braces.
+
     >>> judge = ContactSheetJudge(lambda png, question: "2")
     >>> judge.outliers([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
     [1]
@@ -56,6 +59,12 @@ class ContactSheetJudge:
         columns: Count | None = None,
         cell: Count = 112,
     ) -> None:
+        try:
+            question.format(size=1)
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise ValueError(
+                f"question={question!r} must hold no braces but those of {{size}}; double others"
+            ) from None
         self.ask, self.tries, self.question, self.columns, self.cell = ask, tries, question, columns, cell
 
     def outliers(self, images: Sequence[Any]) -> list[int]:
