@@ -195,3 +195,11 @@ def test_a_number_of_thousands_of_digits_is_no_answer():
 def test_a_question_holds_no_other_braces(question):
     with pytest.raises(ValueError, match="no braces but those of"):
         ContactSheetJudge(lambda png, asked: "none", question=question)
+
+
+def test_a_file_that_its_decoder_does_not_know_is_no_picture(tmp_path):
+    header = bytearray(b"DDS " + bytes(124))
+    header[4:8], header[12:20], header[76:80] = (124).to_bytes(4, "little"), b"\x10\0\0\0" * 2, b"\x20\0\0\0"
+    (tmp_path / "a.png").write_bytes(bytes(header))
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        contact_sheet([tmp_path / "a.png"])
