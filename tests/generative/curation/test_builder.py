@@ -457,3 +457,22 @@ def test_identities_that_read_the_same_are_refused():
 def test_synthetic_identities_are_a_whole_number(number):
     with pytest.raises(ValueError, match="num_synthetic"):
         _builder(**MAKING).build(_source(), num_synthetic=number)
+
+
+def test_a_stopped_build_still_knows_what_it_rejected(tmp_path):
+    def seldom(prompt, seed):
+        return _new(prompt, seed) if seed % 3 == 0 else None
+
+    def builder():
+        return _builder(**{**MAKING, "seed_generator": seldom}, separation_threshold=0.9)
+
+    def until(row, sample):
+        if row.identity == "synthetic-2":
+            raise KeyboardInterrupt
+
+    whole = builder().build(_source(2), num_synthetic=3)
+    with pytest.raises(KeyboardInterrupt):
+        builder().build(_source(2), num_synthetic=3, sink=until, progress=tmp_path / "progress")
+    again = builder().build(_source(2), num_synthetic=3, sink=lambda *_: None, progress=tmp_path / "progress")
+    assert again.rejects == whole.rejects
+    assert whole.rejects["no subject"] > 3

@@ -321,13 +321,15 @@ class IdentityDatasetBuilder:
         others = torch.stack(centres) if centres else None
         for name in names:
             if name not in finished:
-                made = making.make(name, others, rejects)
-                found = Finished(made.rows, made.centre)
+                again: Counter[str] = Counter()
+                made = making.make(name, others, again)
+                found = Finished(made.rows, made.centre, dict(again))
                 for row, sample in zip(made.rows, made.samples, strict=True):
                     take(row, sample)
                 finished[name] = found
                 if state is not None:
                     state.write(name, found)
+            rejects.update(finished[name].rejects)
             centre = finished[name].centre
             if centre is not None:
                 others = centre[None] if others is None else torch.cat([others, centre[None]])

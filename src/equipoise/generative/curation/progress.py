@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,10 +20,12 @@ class Finished:
     Attributes:
         rows: of its samples.
         centre: (d,) its mean direction; None where nothing is kept.
+        rejects: why a synthetic one was drawn again → how often.
     """
 
     rows: tuple[ManifestRow, ...]
     centre: Tensor | None
+    rejects: Mapping[str, int] = field(default_factory=dict)
 
 
 class ProgressFile:
@@ -62,7 +65,9 @@ class ProgressFile:
             try:
                 held = json.loads(line)
                 centre = None if held["centre"] is None else torch.tensor(held["centre"], dtype=torch.float64)
-                self.finished[held["identity"]] = Finished(tuple(map(row_from_json, held["rows"])), centre)
+                self.finished[held["identity"]] = Finished(
+                    tuple(map(row_from_json, held["rows"])), centre, dict(held.get("rejects", {}))
+                )
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"progress={str(path)!r}, line {number}, holds no identity; name a new file"
@@ -74,7 +79,7 @@ class ProgressFile:
         """Add an identity."""
         rows = [json_ready(asdict(row)) for row in found.rows]
         centre = None if found.centre is None else found.centre.tolist()
-        self._append({"identity": identity, "rows": rows, "centre": centre})
+        self._append({"identity": identity, "rows": rows, "centre": centre, "rejects": dict(found.rejects)})
 
     def _append(self, value: object) -> None:
         with self.path.open("a", encoding="utf-8") as file:
