@@ -464,7 +464,7 @@ def test_a_stopped_build_still_knows_what_it_rejected(tmp_path):
         return _new(prompt, seed) if seed % 3 == 0 else None
 
     def builder():
-        return _builder(**{**MAKING, "seed_generator": seldom}, separation_threshold=0.9)
+        return _builder(**{**MAKING, "seed_generator": seldom}, separation_threshold=0.9, seed=1)
 
     def until(row, sample):
         if row.identity == "synthetic-2":

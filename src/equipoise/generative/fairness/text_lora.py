@@ -161,7 +161,7 @@ def matching_layers(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
         ValueError: if a layer has no counterpart, several, or that of another layer.
     """
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-    found = {}
+    found: dict[str, str] = {}
     for name in names:
         parts = name.split(".")
         for start in range(len(parts)):
