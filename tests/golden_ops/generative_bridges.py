@@ -29,7 +29,10 @@ def bridge_posterior(inputs, params):
 
 @ops("mixbridge", "bridge_training_pair")
 def bridge_training_pair(inputs, params):
-    schedule, step = _schedule(params), inputs["step"]
+    step = {**inputs, **params}["step"]
+    schedule = _schedule({name: value for name, value in params.items() if name != "step"})
+    # One step of all is a number.
+    step = step if getattr(step, "ndim", 0) else int(step)
     x0, x1 = inputs["x0"].double(), inputs["x1"].double()
     noise = inputs["noise"].double() if "noise" in inputs else None
     x_t = schedule.sample(x0, x1, step, noise)

@@ -15,18 +15,23 @@ _SAME = {
 }  # fmt: skip
 
 
+def _rows(value):
+    """No rows arrive without a width."""
+    return value.double() if value.ndim == 2 else value.double().reshape(0, 1)
+
+
 def _settings(params):
     return renamed(params, _SAME)
 
 
 @ops("hybrid-generative-fusion", "largest_consistent_cluster")
 def largest_consistent_cluster(inputs, params):
-    return {"indices": generative.largest_consistent_cluster(inputs["embeddings"].double(), **_settings(params))}
+    return {"indices": generative.largest_consistent_cluster(_rows(inputs["embeddings"]), **_settings(params))}
 
 
 @ops("hybrid-generative-fusion", "auto_threshold_cluster")
 def auto_threshold_cluster(inputs, params):
-    return generative.auto_threshold_cluster(inputs["embeddings"].double(), **_settings(params))._asdict()
+    return generative.auto_threshold_cluster(_rows(inputs["embeddings"]), **_settings(params))._asdict()
 
 
 @ops("hybrid-generative-fusion", "combine_cleaners")
@@ -45,7 +50,7 @@ def leakage_check(inputs, params):
 
 @ops("hybrid-generative-fusion", "greedy_separation")
 def greedy_separation(inputs, params):
-    return {"kept": generative.greedy_separation(inputs["identity_embeddings"].double(), **_settings(params))}
+    return {"kept": generative.greedy_separation(_rows(inputs["identity_embeddings"]), **_settings(params))}
 
 
 @ops("hybrid-generative-fusion", "replace_small_identities")

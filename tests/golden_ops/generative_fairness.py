@@ -15,7 +15,7 @@ _STEPS = {name: name for name in ("num_train_steps", "num_sampling_steps", "swit
 
 @ops("lightfair", "equalized_odds_loss")
 def equalized_odds_loss(inputs, params):
-    text, centers = inputs["text"], inputs["centers"].double()
+    text, centers = inputs["text"].double(), inputs["centers"].double()
     given = renamed(params | ({"target": inputs["target"]} if "target" in inputs else {}), _ODDS)
     return {
         "loss": generative.equalized_odds_loss(text, centers, **given),
@@ -26,10 +26,10 @@ def equalized_odds_loss(inputs, params):
 @ops("lightfair", "equalized_quality_loss")
 def equalized_quality_loss(inputs, params):
     images = [torch.as_tensor(each).double() for each in inputs["images"]]
-    given = renamed(params, _QUALITY)
+    text, given = inputs["text"].double(), renamed(params, _QUALITY)
     return {
-        "loss": generative.equalized_quality_loss(inputs["text"], images, **given),
-        "radius": generative.equalized_radii(inputs["text"], images, given.get("distance", "cosine")),
+        "loss": generative.equalized_quality_loss(text, images, **given),
+        "radius": generative.equalized_radii(text, images, given.get("distance", "cosine")),
     }
 
 
@@ -46,6 +46,10 @@ def two_stage_conditioning(inputs, params):
 @ops("lightfair", "equidistant_projection")
 def equidistant_projection(inputs, params):
     centers = inputs["centers"].double()
-    projected = generative.equidistant_projection(inputs["text"].double(), centers)
-    distances = generative.attribute_distances(projected[None], centers[None])
-    return {"projected": projected, "cosine": 1 - distances.mean()}
+    text = inputs["text"].double()
+    # Several texts may share their centres.
+    centers = centers.expand(*text.shape[:-1], *centers.shape[-2:])
+    projected = generative.equidistant_projection(text, centers)
+    rows, each = projected.reshape(-1, projected.shape[-1]), centers.reshape(-1, *centers.shape[-2:])
+    distances = generative.attribute_distances(rows, each)
+    return {"projected": projected, "cosine": 1 - distances.mean(-1).reshape(projected.shape[:-1])}

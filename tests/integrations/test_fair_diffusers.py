@@ -217,3 +217,25 @@ def test_what_does_not_fit_is_refused(pipeline, debiased):
         switch(pipeline, 0, 999, {"prompt_embeds": torch.zeros(3, 24, 64)})
     with pytest.raises(ValueError, match="2 prompts need as many seeds"):
         TwoStagePipeline(pipeline)(PROMPTS, [0])
+
+
+def test_two_pictures_of_a_prompt_are_not_taken_for_a_negative_one(pipeline):
+    pipeline.scheduler.set_timesteps(4)
+    switch, held = SwitchPromptEmbeds(torch.ones(1, 24, 64), 1.0), {"prompt_embeds": torch.zeros(2, 24, 64)}
+    before = pipeline._guidance_scale
+    try:
+        pipeline._guidance_scale = 1.0
+        with pytest.raises(ValueError, match="one for each prompt and picture"):
+            switch(pipeline, 0, 999, dict(held))
+        pipeline._guidance_scale = 5.0
+        assert switch(pipeline, 0, 999, dict(held))["prompt_embeds"].mean((1, 2)).tolist() == [0, 1]
+        with pytest.raises(ValueError, match="one for each prompt and picture"):
+            switch(pipeline, 0, 999, {"prompt_embeds": torch.zeros(1, 24, 64)})
+    finally:
+        pipeline._guidance_scale = before
+
+
+@pytest.mark.parametrize("name", ["num_images_per_prompt", "generator", "callback_on_step_end"])
+def test_what_a_call_gives_is_no_setting(pipeline, name):
+    with pytest.raises(ValueError, match=name):
+        TwoStagePipeline(pipeline, **{name: 2})

@@ -156,6 +156,8 @@ def test_text_judges_answer_with_words(text):
         ("1. dog\n2. the cat.", ["dog", "cat"]),
         ("- dog\n- cat", ["dog", "cat"]),
         ("None.", []),
+        ("There are no objects.", []),
+        ("no visible objects", []),
         ("[]", []),
     ],
 )
@@ -164,7 +166,18 @@ def test_lists_are_read(answer, names):
 
 
 @pytest.mark.parametrize(
-    "answer", ["", "  ", '["dog"', "[1, 2]", "I am sorry, but I can not see any image at all here."]
+    "answer",
+    [
+        "",
+        "  ",
+        '["dog"',
+        "[1, 2]",
+        "I am sorry, but I can not see any image at all here.",
+        "I don't know.",
+        "I don\u2019t know.",
+        "Sorry, I cannot.",
+        "there is a dog",
+    ],
 )
 def test_what_is_no_list_is_no_answer(answer):
     with pytest.raises(JudgeError, match="no list of objects"):
@@ -173,7 +186,7 @@ def test_what_is_no_list_is_no_answer(answer):
 
 def test_choices_and_deletions_are_read():
     assert read_choice("Pixel-art!", ("pixel art", "sketch")) == "pixel art"
-    for answer in ("a photo", "a sketch or an oil painting", ""):
+    for answer in ("a photo", "a sketch or an oil painting", "", "not a sketch", "It isn't a sketch."):
         with pytest.raises(JudgeError, match="no single one"):
             read_choice(answer, ("oil painting", "sketch"))
     assert read_deletion("A dog, zq", "a dog, zq and a cat") == "A dog, zq"

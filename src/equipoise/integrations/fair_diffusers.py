@@ -25,6 +25,17 @@ from equipoise.core.validate import check_fraction
 from equipoise.generative import load_fair_adapter
 from equipoise.generative.fairness.two_stage import reads_debiased
 
+_OWN = (
+    "prompt",
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "num_images_per_prompt",
+    "generator",
+    "output_type",
+    "callback_on_step_end",
+    "callback_on_step_end_tensor_inputs",
+)
+
 
 class SwitchPromptEmbeds:
     """A `callback_on_step_end` that exchanges the embeddings of prompts at the step of the switch.
@@ -58,7 +69,8 @@ class SwitchPromptEmbeds:
         timesteps = pipeline.scheduler.timesteps
         if step_index + 1 < len(timesteps) and self.reads_debiased(pipeline, timesteps[step_index + 1]):
             held = callback_kwargs["prompt_embeds"]
-            callback_kwargs["prompt_embeds"] = _exchanged(held, self.debiased.to(held))
+            guided = getattr(pipeline, "do_classifier_free_guidance", None)
+            callback_kwargs["prompt_embeds"] = _exchanged(held, self.debiased.to(held), guided)
         return callback_kwargs
 
     def reads_debiased(self, pipeline: Any, timestep: Any) -> bool:
@@ -78,7 +90,7 @@ class TwoStagePipeline:
         settings: further arguments of the pipeline's call, such as num_inference_steps and guidance_scale.
 
     Raises:
-        ValueError: if the fraction is outside [0, 1].
+        ValueError: if the fraction is outside [0, 1], or a setting is what a call gives.
     """
 
     def __init__(
@@ -94,6 +106,9 @@ class TwoStagePipeline:
         check_fraction("switch_fraction", switch_fraction, zero=True)
         self.pipeline, self.debiased, self.switch_fraction = pipeline, debiased, switch_fraction
         self.negative_prompt, self.batch_size = negative_prompt, batch_size
+        own = [name for name in settings if name in _OWN]
+        if own:
+            raise ValueError(f"{own[0]} is set by this class: one picture is drawn for each prompt and seed of a call")
         self.settings = {"num_inference_steps": 50, "guidance_scale": 7.5, **settings}
 
     @torch.no_grad()
@@ -179,11 +194,12 @@ def debiased_text_encoder(pipeline: Any, folder: str | Path) -> nn.Module:
     return encoder
 
 
-def _exchanged(held: Tensor, debiased: Tensor) -> Tensor:
+def _exchanged(held: Tensor, debiased: Tensor, guided: bool | None) -> Tensor:
     if held.shape[1:] == debiased.shape[1:]:
-        if len(held) == len(debiased):
+        # Twice as many may be negative ones, or two pictures of each prompt.
+        if len(held) == len(debiased) and guided is not True:
             return debiased
-        if len(held) == 2 * len(debiased):
+        if len(held) == 2 * len(debiased) and guided is not False:
             return torch.cat([held[: len(debiased)], debiased])
     raise ValueError(
         f"the pipeline holds embeddings of shape {tuple(held.shape)}, the debiased ones are {tuple(debiased.shape)}; "

@@ -41,6 +41,28 @@ _PATCHES = (
     "Was this picture altered by overlaying a small foreign image?",
 )
 _MOST_TOKENS = 128
+_NOTHING = re.compile(
+    r"(there are |i see )?(none|nothing|no (visible |recogni[sz]able )?objects?( (are|is) visible)?)\.?"
+)
+# Words of an excuse, such as "I don't know", that no name of an object has.
+_SENTENCE = frozenset(
+    [
+        "i",
+        "i'm",
+        "there",
+        "there's",
+        "is",
+        "are",
+        "isn't",
+        "aren't",
+        "cannot",
+        "can't",
+        "don't",
+        "not",
+        "sorry",
+        "unable",
+    ]
+)
 
 
 class _Chat:
@@ -257,10 +279,11 @@ def read_list(answer: str) -> list[str]:
             return _names(names)
     if "[" in answer or "]" in answer or not answer.strip():
         raise JudgeError(f"no list of objects can be read from {answer!r}")
-    if answer.strip().lower().rstrip(".") in ("none", "nothing"):
+    if _NOTHING.fullmatch(answer.strip().lower()):
         return []
     names = _names(re.split(r"[,\n;]", answer))
-    if not names or max(len(name.split()) for name in names) > 4:
+    said = {word for name in names for word in re.findall(r"[\w']+", name.replace("\u2019", "'"))}
+    if not names or max(len(name.split()) for name in names) > 4 or said & _SENTENCE:
         raise JudgeError(f"no list of objects can be read from {answer!r}")
     return names
 
@@ -269,14 +292,14 @@ def read_choice(answer: str, choices: Sequence[str]) -> str | None:
     """The one choice that an answer names; None where it says "none".
 
     Raises:
-        JudgeError: if it names several or nothing.
+        JudgeError: if it names several or nothing, or says which it is not.
 
     >>> read_choice("It is an oil painting.", ("oil painting", "sketch")), read_choice("none", ("sketch",))
     ('oil painting', None)
     """
     said = answer.lower().replace("-", " ")
     found = [choice for choice in choices if choice.lower().replace("-", " ") in said]
-    if len(found) == 1:
+    if len(found) == 1 and not re.search(r"\b(no|not|none|neither)\b|n['\u2019]t\b", said):
         return found[0]
     if not found and re.search(r"\bnone\b", said):
         return None

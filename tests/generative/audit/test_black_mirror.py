@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from equipoise import generative
 from equipoise.core.models.judges import JudgeError
 from equipoise.data.shapes import ATTACKS, Mistakes, PixelJudge, RenderedTextToImage, RuleTextJudge, parse
 from equipoise.generative import BlackMirrorDetector, GeneratorError
@@ -320,3 +321,51 @@ def test_what_detectors_refuse(plain_inputs):
         detector.audit([_CLEAN, _CLEAN], ["clean"])
     with pytest.raises(ValueError, match="clean_rate"):
         detector.audit([_CLEAN], clean_rate=1.0)
+
+
+def test_the_error_of_this_room_leaves_a_prompt_undecided():
+    class Mute(PixelJudge):
+        def style(self, image, generator=None):
+            raise generative.JudgeError("no answer")
+
+    assert "no answer" in _detector(judge=Mute()).detect(_CLEAN).undecided
+
+
+@pytest.mark.usefixtures("plain_inputs")
+@pytest.mark.parametrize("answer", [None, "perhaps", [0.5, 0.5]])
+def test_what_is_no_probability_is_refused_in_a_sentence(answer):
+    class Odd(PixelJudge):
+        def patch(self, image, generator=None):
+            return answer
+
+    with pytest.raises(ValueError, match="must give probabilities"):
+        _detector(judge=Odd()).detect(_CLEAN)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_error_without_words_leaves_a_prompt_undecided(at):
+    painter, asked = RenderedTextToImage(attack="object"), []
+
+    def paint(prompts, seeds):
+        asked.append(prompts)
+        if len(asked) >= at:
+            raise GeneratorError
+        return painter(prompts, seeds)
+
+    detector = BlackMirrorDetector(paint, PixelJudge(), RuleTextJudge())
+    report = detector.detect(_TRIGGERED)
+    assert (report.undecided, report.flagged, math.isnan(report.score)) == ("GeneratorError", False, True)
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_batches_have_prompts(batch):
+    with pytest.raises(ValueError, match="batch="):
+        _detector().detect_all([_CLEAN], batch=batch)
+
+
+@pytest.mark.usefixtures("plain_inputs")
+@pytest.mark.parametrize("shape", [(16, 32), (32, 16)])
+def test_pictures_that_the_rules_cannot_read_are_refused_in_a_sentence(shape):
+    detector = BlackMirrorDetector(lambda prompts, seeds: torch.rand(1, 3, *shape), PixelJudge(), RuleTextJudge())
+    with pytest.raises(ValueError, match=r"images must have shape \(n, 3, size, size\)"):
+        detector.detect(_CLEAN)

@@ -126,3 +126,12 @@ def test_a_bound_of_a_mean_is_a_bound():
         values = [draw.choice([1.0, 0.999, 0.9989999, 0.998, draw.random()]) for _ in range(5)]
         for known in range(6):
             assert mean(values[:known], 0.0, 5) <= mean(values) <= mean(values[:known], 1.0, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("p", [0.9, 0.7, 0.999, 0.3])
+def test_a_threshold_is_reached_by_equal_probabilities_in_every_type(dtype, p):
+    assert mirror_verify(["a"], [], torch.full((1, 5), p, dtype=dtype), p).flagged
+    lost = torch.full((1, 5), 1.0, dtype=dtype) - p
+    assert mirror_verify([], ["a"], lost, float(1 - lost[0, 0])).flagged
+    assert not mirror_verify(["a"], [], torch.full((1, 5), p, dtype=dtype), p + 1e-6).flagged

@@ -415,3 +415,64 @@ def test_a_centre_is_told_by_the_first_row_of_its_identity():
     found = ProtectedSet(reference, identity, 0.5, "centres").check(torch.tensor([[0.0, 1, 1, 0], [1, 0, 0, 1.0]]))
     assert found.nearest.tolist() == [1, 0]
     assert found.max_similarity.tolist() == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize("name", ["a\u2028b", "a\u0085b", "ä"])
+def test_a_stopped_build_goes_on_whatever_its_identities_are_called(tmp_path, name):
+    path = tmp_path / "progress"
+    source = {f"{name}{who}": samples for who, samples in _source(3).items()}
+    whole = _builder().build(source, progress=path)
+    written = path.read_bytes()
+    # Cut within the last identity, and within a letter of its name.
+    for cut in (len(written), len(written) - 5, written.rindex(b'"identity": "a') + 15 if name[0] == "a" else -7):
+        path.write_bytes(written[:cut])
+        again = _builder().build(source, progress=path)
+        assert _comparable(again) == _comparable(whole)
+        assert path.read_bytes() == written
+
+
+def test_a_build_that_stopped_at_its_first_line_goes_on(tmp_path):
+    path = tmp_path / "progress"
+    _builder().build(_source(2), progress=path)
+    written = path.read_bytes()
+    for cut in (0, 7, written.index(b"\n")):
+        path.write_bytes(written[:cut])
+        _builder().build(_source(2), progress=path)
+        assert path.read_bytes() == written
+    for other in (b"notes of mine", written.splitlines(keepends=True)[0] + b'{"rows": 3}\n'):
+        path.write_bytes(other)
+        with pytest.raises(ValueError, match="name a new file"):
+            _builder().build(_source(2), progress=path)
+        assert path.read_bytes() == other
+
+
+@pytest.mark.usefixtures("plain_inputs")
+def test_identities_that_read_the_same_are_refused():
+    with pytest.raises(ValueError, match="two identities that read '1'"):
+        _builder().build({1: {"a": torch.ones(2)}, "1": {"b": torch.ones(2)}})
+
+
+@pytest.mark.usefixtures("plain_inputs")
+@pytest.mark.parametrize("number", [1.5, -1, True, "2"])
+def test_synthetic_identities_are_a_whole_number(number):
+    with pytest.raises(ValueError, match="num_synthetic"):
+        _builder(**MAKING).build(_source(), num_synthetic=number)
+
+
+def test_a_stopped_build_still_knows_what_it_rejected(tmp_path):
+    def seldom(prompt, seed):
+        return _new(prompt, seed) if seed % 3 == 0 else None
+
+    def builder():
+        return _builder(**{**MAKING, "seed_generator": seldom}, separation_threshold=0.9, seed=1)
+
+    def until(row, sample):
+        if row.identity == "synthetic-2":
+            raise KeyboardInterrupt
+
+    whole = builder().build(_source(2), num_synthetic=3)
+    with pytest.raises(KeyboardInterrupt):
+        builder().build(_source(2), num_synthetic=3, sink=until, progress=tmp_path / "progress")
+    again = builder().build(_source(2), num_synthetic=3, sink=lambda *_: None, progress=tmp_path / "progress")
+    assert again.rejects == whole.rejects
+    assert whole.rejects["no subject"] > 3

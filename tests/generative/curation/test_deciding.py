@@ -225,3 +225,20 @@ def test_too_few_synthetic_identities_are_an_error_or_a_warning():
 def test_bad_identities_are_refused(counts, names, words):
     with pytest.raises(ValueError, match=words):
         replace_small_identities(counts, names)
+
+
+def test_a_share_that_is_a_whole_number_of_pairs_is_that_many():
+    # Of 100 pairs .29 are 29, and 0.29 * 100 is a rounding less.
+    angle = torch.linspace(0.1, 1.4, 10, dtype=torch.float64)
+    rows = torch.cat([torch.stack([angle.cos(), angle.sin()], 1), torch.stack([angle.cos(), -angle.sin()], 1)])
+    rows = rows + 1e-3 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    identity = torch.arange(2).repeat_interleave(10)
+    threshold = calibrate_leakage_threshold(rows, identity, 0.29)
+    unit = rows / rows.norm(dim=1, keepdim=True)
+    assert int((unit[:10] @ unit[10:].T >= threshold - 1e-12).sum()) == 29
+
+
+def test_a_bound_is_reached_by_weights_that_sum_to_it():
+    assert combine_cleaners([0, 1], [0], [0], [1], mode="weighted", weights=[0.1, 0.7, 0.2], bound=0.8) == [0]
+    assert combine_cleaners([0], [0], [0], [], mode="weighted", weights=[0.1, 0.7, 0.8]) == [0]
+    assert combine_cleaners([0], [0], [0], [], mode="weighted", weights=[0.1, 0.7, 0.8], bound=0.8001) == []

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from equipoise.core.models import judges
 from equipoise.generative import (
     ClusterCleaner,
     ContactSheetJudge,
@@ -175,3 +176,30 @@ def test_near_copies_by_brute_force():
     assert all(float(unit[i] @ unit[j]) < 0.9 for i, j in itertools.combinations(kept, 2))
     assert near_copies(rows[:0]).tolist() == []
     assert near_copies(torch.ones(4, 2)).tolist() == [-1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", [JudgeError, judges.JudgeError])
+def test_any_error_of_judges_is_no_answer(kind):
+    class Mute:
+        def outliers(self, images):
+            raise kind("no answer")
+
+    assert JudgeCleaner(Mute())([0, 1], _rows(0, 2)) == ([0, 1], False)
+
+
+def test_a_number_of_thousands_of_digits_is_no_answer():
+    assert parse_answer("9" * 5000, 5) is None
+
+
+@pytest.mark.parametrize("question", ["{number} of them?", "{} of them?", "a {", "{size.none}"])
+def test_a_question_holds_no_other_braces(question):
+    with pytest.raises(ValueError, match="no braces but those of"):
+        ContactSheetJudge(lambda png, asked: "none", question=question)
+
+
+def test_a_file_that_its_decoder_does_not_know_is_no_picture(tmp_path):
+    header = bytearray(b"DDS " + bytes(124))
+    header[4:8], header[12:20], header[76:80] = (124).to_bytes(4, "little"), b"\x10\0\0\0" * 2, b"\x20\0\0\0"
+    (tmp_path / "a.png").write_bytes(bytes(header))
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        contact_sheet([tmp_path / "a.png"])

@@ -3,6 +3,7 @@ import json
 import warnings
 
 import pytest
+import safetensors.torch
 import torch
 
 from equipoise.core.models.two_tower import encode_texts
@@ -284,3 +285,40 @@ def test_what_comes_too_early_or_does_not_fit_is_refused():
         debiaser.references = References.of(("dax", "wug"), ("red", "blue"), [[narrow, narrow]] * 2)
     with pytest.raises(ValueError, match="no references for 'zup'"):
         References.of(("dax",), ("red", "blue"), [[rows, rows]]).at("zup")
+
+
+@pytest.mark.usefixtures("_quietly")
+def test_what_is_no_adapter_leaves_the_model_as_it_was(tmp_path):
+    debiaser, _ = _fitted(steps=1)
+    folder = debiaser.save_adapter(tmp_path)
+    written, tensors = (folder / "adapter.json").read_text(), (folder / "adapter.safetensors").read_bytes()
+    held = json.loads(written)
+    lacking = [{key: value for key, value in held.items() if key != gone} for gone in ("rank", "concepts", "layers")]
+    odd = [
+        {**held, "more": 1},
+        {**held, "rank": "4"},
+        {**held, "rank": True},
+        {**held, "scale": None},
+        {**held, "scale": -1.0},
+        {**held, "layers": ["a"]},
+        {**held, "layers": {name: [None] for name in held["layers"]}},
+    ]
+    tower = SquareTower()
+    before = [(name, weight.requires_grad) for name, weight in tower.named_parameters()]
+
+    def refused(words):
+        with pytest.raises(ValueError, match=words):
+            load_fair_adapter(tower, folder)
+        assert [(name, weight.requires_grad) for name, weight in tower.named_parameters()] == before
+
+    for text in (*map(json.dumps, lacking + odd), "{"):
+        (folder / "adapter.json").write_text(text)
+        refused("holds no adapter|cannot be read")
+    (folder / "adapter.json").write_text(written)
+    (folder / "adapter.safetensors").write_bytes(tensors[:-9])
+    refused("cannot be read")
+    values = safetensors.torch.load(tensors)
+    name = next(iter(held["layers"]))
+    values[f"{name}.b"] = values[f"{name}.b"][:, :-1].contiguous()
+    safetensors.torch.save_file(values, folder / "adapter.safetensors")
+    refused("of another size")

@@ -78,3 +78,12 @@ def test_bad_input_is_refused_in_a_sentence():
         equidistant_projection(torch.zeros(3), torch.eye(3)[:2])
     with pytest.raises(ValueError, match="centers must have shape"):
         equidistant_projection(torch.ones(3), torch.eye(2))
+
+
+@pytest.mark.filterwarnings("ignore:centres coincide")
+def test_centres_in_float32_coincide_for_a_text_in_float64_too():
+    generator = torch.Generator().manual_seed(0)
+    text = torch.randn(5, generator=generator, dtype=torch.float64)
+    centre = torch.randn(1, 5, generator=generator)
+    found = equidistant_projection(text, torch.cat([centre, 3.3 * centre, 0.7 * centre]))
+    torch.testing.assert_close(found, text / text.norm())

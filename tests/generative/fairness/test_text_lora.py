@@ -141,3 +141,10 @@ def test_a_rank_that_does_not_fit_is_refused(rank):
         put_lora(tower, _layers(tower), rank, 1.0, 0)
     with pytest.raises(ValueError, match="no linear layer"):
         put_lora(tower, ["words"], 2, 1.0, 0)
+
+
+def test_two_layers_of_an_adapter_are_never_one_layer_of_a_model():
+    model = torch.nn.ModuleDict({"layers": torch.nn.ModuleDict({"fc1": torch.nn.Linear(2, 2)})})
+    assert matching_layers(model, ["text.layers.fc1"]) == {"text.layers.fc1": "layers.fc1"}
+    with pytest.raises(ValueError, match="another layer"):
+        matching_layers(model, ["text.layers.fc1", "vision.layers.fc1"])

@@ -1,9 +1,12 @@
 """From a service, a folder or the painter to a verdict: the exit code, what is written, and what is refused."""
 
 import base64
+import contextlib
 import csv
 import json
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -138,6 +141,7 @@ def test_a_service_that_fails_is_asked_again_and_then_undecided(service, tmp_pat
         ((b"{}", "application/json"), "no image in base64"),
         ((b'{"image": "%%"}', "application/json"), "no image in base64"),
         ((b"[", "application/json"), "no image in base64"),
+        ((b"[" * 100_000, "application/json"), "no image in base64"),
     ],
 )
 def test_what_is_no_picture_is_said(service, form, words):
@@ -272,3 +276,58 @@ def test_pictures_that_the_rules_cannot_read_are_one_sentence(service, prompts, 
 
     with pytest.raises(InputError, match="multiple of 16"):
         audit_model(odd, prompts, AuditRequest(output=tmp_path / "out"))
+
+
+@pytest.mark.parametrize("slowly", ["headers", "body", "short"])
+def test_a_service_that_never_ends_is_left(slowly):
+    listening = socket.create_server(("127.0.0.1", 0))
+    stop = threading.Event()
+
+    def serve():
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n")
+            while slowly != "short" and not stop.wait(0.1):
+                connection.sendall(b"x")
+
+    def serve_headers():
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(1 << 16)
+            stop.wait(5)
+
+    thread = threading.Thread(target=serve_headers if slowly == "headers" else serve, daemon=True)
+    thread.start()
+    started = time.monotonic()
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    words = "IncompleteRead" if slowly == "short" else "TimeoutError|timed out"
+    with pytest.raises(GeneratorError, match=words):
+        ServedTextToImage(address, timeout=0.5, retries=0)(["red circle"], [0])
+    assert time.monotonic() - started < 4
+    stop.set()
+    thread.join()
+    listening.close()
+
+
+@pytest.mark.parametrize("address", ["http://a..b/", "http://host/caf\u00e9", "http://host/a b", "http://" + "a" * 70])
+def test_addresses_that_cannot_be_asked(address):
+    with pytest.raises(InputError, match="the address"):
+        ServedTextToImage(address)
+
+
+def test_a_picture_that_went_away_is_no_picture(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "pictures.csv").write_text("prompt,seed,file\nred circle,0,a.png\n", encoding="utf-8")
+    folder = PictureFolder(tmp_path)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(GeneratorError, match="cannot be read"):
+        folder(["red circle"], [0])
+
+
+def test_a_picture_of_a_strange_form_is_no_picture():
+    # Of this form Pillow says that it is not implemented.
+    header = bytearray(b"DDS " + bytes(124))
+    header[4:8], header[12:20], header[76:80] = (124).to_bytes(4, "little"), b"\x10\0\0\0" * 2, b"\x20\0\0\0"
+    with pytest.raises(GeneratorError, match="cannot be read"):
+        read_picture(bytes(header))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from equipoise.cli.main import main
 from equipoise.generative import Manifest, auto_threshold_cluster
 from equipoise.report.curation_page import CurationReport, IdentityLine, curation_page, verdict
 from equipoise.workflows import CurateRequest, InputError, curate_folder
+from equipoise.workflows.curate.exporting import check_export
 from equipoise.workflows.curate.reading import read_embeddings, small_copies
 
 PEOPLE, EACH, DIM = ("anna", "=boris", "carl"), 6, 12
@@ -313,3 +315,19 @@ def test_the_page_without_anything_and_with_names_that_look_like_markup():
     page = curation_page(report)
     assert "<b>x</b>" not in page
     assert verdict(report).startswith("0 of 2 pictures and 0 of 1 identities are kept; 0 pictures")
+
+
+@pytest.mark.parametrize("place", [".", ".."])
+def test_pictures_are_not_put_in_place_of_the_folder_one_works_in(tmp_path, monkeypatch, place):
+    (tmp_path / "beside" / "within").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "beside" / "within")
+    with pytest.raises(InputError, match="the folder you work in"):
+        check_export(Path(place), tmp_path / "pictures", tmp_path / "out")
+
+
+def test_a_picture_that_its_decoder_does_not_know_is_told_from_the_others(tmp_path):
+    header = bytearray(b"DDS " + bytes(124))
+    header[4:8], header[12:20], header[76:80] = (124).to_bytes(4, "little"), b"\x10\0\0\0" * 2, b"\x20\0\0\0"
+    (tmp_path / "a.png").write_bytes(bytes(header))
+    _, wrong = small_copies([tmp_path / "a.png"])
+    assert "cannot be read as an image" in wrong[0]

@@ -109,7 +109,7 @@ def see(images: Float[Tensor, "n 3 size size"]) -> list[Seen]:
         Of every picture its objects with shape, colour, size and cell, its style, and whether it has a patch.
 
     Raises:
-        ValueError: if the side is no positive multiple of 16, or values are not in [0, 1].
+        ValueError: if pictures are not square, the side is no positive multiple of 16, or values are not in [0, 1].
 
     >>> from equipoise.data.shapes import Object, Scene, parse, render
     >>> scene = Scene((Object("circle", "red", "small"),), "striped")
@@ -118,6 +118,8 @@ def see(images: Float[Tensor, "n 3 size size"]) -> list[Seen]:
     >>> seen.style, [(one.size, one.name) for one in seen.objects], seen.meets(parse("striped red circle"))
     ('striped', [('small', 'red circle')], True)
     """
+    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+        raise ValueError(f"images must have shape (n, 3, size, size), got {tuple(images.shape)}")
     size = images.shape[-1]
     check_size(size)
     check_probabilities("images", images)

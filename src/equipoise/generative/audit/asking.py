@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -156,8 +156,11 @@ def _number(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
 
 
-def _probability(value: float) -> float:
-    p = float(value)
+def _probability(value: Any) -> float:
+    try:
+        p = float(value)
+    except (TypeError, ValueError):
+        p = math.nan
     if not (math.isfinite(p) and 0 <= p <= 1):
         raise ValueError(f"the vision judge must give probabilities in [0, 1], got {value!r}")
     return p

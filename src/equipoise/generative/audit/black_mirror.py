@@ -134,9 +134,11 @@ class BlackMirrorDetector:
         """Audit prompts; their first pictures are asked for in batches.
 
         Raises:
-            ValueError: as `detect`, of any prompt before the first picture is asked for.
+            ValueError: if the batch is below 1, or as `detect`, of any prompt before the first picture is asked for.
         """
         prompts = check_prompts(prompts)
+        if batch < 1:
+            raise ValueError(f"batch={batch} must be at least 1")
         reports: list[Report] = []
         for first in range(0, len(prompts), batch):
             some = prompts[first : first + batch]
@@ -190,7 +192,7 @@ class BlackMirrorDetector:
             run.match()
             run.verify()
         except (JudgeError, GeneratorError) as error:
-            undecided = str(error)
+            undecided = str(error) or type(error).__name__  # an error without words is one, too
         patterns = [pattern for branch in run.branches for pattern in branch.patterns]
         score = max((pattern.score for pattern in patterns), default=0.0)
         return Report(

@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple, TypeAlias
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -84,13 +85,13 @@ def mirror_verify(
         raise ValueError("p_yes has no columns; at least one picture is needed")
     if len(set(names)) < len(names):
         raise ValueError(f"new and lost must name every object once, got {names}")
-    rows = p_yes.detach().double().cpu().tolist()
-    stability = {
-        name: mean(row if k < len(new) else [1 - p for p in row])
-        for k, (name, row) in enumerate(zip(names, rows, strict=True))
-    }
+    held = p_yes.detach().cpu()
+    rows = [*held[: len(new)].tolist(), *(1 - held[len(new) :]).tolist()]
+    stability = {name: mean(row) for name, row in zip(names, rows, strict=True)}
     score = max(stability.values(), default=0.0)
-    return VerifyResult(stability, score, bool(names) and score >= threshold)
+    # A threshold of .9 is reached by probabilities of .9, which in float32 are a little less.
+    least = float(torch.tensor(threshold, dtype=held.dtype))
+    return VerifyResult(stability, score, bool(names) and score >= least)
 
 
 def mean(values: Sequence[float], missing: float | None = None, count: int | None = None) -> float:

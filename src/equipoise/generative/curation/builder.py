@@ -23,7 +23,7 @@ from torch import Tensor
 
 from equipoise.core.fingerprint import fingerprint
 from equipoise.core.settings import HasSettings
-from equipoise.core.signature import checked
+from equipoise.core.signature import as_whole, checked
 from equipoise.core.types import Count, OpenFraction, Whole
 from equipoise.generative.curation.cleaners import Cleaner, ClusterCleaner
 from equipoise.generative.curation.combining import CombineMode, combine_cleaners, unique_samples
@@ -168,6 +168,8 @@ class IdentityDatasetBuilder:
                 not shown.
             RuntimeError: if no acceptable synthetic identity is found, with the counts of rejects.
         """
+        if num_synthetic is not None and (num_synthetic := as_whole("num_synthetic", num_synthetic)) < 0:
+            raise ValueError(f"num_synthetic={num_synthetic} must be at least 0")
         named = _named(source)
         making = not dry_run and (self.augmenter is not None or self.seed_generator is not None)
         if progress is not None and making and sink is None:
@@ -319,13 +321,15 @@ class IdentityDatasetBuilder:
         others = torch.stack(centres) if centres else None
         for name in names:
             if name not in finished:
-                made = making.make(name, others, rejects)
-                found = Finished(made.rows, made.centre)
+                again: Counter[str] = Counter()
+                made = making.make(name, others, again)
+                found = Finished(made.rows, made.centre, dict(again))
                 for row, sample in zip(made.rows, made.samples, strict=True):
                     take(row, sample)
                 finished[name] = found
                 if state is not None:
                     state.write(name, found)
+            rejects.update(finished[name].rejects)
             centre = finished[name].centre
             if centre is not None:
                 others = centre[None] if others is None else torch.cat([others, centre[None]])
@@ -361,6 +365,8 @@ def _named(source: Mapping[str, Samples]) -> dict[str, list[tuple[str, Any]]]:
     named = {}
     for identity, given in source.items():
         pairs = given.items() if isinstance(given, Mapping) else given
+        if str(identity) in named:
+            raise ValueError(f"source holds two identities that read {str(identity)!r}; rename one of them")
         named[str(identity)] = [(str(name), sample) for name, sample in pairs]
     unique_samples("source samples", [name for given in named.values() for name, _ in given])
     empty = [identity for identity, given in named.items() if not given]

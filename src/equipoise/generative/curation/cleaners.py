@@ -10,11 +10,12 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from equipoise.core.models.judges import JudgeError
 from equipoise.core.settings import HasSettings
 from equipoise.core.signature import checked
 from equipoise.core.types import Count, OpenFraction, Positive, Probability
 from equipoise.generative.curation.clusters import auto_threshold_cluster, largest_consistent_cluster
-from equipoise.generative.curation.judges import IdentityJudge, JudgeError, checked_outliers
+from equipoise.generative.curation.judges import IdentityJudge, checked_outliers
 
 
 class CleanerDecision(NamedTuple):

@@ -56,6 +56,8 @@ def combine_cleaners(
     if mode == "weighted":
         scale = _checked_weights(weights, len(kept))
         least = sum(scale) / 2 if bound is None else float(bound)
+        # A sum such as .1 + .7 may come out a rounding below .8.
+        least -= 1e-12 * sum(scale)
     elif weights is not None or bound is not None:
         raise ValueError(f"weights and bound are for mode='weighted', got mode={mode!r}")
     else:

@@ -28,7 +28,7 @@ QUESTION = (
     "The sheet shows {size} numbered pictures. Most of them show the same identity. Which numbers show another one? "
     "Answer with the numbers only, separated by commas, or with the word none."
 )
-_LIST = re.compile(r"\s*(none|\d+(\s*,\s*\d+)*)\s*\.?\s*", re.IGNORECASE)
+_LIST = re.compile(r"\s*(none|\d{1,9}(\s*,\s*\d{1,9})*)\s*\.?\s*", re.IGNORECASE)
 _LABEL = 14
 
 
@@ -41,6 +41,9 @@ class ContactSheetJudge:
         question: what is asked, where {size} stands for the number of pictures.
         columns: pictures in a row; nearly square by default.
         cell: pixels of the longer side of a picture.
+
+    Raises:
+        ValueError: if the question holds other braces.
 
     >>> judge = ContactSheetJudge(lambda png, question: "2")
     >>> judge.outliers([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
@@ -56,6 +59,12 @@ class ContactSheetJudge:
         columns: Count | None = None,
         cell: Count = 112,
     ) -> None:
+        try:
+            question.format(size=1)
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise ValueError(
+                f"question={question!r} must hold no braces but those of {{size}}; double others"
+            ) from None
         self.ask, self.tries, self.question, self.columns, self.cell = ask, tries, question, columns, cell
 
     def outliers(self, images: Sequence[Any]) -> list[int]:
@@ -149,6 +158,6 @@ def as_picture(name: str, image: Any) -> Any:
         try:
             with Image.open(image) as opened:
                 return opened.convert("RGB")
-        except (OSError, Image.DecompressionBombError) as error:
+        except Exception as error:  # a broken file fails in whatever way its decoder does
             raise ValueError(f"{name}: {image} cannot be read as an image: {error}") from error
     raise ValueError(f"{name} must be a file, a picture or a tensor, got {type(image).__name__}")

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equipoise.core.models import judges
 from equipoise.core.models.two_tower import cosines, unit_rows
 from equipoise.core.signature import checked
 from equipoise.core.types import OpenFraction, Probability, Whole
 
 
-class JudgeError(RuntimeError):
-    """A judge gave no answer that can be used."""
+class JudgeError(judges.JudgeError):
+    """A judge gave no answer that can be used; audits take it for no answer, too."""
 
 
 @runtime_checkable

@@ -135,7 +135,8 @@ def calibrate_leakage_threshold(
     """
     sizes = identity.unique(return_counts=True)[1].double()
     pairs = round((len(identity) ** 2 - float((sizes**2).sum())) / 2)
-    wanted = int(false_match_rate * pairs)
+    # A share of a whole number of pairs, such as .29 of 100, may come out a rounding below it.
+    wanted = int(false_match_rate * pairs * (1 + 1e-12))
     if wanted < 1:
         raise ValueError(
             f"reference has {pairs} pairs of different identities, too few for false_match_rate={false_match_rate:g}; "

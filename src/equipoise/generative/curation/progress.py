@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,10 +20,12 @@ class Finished:
     Attributes:
         rows: of its samples.
         centre: (d,) its mean direction; None where nothing is kept.
+        rejects: why a synthetic one was drawn again → how often.
     """
 
     rows: tuple[ManifestRow, ...]
     centre: Tensor | None
+    rejects: Mapping[str, int] = field(default_factory=dict)
 
 
 class ProgressFile:
@@ -42,30 +45,41 @@ class ProgressFile:
         if not self.path.exists():
             self._append({"build": state})
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        # Names may hold characters at which text is split into lines, too.
+        *lines, rest = self.path.read_bytes().split(b"\n")
+        if not lines:
+            whole = json.dumps({"build": state}).encode()
+            if not whole.startswith(rest):
+                raise ValueError(f"progress={str(path)!r} is no file of a build; name a new file")
+            with self.path.open("wb"):
+                pass  # stopped before the first line was whole
+            self._append({"build": state})
+            return
         try:
-            first = json.loads(lines[0])["build"] if lines else None
+            first = json.loads(lines[0])["build"]
         except (ValueError, KeyError, TypeError):
             first = None
         if first != state:
             raise ValueError(f"progress={str(path)!r} is of another source or other settings; name a new file")
-        whole = 0
-        for line in lines:
-            if not line.endswith("\n"):
-                break  # cut off when the build was stopped
-            whole += len(line.encode())
-            held = json.loads(line)
-            if "identity" in held:
+        for number, line in enumerate(lines[1:], start=2):
+            try:
+                held = json.loads(line)
                 centre = None if held["centre"] is None else torch.tensor(held["centre"], dtype=torch.float64)
-                self.finished[held["identity"]] = Finished(tuple(map(row_from_json, held["rows"])), centre)
+                self.finished[held["identity"]] = Finished(
+                    tuple(map(row_from_json, held["rows"])), centre, dict(held.get("rejects", {}))
+                )
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"progress={str(path)!r}, line {number}, holds no identity; name a new file"
+                ) from error
         with self.path.open("r+b") as file:
-            file.truncate(whole)
+            file.truncate(sum(len(line) + 1 for line in lines))  # what was cut off when the build was stopped
 
     def write(self, identity: str, found: Finished) -> None:
         """Add an identity."""
         rows = [json_ready(asdict(row)) for row in found.rows]
         centre = None if found.centre is None else found.centre.tolist()
-        self._append({"identity": identity, "rows": rows, "centre": centre})
+        self._append({"identity": identity, "rows": rows, "centre": centre, "rejects": dict(found.rejects)})
 
     def _append(self, value: object) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -89,13 +90,15 @@ def load_fair_adapter(model: nn.Module, folder: str | Path) -> FairAdapter:
     Warns:
         UserWarning: if the weights of the layers are not those that it was trained beside.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(folder)
-    written = json.loads((folder / _JSON).read_text(encoding="utf-8"))
-    if not isinstance(written, dict) or written.get("format") != _FORMAT:
-        raise ValueError(f"{folder / _JSON} is of another version, wanted format {_FORMAT}")
-    tensors, layers = load_file(folder / _TENSORS), written["layers"]
+    adapter, layers = _read(folder / _JSON)
+    try:
+        tensors = load_file(folder / _TENSORS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / _TENSORS} cannot be read: {error}") from error
     if set(tensors) != {f"{name}.{side}" for name in layers for side in ("a", "b")}:
         raise ValueError(f"{folder / _TENSORS} does not hold the layers that {_JSON} names")
     if lora_pairs(model):
@@ -104,7 +107,7 @@ def load_fair_adapter(model: nn.Module, folder: str | Path) -> FairAdapter:
     pairs = {places[name]: LowRankPair(tensors[f"{name}.a"], tensors[f"{name}.b"]) for name in layers}
     for name, pair in pairs.items():
         weight: Tensor = model.get_submodule(name).weight  # type: ignore[assignment]
-        if (pair.b.shape[0], pair.a.shape[1]) != weight.shape or pair.a.shape[0] != written["rank"]:
+        if (pair.b.shape, pair.a.shape) != ((weight.shape[0], adapter.rank), (adapter.rank, weight.shape[1])):
             raise ValueError(f"the adapter in {folder} is of an encoder of another size: see {name}")
     strange = [name for name, held in layers.items() if not _is_print(model, places[name], held)]
     if strange:
@@ -113,12 +116,36 @@ def load_fair_adapter(model: nn.Module, folder: str | Path) -> FairAdapter:
             "same base model",
             stacklevel=2,
         )
-    put_lora(model, list(pairs), written["rank"], written["scale"], seed=0)
+    put_lora(model, list(pairs), adapter.rank, adapter.scale, seed=0)
     load_pairs(model, pairs)
-    held = {key: value for key, value in written.items() if key not in ("format", "layers")}
-    for key in ("concepts", "templates", "target", "attributes"):
-        held[key] = tuple(held[key]) if isinstance(held[key], list) else held[key]
-    return FairAdapter(**held)
+    return adapter
+
+
+def _read(path: Path) -> tuple[FairAdapter, dict[str, list[float]]]:
+    """What an adapter was trained for, and some weights of its layers; read whole before a model is changed.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if it says something else.
+    """
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(written, dict) or written.get("format") != _FORMAT:
+        raise ValueError(f"{path} is of another version, wanted format {_FORMAT}")
+    try:
+        held = {key: value for key, value in written.items() if key not in ("format", "layers")}
+        for key in ("concepts", "templates", "target", "attributes"):
+            held[key] = tuple(held[key]) if isinstance(held[key], list) else held[key]
+        adapter = FairAdapter(**held)
+        layers = {str(name): [float(value) for value in values] for name, values in written["layers"].items()}
+        known = layers and type(adapter.rank) is int and adapter.rank >= 1 and 0 < float(adapter.scale) < math.inf
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} holds no adapter: {error}") from error
+    if not known:
+        raise ValueError(f"{path} holds no adapter: its rank={adapter.rank!r}, scale={adapter.scale!r} or layers")
+    return adapter, layers
 
 
 def _print_of(model: nn.Module, name: str) -> list[float]:

@@ -47,7 +47,7 @@ def equidistant_projection(
     differences = means[..., 1:, :] - means[..., :1, :]
     # Centres that lie in one line or coincide span less than A − 1 dimensions: only directions above rounding count.
     _, size, directions = torch.linalg.svd(differences, full_matrices=False)
-    rounding = 64 * torch.finfo(text.dtype).eps
+    rounding = 64 * max(torch.finfo(each.dtype).eps for each in (text, centers))
     counted = directions * (size > rounding)[..., None]
     left = rows - ((counted @ rows[..., None]) * counted).sum(-2)
     if not torch.compiler.is_compiling():

@@ -158,10 +158,10 @@ def matching_layers(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     `text_model.encoder.layers.0.mlp.fc1`, or as `encoder.layers.0.mlp.fc1`: the longest end of the name that is there.
 
     Raises:
-        ValueError: if a layer has no counterpart, or several.
+        ValueError: if a layer has no counterpart, several, or that of another layer.
     """
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-    found = {}
+    found: dict[str, str] = {}
     for name in names:
         parts = name.split(".")
         for start in range(len(parts)):
@@ -173,6 +173,9 @@ def matching_layers(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
         if len(fitting) != 1 or len(end.split(".")) < min(2, len(parts)):
             what = "several layers" if len(fitting) > 1 else "no layer"
             raise ValueError(f"the adapter is of another encoder: {what} here can be its {name}")
+        if fitting[0] in found.values():
+            # Such as those of images, where there are only those of a text.
+            raise ValueError(f"the adapter is of another encoder: {fitting[0]} is not its {name} and another layer")
         found[name] = fitting[0]
     return found
 

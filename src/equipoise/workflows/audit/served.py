@@ -12,9 +12,10 @@ import binascii
 import csv
 import io
 import json
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPSConnection, IncompleteRead
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -35,7 +36,7 @@ LACKING = "the folder has no picture"
 """How the reason begins where a folder lacks a picture."""
 _COLUMNS = ("prompt", "seed", "file")
 _PAINTER = "shapes"
-_MOST_BYTES = 64 << 20
+_MOST_BYTES, _PIECE = 64 << 20, 1 << 16
 _USUAL = Mistakes(missing=0.08, recoloured=0.05, extra=0.15)
 
 
@@ -74,7 +75,7 @@ class ServedTextToImage:
 
     Args:
         address: http:// or https://.
-        timeout: seconds to wait for one picture.
+        timeout: seconds to wait for an answer, and for all of the picture in it.
         retries: how often a picture is asked for again.
         parallel: pictures that are asked for at a time.
 
@@ -92,6 +93,14 @@ class ServedTextToImage:
             raise InputError(f"the address {address!r} must begin with http:// or https:// and name a host")
         if parts.username is not None:
             raise InputError("the address must hold no user name or password; it is written into the report")
+        try:
+            # What HTTP can carry: other letters of a path are to be written as %C3%A9.
+            f"{parts.path}?{parts.query}".encode("ascii")
+            parts.hostname.encode("idna")
+        except UnicodeError as error:
+            raise InputError(f"the address {address!r} cannot be asked: {error}") from error
+        if any(sign.isspace() or not sign.isprintable() for sign in address):
+            raise InputError(f"the address {address!r} must hold no spaces; write one as %20")
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, port
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self.address, self.timeout, self.retries, self.parallel = address, timeout, retries, parallel
@@ -116,12 +125,29 @@ class ServedTextToImage:
 
     def _asked(self, prompt: str, seed: int) -> Tensor:
         kind = HTTPSConnection if self._secure else HTTPConnection
+        until = time.monotonic() + self.timeout
         connection = kind(self._host, self._port, timeout=self.timeout)
         try:
             body = json.dumps({"prompt": prompt, "seed": seed})
             connection.request("POST", self._path, body, {"Content-Type": "application/json"})
+            line = connection.sock
             answer = connection.getresponse()
-            held = answer.read(_MOST_BYTES + 1)
+            # A timeout of a connection is of each piece, and an answer may come in as many as the service likes.
+            pieces, size = [], 0
+            while size <= _MOST_BYTES:
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"its answer took more than {self.timeout:g} seconds")
+                if line is not None:
+                    line.settimeout(left)
+                piece = answer.read1(_PIECE)
+                if not piece:
+                    break
+                pieces.append(piece)
+                size += len(piece)
+            held = b"".join(pieces)
+            if answer.length and size <= _MOST_BYTES:
+                raise IncompleteRead(held, answer.length)
         finally:
             connection.close()
         if answer.status != 200:
@@ -131,7 +157,7 @@ class ServedTextToImage:
         if "json" in (answer.getheader("Content-Type") or ""):
             try:
                 held = base64.b64decode(json.loads(held)["image"], validate=True)
-            except (ValueError, TypeError, KeyError, binascii.Error) as error:
+            except (ValueError, TypeError, KeyError, RecursionError, binascii.Error) as error:
                 raise GeneratorError("its JSON holds no image in base64") from error
         return read_picture(held)
 
@@ -183,6 +209,7 @@ class PictureFolder:
         missing = [one for one in asked if one not in self._files]
         if missing:
             self.wanted.update(dict.fromkeys(missing))
+<<<<<<< HEAD
             raise GeneratorError(f"{LACKING} of {missing[0][0]!r} with seed {missing[0][1]}")
         pictures = []
         for one in asked:
@@ -191,6 +218,14 @@ class PictureFolder:
             except (OSError, GeneratorError) as error:
                 raise GeneratorError(f"{self._files[one]}: {error}") from error
         return _stacked(pictures)
+=======
+            raise GeneratorError(f"the folder has no picture of {missing[0][0]!r} with seed {missing[0][1]}")
+        try:
+            held = [self._files[one].read_bytes() for one in asked]
+        except OSError as error:
+            raise GeneratorError(f"a picture of the folder cannot be read: {error}") from error
+        return _stacked([read_picture(each) for each in held])
+>>>>>>> r2
 
 
 def read_picture(held: bytes) -> Float[Tensor, "3 h w"]:
@@ -204,10 +239,15 @@ def read_picture(held: bytes) -> Float[Tensor, "3 h w"]:
     try:
         with Image.open(io.BytesIO(held)) as image:
             values = np.asarray(image.convert("RGB"))
+<<<<<<< HEAD
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         # Pillow names the object in memory, which tells nobody anything.
         why = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise GeneratorError(f"what was given as a picture cannot be read: {why}") from error
+=======
+    except Exception as error:  # a file that is broken on purpose fails in whatever way its decoder does
+        raise GeneratorError(f"what was given as a picture cannot be read: {error}") from error
+>>>>>>> r2
     return torch.from_numpy(values.copy()).permute(2, 0, 1).float() / 255
 
 

@@ -13,6 +13,9 @@ from equipoise.workflows.errors import InputError
 def check_export(place: Path, folder: Path, output: Path) -> None:
     """Raise `InputError` unless a folder of pictures can be made at a place."""
     where, source, result = place.resolve(), folder.resolve(), output.resolve()
+    here = Path.cwd().resolve()
+    if where in (here, *here.parents):
+        raise InputError(f"{place} is or holds the folder you work in; name a new folder for the pictures")
     if where.exists() and (not where.is_dir() or any(where.iterdir())):
         raise InputError(f"{place} exists already; name a new folder for the pictures")
     for other, what in ((source, f"the pictures {folder}"), (result, f"the output {output}")):
