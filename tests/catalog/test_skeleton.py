@@ -11,7 +11,7 @@ import pytest
 
 from equipoise.catalog.__main__ import main
 from equipoise.catalog.papers import parse_catalog
-from equipoise.catalog.skeleton import stub_order
+from equipoise.catalog.skeleton import stub_order, with_entry
 from equipoise.catalog.table import START
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +31,25 @@ def checkout(tmp_path):
     return tmp_path
 
 
+def _without(root, room):
+    """The checkout as it was before a room was opened, its papers planned."""
+    for path in (f"src/equipoise/{room}", f"src/equipoise/claims/{room}", f"tests/{room}"):
+        shutil.rmtree(root / path)
+    for path in (root / "tests/contracts/entries").glob(f"{room}*.py"):
+        path.unlink()
+    stub = root / "src/equipoise/__init__.pyi"
+    stub.write_text(stub.read_text("utf-8").replace(f"from . import (\n    {room} as {room},\n)\n", ""), "utf-8")
+    project = root / "pyproject.toml"
+    project.write_text(project.read_text("utf-8").replace(f" | {room}", ""), "utf-8")
+    catalog = root / "src/equipoise/catalog/papers.toml"
+    head, *rows = catalog.read_text("utf-8").split("[[paper]]\n")
+    for k, row in enumerate(rows):
+        if f'room = "{room}"' in row:
+            kept = [line for line in row.splitlines() if re.match(r"(slug|title|venue|room|problem) = ", line)]
+            rows[k] = "\n".join([*kept, 'status = "planned"']) + "\n\n"
+    catalog.write_text("[[paper]]\n".join([head, *rows]), "utf-8")
+
+
 def _text(root):
     files = (path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {path: path.read_bytes() for path in files}
@@ -42,6 +61,7 @@ def _run(root, *command):
 
 
 def test_a_planned_paper_in_a_new_room_gets_every_file_and_its_tests_fail(checkout, capsys):
+    _without(checkout, "generative")
     before = _text(checkout)
     assert main(["new", "hybrid-generative-fusion", "--topic", "curation", "--root", str(checkout)]) == 0
     said = capsys.readouterr().out
@@ -95,6 +115,19 @@ def test_a_paper_that_nobody_planned_needs_a_title_and_is_then_appended(checkout
     compile(entries, "entries", "exec")
     guide = (checkout / "docs/ranking.md").read_text("utf-8")
     assert guide.index("\n\n## `ToyLoss`\n\n") < guide.index("\n\n## What the claims found here\n\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ENTRIES = (\n)\n", "ENTRIES: list = []\n", "ENTRIES = [\n    one,\n]\n", "ENTRIES = (\n    one,\n)\n\nX = 1\n"],
+)
+def test_an_entry_is_put_at_the_end_of_a_list_or_tuple(text):
+    found = with_entry(f"{text}", "    two,\n", "ranking")
+    held = {"one": 1, "two": 2}
+    body = found[found.index("ENTRIES") :]
+    exec(compile(body, "entries", "exec"), held)
+    assert list(held["ENTRIES"]) == ([1, 2] if "one" in text else [2])
+    assert ("X" in held) == ("X" in text)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.pyi")), ids=lambda path: path.parent.name)

@@ -69,7 +69,7 @@ def write_skeleton(root: Path, paper: Paper, topic: str = "", class_name: str = 
     edited[stub] = _with_names(_read(root / stub), f"{topic}.{name}".lstrip("."), (class_name, function))
     contracts = f"tests/contracts/entries/{room}.py"
     entries = _read(root / contracts) or Template(CONTRACTS).substitute(values)
-    edited[contracts] = _with_entry(entries, Template(CONTRACT).safe_substitute(values), room)
+    edited[contracts] = with_entry(entries, Template(CONTRACT).safe_substitute(values), room)
     guide = _read(root / f"docs/{room}.md") or f"# {room.capitalize()}: a guide to the room\n"
     edited[f"docs/{room}.md"] = _with_section(guide, Template(DOCS).substitute(values))
     said = []
@@ -133,14 +133,20 @@ def _with_layer(pyproject: str, room: str) -> str:
     return _ROOMS_LAYER.sub(lambda found: f'  "{found["rooms"]} | {room}",', pyproject, count=1)
 
 
-def _with_entry(text: str, entry: str, room: str) -> str:
+def with_entry(text: str, entry: str, room: str) -> str:
     """An entry at the end of ENTRIES, written as the others, and the imports that it needs."""
     if "\nROOM = " not in text:
         entry = entry.replace('f"{ROOM}.', f'"equipoise.{room}.')
-    head, start, rest = text.partition("ENTRIES = (\n")
-    inside, end, after = rest.partition("\n)\n") if not rest.startswith(")") else ("", ")\n", rest[2:])
-    if not (start and end):
+    listed = re.search(r"^ENTRIES[^=\n]*= ([(\[])", text, re.MULTILINE)
+    close = {"(": ")", "[": "]"}[listed[1]] if listed else ""
+    rest = text[listed.end() :] if listed else ""
+    if rest.startswith(close):
+        inside, end, after = "", close, rest[1:].removeprefix("\n")
+    else:
+        inside, end, after = rest.partition(f"\n{close}\n")
+    if listed is None or not end:
         raise ValueError("the contract entries must hold `ENTRIES = (`, one entry per line, and `)`")
+    head, start, inside = text[: listed.start()], f"{listed[0]}\n", inside.removeprefix("\n")
     found = re.search(r"from contracts\.model import (?:\(([^)]*)\)|(.*))\n", head)
     known = re.findall(r"\w+", (found.group(1) or found.group(2)) if found else "")
     names = sorted({*known, "Function", "Loss", "binary", "one_class"}, key=lambda n: (n[0].islower(), n))
@@ -148,4 +154,4 @@ def _with_entry(text: str, entry: str, room: str) -> str:
     if len(line) > 120:
         line = "from contracts.model import (\n" + "".join(f"    {name},\n" for name in names) + ")\n"
     head = head.replace(found.group(0), line) if found else f"{head}{line}\n"
-    return f"{head}{start}{inside}\n{entry})\n{after}" if inside else f"{head}{start}{entry})\n{after}"
+    return f"{head}{start}{inside}\n{entry}{close}\n{after}" if inside else f"{head}{start}{entry}{close}\n{after}"
