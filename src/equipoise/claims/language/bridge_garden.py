@@ -257,7 +257,7 @@ CLAIM = Claim(
         "The language models of the paper and its benchmarks are not part of this claim, nor is its comparison of "
         "training costs with on-policy distillation.",
         "The other weights (entropy, curriculum, risk-guided) are not compared here.",
-        "The setting that static chose, rate .08 and soft weight .7, is the largest of its grid in both, so that it "
-        "may be tuned less than the other arms, whose rates lie inside their grids; nothing larger was tried.",
+        "The setting of static, a rate of .08 and a weight of .7, is the largest of its grid in both, so that it may "
+        "be tuned less than the other arms, whose rates lie inside their grids; nothing larger was tried.",
     ),
 )

@@ -157,7 +157,7 @@ CLAIM = Claim(
     caveats=(
         "Two synthetic modalities and networks of a few thousand weights; the paper's networks, its data sets and its "
         "numbers are not part of this claim.",
-        "Whether boosting is better than training each modality alone is not asserted: the control is in the table.",
+        "Nothing about boosting beside training each modality alone is asserted: the control is in the table.",
         "Heads of a joint model are not trained to predict alone; the probe is the comparison that does them justice.",
     ),
 )

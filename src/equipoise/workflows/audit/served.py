@@ -214,7 +214,9 @@ class PictureFolder:
         for one in asked:
             try:
                 pictures.append(read_picture(self._files[one].read_bytes()))
-            except (OSError, GeneratorError) as error:
+            except OSError as error:
+                raise GeneratorError(f"{self._files[one]} cannot be read: {error.strerror or error}") from error
+            except GeneratorError as error:
                 raise GeneratorError(f"{self._files[one]}: {error}") from error
         return _stacked(pictures)
 
