@@ -302,12 +302,14 @@ def test_a_service_that_never_ends_is_left(slowly):
     started = time.monotonic()
     address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
     words = "IncompleteRead" if slowly == "short" else "TimeoutError|timed out"
-    with pytest.raises(GeneratorError, match=words):
-        ServedTextToImage(address, timeout=0.5, retries=0)(["red circle"], [0])
-    assert time.monotonic() - started < 4
-    stop.set()
-    thread.join()
-    listening.close()
+    try:
+        with pytest.raises(GeneratorError, match=words):
+            ServedTextToImage(address, timeout=0.5, retries=0)(["red circle"], [0])
+        assert time.monotonic() - started < 4
+    finally:
+        stop.set()
+        thread.join()
+        listening.close()
 
 
 @pytest.mark.parametrize("address", ["http://a..b/", "http://host/caf\u00e9", "http://host/a b", "http://" + "a" * 70])
