@@ -12,6 +12,7 @@ from equipoise.data.pretrained import (
     text_encoder,
 )
 from equipoise.data.pretrained.encoders import weights_hash
+from equipoise.data.pretrained.images import _weights
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +201,54 @@ def test_the_hash_of_weights_sees_names_shapes_and_values():
     assert weights_hash(first) != weights_hash(second)
     assert weights_hash(nn.Sequential(first)) != weights_hash(first)
     assert np.isscalar(int(weights_hash(first), 16))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
+def test_a_network_of_timm_is_read_from_a_file(name, tmp_path):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    network = timm.create_model(name, pretrained=False).eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    encoder, images = image_encoder(f"timm:{name}@{tmp_path / 'weights.pth'}"), torch.rand(2, 3, 224, 224)
+    network.reset_classifier(0)
+    with torch.no_grad():
+        expected = network(prepare_images(images, None, encoder.card.mean, encoder.card.std))
+    torch.testing.assert_close(encoder(images), expected)
+    if name == "resnet18":
+        assert encoder.pyramid(images)[0].shape == (2, encoder.card.width, 7, 7)
+    else:
+        with pytest.raises(NotImplementedError, match="maps"):
+            encoder.pyramid(images)
+
+
+def test_a_network_of_torchvision_is_read_from_a_file(tmp_path):
+    models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
+    network = models.get_model("resnet18", weights=None).eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    encoder, images = image_encoder(f"torchvision:resnet18@{tmp_path / 'weights.pth'}"), torch.rand(2, 3, 224, 224)
+    network.fc = nn.Identity()
+    with torch.no_grad():
+        expected = network(prepare_images(images, None, encoder.card.mean, encoder.card.std))
+    torch.testing.assert_close(encoder(images), expected)
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04"])
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_what_is_no_file_of_weights_is_named(content, ending, tmp_path):
+    (tmp_path / f"a{ending}").write_bytes(content)
+    with pytest.raises(OSError, match=f"a{ending} cannot be read as weights"):
+        _weights(tmp_path / f"a{ending}")
+
+
+def test_a_file_that_would_run_something_is_not_read(tmp_path):
+    torch.save({"a": _Runs(tmp_path / "ran")}, tmp_path / "a.pth")
+    with pytest.raises(OSError, match="cannot be read as weights"):
+        _weights(tmp_path / "a.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+class _Runs:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")

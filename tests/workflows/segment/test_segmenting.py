@@ -232,3 +232,15 @@ def test_maps_of_one_class_are_refused(tmp_path):
     images, masks = _world(tmp_path, 6, change=np.zeros_like)
     with pytest.raises(InputError, match="at least two are needed"):
         segment_images(images, masks, _request(tmp_path))
+
+
+def test_an_encoder_without_maps_is_refused_in_a_sentence(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=64, patch_size=8
+    )
+    transformers.ViTModel(config).save_pretrained(tmp_path / "vit")
+    images, masks = _world(tmp_path, 6)
+    with pytest.raises(InputError, match="gives no maps"):
+        segment_images(images, masks, _request(tmp_path, encoder=f"transformers:{tmp_path / 'vit'}"))
+    assert not (tmp_path / "out").exists()

@@ -86,7 +86,9 @@ class _FrozenImageEncoder(nn.Module):
             NotImplementedError: if this encoder has none.
         """
         if self._maps is None:
-            raise NotImplementedError(f"{self.card.name} gives no maps; use image_encoder() or one of timm")
+            raise NotImplementedError(
+                f"{self.card.name} gives no maps; use image_encoder() or a convolutional one of timm"
+            )
         return self._maps(prepare_images(images, None, self.card.mean, self.card.std))
 
 
@@ -152,7 +154,9 @@ def _timm(which: str, size: int | None, allow_download: bool) -> _FrozenImageEnc
     name, _, file = which.partition("@")
     if not file and not allow_download:
         file = _in_hub_cache(timm.get_pretrained_cfg(name), name)
-    network = timm.create_model(name, pretrained=not file, checkpoint_path=file, num_classes=0 if not file else None)
+    network = timm.create_model(name, pretrained=not file)
+    if file:
+        network.load_state_dict(_weights(file))
     network.reset_classifier(0)
     held: dict[str, Any] = timm.data.resolve_model_data_config(network)
     card = EncoderCard(
@@ -164,7 +168,12 @@ def _timm(which: str, size: int | None, allow_download: bool) -> _FrozenImageEnc
         tuple(held["mean"]),
         tuple(held["std"]),
     )
-    return _FrozenImageEncoder(network, card, network, lambda x: [network.forward_features(x)])
+    with torch.no_grad():
+        last = network.eval().forward_features(torch.zeros(1, 3, card.size, card.size))
+    # Tokens in a row, and maps with their channels at the end, are no maps as the others are.
+    is_map = last.ndim == 4 and last.shape[1] == card.width
+    maps = (lambda x: [network.forward_features(x)]) if is_map else None
+    return _FrozenImageEncoder(network, card, network, maps)
 
 
 def _in_hub_cache(config: Any, name: str) -> str:
@@ -190,7 +199,7 @@ def _torchvision(which: str, size: int | None, allow_download: bool) -> _FrozenI
     held = Path(file or Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name)
     if held.exists():
         network = models.get_model(name, weights=None)
-        network.load_state_dict(torch.load(held, map_location="cpu", weights_only=True))
+        network.load_state_dict(_weights(held))
     elif file or not allow_download:
         raise OSError(f"{held} is not on this machine; give torchvision:NAME@FILE, or allow_download=True")
     else:
@@ -207,6 +216,24 @@ def _torchvision(which: str, size: int | None, allow_download: bool) -> _FrozenI
         tuple(prepared.std),
     )
     return _FrozenImageEncoder(network, card, network)
+
+
+def _weights(file: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file: safetensors, or PyTorch's own form without anything that is run.
+
+    Raises:
+        OSError: if it is not there or is neither.
+    """
+    try:
+        if Path(file).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise OSError(f"{file} cannot be read as weights: {str(error)[:200]}") from error
+    inner = found.get("state_dict", found)
+    return {key: value for key, value in inner.items() if isinstance(value, Tensor)}
 
 
 def _drop_head(network: nn.Module) -> int:
@@ -262,9 +289,13 @@ def _open_clip(which: str, size: int | None, allow_download: bool) -> _FrozenIma
     except ImportError as error:
         raise missing_package(f"open_clip:{which}", "open-clip-torch", None) from error
     name, _, weights = which.partition("@")
-    if not Path(weights).exists() and not allow_download:
+    if Path(weights).is_file():
+        network = open_clip.create_model(name, pretrained=None)
+        network.load_state_dict(_weights(weights))
+    elif allow_download:
+        network = open_clip.create_model(name, pretrained=weights)
+    else:
         raise OSError(f"{weights!r} is no file on this machine; give open_clip:NAME@PATH, or allow_download=True")
-    network = open_clip.create_model(name, pretrained=weights)
     visual = network.visual
     side = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
     card = EncoderCard(

@@ -79,15 +79,12 @@ class Contest:
     def compete(self, name: str, progress: Callable[[str], None]) -> Contender:
         """The best rate on the rows to choose by, judged on the rest."""
         train, val, test = (self.samples(part) for part in range(3))
-        best: tuple[float, float, Any] | None = None
+        tried: list[tuple[float, float, Any]] = []
         for rate in self.request.learning_rates:
             progress(f"{name}: rate {rate:g}")
             trainer = self._trained(name, rate, train, val)
-            value = trainer.evaluate(val).accuracy
-            if best is None or value > best[0]:
-                best = value, rate, trainer
-        assert best is not None
-        value, rate, trainer = best
+            tried.append((trainer.evaluate(val).accuracy, rate, trainer))
+        value, rate, trainer = max(tried, key=lambda one: one[0])
         inputs, y = test
         probabilities = trainer.predict_proba(inputs)
         alone = {block: (trainer.predict({block: x}) == y).numpy() for block, x in inputs.items()}

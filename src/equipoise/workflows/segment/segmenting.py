@@ -138,8 +138,10 @@ def _check(request: SegmentRequest) -> None:
 
 def _encoder(request: SegmentRequest) -> ImageEncoder:
     try:
-        return image_encoder(request.encoder, size=request.size)
-    except (ImportError, OSError) as error:
+        encoder = image_encoder(request.encoder, size=request.size)
+        channels(encoder)
+        return encoder
+    except (ImportError, OSError, NotImplementedError) as error:
         raise InputError(str(error)) from error
 
 
